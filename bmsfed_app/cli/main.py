@@ -1,0 +1,156 @@
+"""``bmsfed``: run experiments, report on them, look after data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bmsfed_app.cli import data
+from bmsfed_app.config import ConfigError, ExperimentConfig, load_config
+from bmsfed_app.methods import METHODS, nearest
+from bmsfed_app.paths import default_run_dir
+
+cli = typer.Typer(
+    help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+)
+cli.add_typer(data.cli, name="data")
+
+
+def main() -> None:
+    """Run the command line; every expected fault is one message and exit code 2."""
+    try:
+        cli()
+    except (ValueError, OSError) as error:  # ConfigError, DataError, RunFolderError, ...
+        print(f"bmsfed: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@cli.command()
+def run(
+    config: Annotated[
+        str, typer.Argument(help="A YAML file, or the name of a shipped one (cg-mnist).")
+    ] = "",
+    method: Annotated[str | None, typer.Option(help="See `bmsfed methods`.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Simulated clients.")] = None,
+    per_round: Annotated[
+        float | None, typer.Option(help="Clients per round: a number, or a share below 1.")
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="iid or dirichlet.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Dirichlet concentration.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every draw follows from it.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the data.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to make.")] = None,
+    cpus_per_client: Annotated[float | None, typer.Option(help="CPU cores per client.")] = None,
+    gpus_per_client: Annotated[float | None, typer.Option(help="GPU share per client.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other key=value; repeatable.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder to go on with, from its last complete round.")
+    ] = None,
+) -> None:
+    """Run one experiment as a simulated federation."""
+    given = {
+        "method": method,
+        "rounds": rounds,
+        "clients": clients,
+        "per_round": per_round,
+        "partition": partition,
+        "alpha": alpha,
+        "seed": seed,
+        "data_dir": data_dir,
+        "cpus_per_client": cpus_per_client,
+        "gpus_per_client": gpus_per_client,
+    }
+    overrides = _pairs(set_ or []) | {k: v for k, v in given.items() if v is not None}
+    wanted = _wanted(config, overrides, resume)
+    raise typer.Exit(_run(wanted, out, resume))
+
+
+def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> ExperimentConfig | None:
+    """The configuration asked for; None means the run folder's own."""
+    if not source:
+        if resume is None:
+            raise ConfigError("name a configuration, e.g. bmsfed run conf/cg-mnist.yaml")
+        if overrides:
+            raise ConfigError("--resume goes on with the run as it was: give no other settings")
+        return None
+    wanted = load_config(source, overrides)
+    return wanted if wanted.clients else load_config(source, {**overrides, "clients": 10})
+
+
+def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None) -> int:
+    # torch and flwr take seconds to load: not before the options are known to be right.
+    from bmsfed_app.cli.simulate import check_experiment, simulate
+    from server_app.run_folder import RunFolder
+
+    if resume is not None:
+        if out is not None:
+            raise ConfigError(
+                "--out and --resume exclude each other: a resumed run keeps its folder"
+            )
+        folder = RunFolder.reopen(resume.expanduser(), wanted)
+        check_experiment(folder.config)
+    else:
+        assert wanted is not None
+        check_experiment(wanted)
+        path = out or default_run_dir(wanted.dataset, wanted.method, wanted.seed)
+        folder = RunFolder.create(path.expanduser(), wanted)
+    error = simulate(folder, Console())
+    if error is None:
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        print(f"bmsfed: stopped; go on with: bmsfed run --resume {folder.path}", file=sys.stderr)
+        return 130
+    print(f"bmsfed: {error}", file=sys.stderr)
+    return 2 if isinstance(error, ValueError) else 1
+
+
+@cli.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, laid over each other.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the page and figures; the first run's by default."),
+    ] = None,
+) -> None:
+    """Make an HTML page and figures from run folders."""
+    from bmsfed_app.report import write_report
+
+    print(write_report(runs, out or runs[0] / "report"))
+
+
+@cli.command()
+def methods(
+    describe: Annotated[str | None, typer.Option(help="Explain one method's settings.")] = None,
+) -> None:
+    """List the methods, or explain one."""
+    if describe is None:
+        width = max(map(len, METHODS))
+        for name, method in METHODS.items():
+            print(f"{name:<{width}}  {method.summary}")
+        return
+    if describe not in METHODS:
+        raise ConfigError(f"unknown method '{describe}'{nearest(describe, METHODS)}")
+    entry = METHODS[describe]
+    print(f"{describe}: {entry.summary}")
+    for key, about in entry.settings.model_fields.items():
+        value = entry.presets.get(key, about.default)
+        print(f"  {key} = {value}  {about.description}")
+    for key, value in entry.config.items():
+        print(f"  sets {key}: {value}")
+
+
+def _pairs(items: list[str]) -> dict[str, Any]:
+    pairs = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item}: expected key=value")
+        pairs[key] = value
+    return pairs

@@ -1,0 +1,57 @@
+"""Live progress on a terminal: a bar under the table."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from strategies import Callback, ModalityStrategy, RoundReport
+
+
+class ProgressCallback(Callback):
+    """A bar with rounds, clients done in this round, accuracy and time left.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        A terminal; lines printed through it appear above the bar.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.progress = Progress(
+            TextColumn("round {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("{task.fields[clients]}"),
+            TextColumn("{task.fields[accuracy]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self.task = self.progress.add_task("", total=1, clients="starting", accuracy="")
+
+    def on_start(self, strategy: ModalityStrategy, num_rounds: int) -> None:
+        """Show the bar."""
+        self.progress.start()
+        self.progress.update(self.task, total=num_rounds, completed=strategy.state.round)
+
+    def on_dispatch(self, server_round: int, phase: str, total: int) -> None:
+        """Show the phase."""
+        self._clients(phase, 0, total)
+
+    def on_reply(self, server_round: int, phase: str, done: int, total: int) -> None:
+        """Show the clients done."""
+        self._clients(phase, done, total)
+
+    def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> None:
+        """Show the round's accuracy."""
+        accuracy = report.metrics.get("accuracy")
+        self.progress.update(self.task, completed=report.round)
+        if accuracy is not None:
+            self.progress.update(self.task, accuracy=f"accuracy {100 * accuracy:.1f}%")
+
+    def on_end(self, strategy: ModalityStrategy, error: BaseException | None) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+
+    def _clients(self, phase: str, done: int, total: int) -> None:
+        self.progress.update(self.task, clients=f"{phase}: {done}/{total} clients")

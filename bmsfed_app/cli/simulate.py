@@ -1,0 +1,130 @@
+"""Running an experiment's federation in this process, with Ray scheduling the clients."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from rich.console import Console
+
+from bmsfed_app.cli.progress import ProgressCallback
+from bmsfed_app.config import ConfigError, ExperimentConfig
+from bmsfed_app.datasets import load_dataset
+from bmsfed_app.partitions import partition, subsample
+from server_app.app import make_app
+from server_app.console import TableCallback
+from server_app.run_folder import RunFolder
+from strategies import Callback
+
+#: Clients of a simulation whose configuration leaves their number to the federation.
+DEFAULT_CLIENTS = 10
+
+#: Bytes of Ray's shared memory; messages are under a few MiB and live there for a moment.
+_OBJECT_STORE = 256 * 2**20
+
+
+def check_experiment(config: ExperimentConfig) -> None:
+    """Refuse, before any process is started, what could only fail later.
+
+    Raises
+    ------
+    ConfigError, DataError, PartitionError
+        If the data cannot be read or divided, or the machine lacks what is asked for.
+    """
+    cores = os.cpu_count() or 1
+    if config.cpus_per_client > cores:
+        raise ConfigError(
+            f"cpus_per_client: {config.cpus_per_client:g} of {cores} cores; lower it to {cores}"
+        )
+    wants_gpu = config.gpus_per_client > 0 or config.device == "cuda"
+    if wants_gpu and not torch.cuda.is_available():
+        raise ConfigError("no GPU is available: set gpus_per_client to 0 and device to auto or cpu")
+    if config.gpus_per_client > torch.cuda.device_count():
+        raise ConfigError(
+            f"gpus_per_client: {config.gpus_per_client:g} of {torch.cuda.device_count()} GPUs"
+        )
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    data = load_dataset(
+        config.dataset, data_dir, seed=config.seed, settings=config.dataset_settings
+    )
+    assert data.train is not None
+    labels = data.train.labels.numpy()
+    kept = subsample(labels, config.data_fraction, config.seed)
+    partition(
+        labels[kept],
+        config.clients,
+        config.partition,
+        alpha=config.alpha,
+        seed=config.seed,
+        min_samples=config.min_samples,
+    )
+
+
+def simulate(folder: RunFolder, console: Console) -> BaseException | None:
+    """Run a folder's experiment to its end, or to Ctrl-C.
+
+    Returns
+    -------
+    BaseException or None
+        What ended the run early; None if it is complete. Ctrl-C gives ``KeyboardInterrupt``.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from flwr.simulation import run_simulation  # loads ray: not for --help
+
+    from client_app.app import app as client_app
+
+    config, stop = folder.config, threading.Event()
+    callbacks: list[Callback] = [TableCallback(folder, _writer(console))]
+    if console.is_terminal:
+        callbacks.insert(0, ProgressCallback(console))
+    server_app, raised = make_app(folder, callbacks, stop)
+    resources = {"num_cpus": config.cpus_per_client, "num_gpus": config.gpus_per_client}
+    ray_args = {"object_store_memory": _OBJECT_STORE, "log_to_driver": False}
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    with _stop_on_interrupt(stop):
+        run_simulation(
+            server_app=server_app,
+            client_app=client_app,
+            num_supernodes=config.clients,
+            backend_config={"client_resources": resources, "init_args": ray_args},
+        )
+    if stop.is_set():
+        return KeyboardInterrupt()
+    return raised[0] if raised else None
+
+
+@contextmanager
+def _stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C ends the run after what is in flight, the second one at once."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        print(
+            "stopping: clients at work finish, the last complete round is kept "
+            "(Ctrl-C again to stop at once)",
+            file=sys.stderr,
+            flush=True,
+        )
+        stop.set()
+
+    previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _writer(console: Console) -> Callable[[str], None]:
+    if console.is_terminal:
+        return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return lambda line: print(line, flush=True)

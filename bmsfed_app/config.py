@@ -1,0 +1,296 @@
+"""The experiment's configuration: one YAML file, a few overrides, everything checked.
+
+A file in ``conf/`` is the whole truth of an experiment. Options of ``bmsfed run`` and run-config
+keys of ``flwr run`` override what people vary. Unknown keys and impossible values are refused
+before anything starts, with the nearest right name and the allowed range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bmsfed_app.datasets import DATASETS, dataset_info
+from bmsfed_app.methods import METHODS, Method, MethodSettings, nearest
+from bmsfed_app.models import NetworkSpec
+from bmsfed_app.settings import ClientSettings
+
+
+class ConfigError(ValueError):
+    """A configuration cannot be used; the message names the key and the remedy."""
+
+
+class ExperimentConfig(BaseModel):
+    """One experiment; the files in ``conf/`` explain every key."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    dataset: str
+    dataset_settings: dict[str, Any] = Field(default_factory=dict)
+    data_dir: str = ""
+    data_fraction: float = Field(1.0, gt=0, le=1)
+
+    method: str = "bmsfed"
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seed: int = Field(0, ge=0, lt=2**32)
+    rounds: int = Field(20, ge=1)
+
+    clients: int = Field(0, ge=0)
+    per_round: int | float = Field(0.5, gt=0)
+    partition: Literal["iid", "dirichlet"] = "iid"
+    alpha: float = Field(1.0, gt=0)
+    min_samples: int = Field(1, ge=1)
+
+    encoders: dict[str, str] = Field(default_factory=dict)
+    feature_norm: float = Field(0.0, ge=0)
+    local_epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    lr: float = Field(0.01, gt=0)
+    lr_min: float = Field(0.001, ge=0)
+    decay_from: float = Field(1.0, ge=0, le=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(0.0, ge=0)
+
+    prototypes: Literal["train", "test"] = "train"
+    eval_every: int = Field(1, ge=1)
+    eval_batch_size: int = Field(500, ge=1)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cpus_per_client: float = Field(1.0, gt=0)
+    gpus_per_client: float = Field(0.0, ge=0)
+    min_clients: int = Field(2, ge=1)
+    connect_timeout: float = Field(120.0, gt=0)
+    timeout: float = Field(3600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExperimentConfig:
+        if self.per_round >= 1 and self.per_round != int(self.per_round):
+            raise ValueError(
+                f"per_round: {self.per_round} is neither a whole number of clients nor a share "
+                "below 1"
+            )
+        if self.clients and self.per_round > self.clients:
+            raise ValueError(
+                f"per_round: {self.per_round} clients a round of {self.clients} in all; lower "
+                "per_round or raise clients"
+            )
+        return self
+
+    # --- what follows from the keys ---------------------------------------------------------
+
+    def method_entry(self) -> Method:
+        """The registry entry of the method, through its ``base`` where it is a named variant."""
+        return METHODS[str(self.methods.get(self.method, {}).get("base", self.method))]
+
+    def method_settings(self) -> MethodSettings:
+        """The method's settings: its defaults, its presets, then this file's ``methods``."""
+        entry = self.method_entry()
+        own = {k: v for k, v in self.methods.get(self.method, {}).items() if k != "base"}
+        return entry.settings(**{**entry.presets, **own})
+
+    def network_spec(self) -> NetworkSpec:
+        """What the network is made of."""
+        info = dataset_info(self.dataset)
+        return NetworkSpec(
+            encoders={m: self.encoders.get(m, "conv4") for m in info.modalities},
+            shapes=dict(info.shapes),
+            num_classes=info.num_classes,
+            feature_norm=self.feature_norm,
+        )
+
+    def learning_rate(self, server_round: int) -> float:
+        """Learning rate of a round: constant, then falling linearly to ``lr_min`` at the last."""
+        progress = (server_round - 1) / max(self.rounds - 1, 1)
+        if progress <= self.decay_from:
+            return self.lr
+        return self.lr + (self.lr_min - self.lr) * (progress - self.decay_from) / (
+            1 - self.decay_from
+        )
+
+    def client_settings(self) -> ClientSettings:
+        """What every client must know."""
+        settings = self.method_settings()
+        objective, objective_settings = self.method_entry().objective(settings)
+        return ClientSettings(
+            dataset=self.dataset,
+            network=self.network_spec(),
+            dataset_settings=self.dataset_settings,
+            data_dir=self.data_dir,
+            data_fraction=self.data_fraction,
+            partition=self.partition,
+            alpha=self.alpha,
+            min_samples=self.min_samples,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            local_epochs=self.local_epochs,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            objective=objective,
+            objective_settings=objective_settings,
+            device=self.device,
+            threads=max(int(self.cpus_per_client), 1),
+            prototypes=self.prototypes == "train",
+            ratio_kind=getattr(settings, "ratio", "score"),
+        )
+
+
+# --- loading ------------------------------------------------------------------------------------
+
+
+def config_names() -> list[str]:
+    """Names of the configurations that ship with the app."""
+    return sorted(p.name.removesuffix(".yaml") for p in _shipped() if p.name.endswith(".yaml"))
+
+
+def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
+    """Read a configuration and check it.
+
+    Parameters
+    ----------
+    source : str
+        Path of a YAML file, or the name of one that ships with the app (``cg-mnist``).
+    overrides : mapping, optional
+        Values that win over the file's: keys of the experiment, of its method or of its data
+        set. Strings are read as YAML scalars.
+
+    Raises
+    ------
+    ConfigError
+        One message that names the culprit and the remedy.
+    """
+    values = _parse(source)
+    given = dict(overrides or {})
+    # These two decide what the other keys may be.
+    values |= {key: given.pop(key) for key in ("dataset", "method") if key in given}
+    _check_names(values)
+    values |= _method_of(values)[1].config
+    _route(values, given)
+    return check_config(values)
+
+
+def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
+    """Check plain values; see :func:`load_config`."""
+    if unknown := [k for k in values if k not in ExperimentConfig.model_fields]:
+        hint = nearest(unknown[0], list(ExperimentConfig.model_fields))
+        raise ConfigError(f"unknown key '{unknown[0]}'{hint}")
+    values = dict(values)
+    _check_names(values)
+    try:
+        config = ExperimentConfig(**values)
+        for name in config.methods:
+            if name != config.method:
+                config.model_copy(update={"method": name}).method_settings()
+        config.method_settings()
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+    return config
+
+
+def _parse(source: str) -> dict[str, Any]:
+    path = Path(source)
+    try:
+        if path.suffix in {".yaml", ".yml"} or path.is_file():
+            text = path.read_text(encoding="utf-8")
+        else:
+            [found] = [p for p in _shipped() if p.name == f"{source}.yaml"]
+            text = found.read_text(encoding="utf-8")
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration '{source}': {error}") from None
+    except ValueError:
+        hint = nearest(source, config_names())
+        raise ConfigError(
+            f"no configuration '{source}'{hint} (give a YAML file or one of: "
+            f"{', '.join(config_names())})"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{source}' is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"'{source}' holds no keys: expected lines such as 'dataset: cg-digits'")
+    return values
+
+
+def _shipped() -> list[Any]:
+    """YAML files beside the packages (a checkout, a Flower bundle) or inside them (a wheel)."""
+    package = resources.files("bmsfed_app")
+    inside = package.joinpath("conf")
+    folder = inside if inside.is_dir() else package.joinpath("..", "conf")
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """Put each override where it belongs: the experiment, its method or its data set."""
+    name, entry = _method_of(values)
+    dataset_keys = DATASETS[str(values["dataset"])].settings
+    for key, raw in overrides.items():
+        value = yaml.safe_load(raw) if isinstance(raw, str) and raw else raw
+        if key in ExperimentConfig.model_fields:
+            values[key] = value
+        elif key in entry.settings.model_fields:
+            values.setdefault("methods", {}).setdefault(name, {})[key] = value
+        elif key in dataset_keys:
+            values.setdefault("dataset_settings", {})[key] = value
+        else:
+            known = [*ExperimentConfig.model_fields, *entry.settings.model_fields, *dataset_keys]
+            raise ConfigError(
+                f"unknown key '{key}' for method '{name}' on '{values['dataset']}'"
+                f"{nearest(key, known)}"
+            )
+
+
+def _check_names(values: dict[str, Any]) -> None:
+    """Check what names other things: the data set, its settings, methods and their bases."""
+    name = str(values.get("dataset", ""))
+    if name not in DATASETS:
+        raise ConfigError(
+            f"unknown dataset '{name}'{nearest(name, DATASETS)} (known: {', '.join(DATASETS)})"
+        )
+    for key in values.get("dataset_settings") or {}:
+        if key not in DATASETS[name].settings:
+            known = DATASETS[name].settings
+            raise ConfigError(
+                f"unknown key 'dataset_settings.{key}' of '{name}'{nearest(key, list(known))}"
+            )
+    values["methods"] = dict(values.get("methods") or {})
+    for method, own in values["methods"].items():
+        values["methods"][method] = dict(own or {})
+        base = str(values["methods"][method].get("base", method))
+        if base not in METHODS:
+            raise ConfigError(
+                f"unknown method '{base}' under 'methods'{nearest(base, METHODS)}: a variant of "
+                "one's own needs 'base: <method>'"
+            )
+    _method_of(values)
+
+
+def _method_of(values: Mapping[str, Any]) -> tuple[str, Method]:
+    name = str(values.get("method", "bmsfed"))
+    base = str(values.get("methods", {}).get(name, {}).get("base", name))
+    if base not in METHODS:
+        known = [*METHODS, *values.get("methods", {})]
+        raise ConfigError(
+            f"unknown method '{name}'{nearest(name, known)} (known: {', '.join(dict.fromkeys(known))})"
+        )
+    return name, METHODS[base]
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first fault that pydantic found."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}' of a method{_near_method_key(key)}"
+    return f"{key}: {message}, not {first['input']!r}" if key else message
+
+
+def _near_method_key(key: str) -> str:
+    fields = [f for method in METHODS.values() for f in method.settings.model_fields]
+    return nearest(key, fields)

@@ -1,0 +1,111 @@
+"""Prototypes, distances to them, and what follows: scores, imbalance ratios, modal enhancement.
+
+Shape legend: B samples, K classes, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+#: Scores are clamped below here, so that every ratio is finite.
+MIN_SCORE = 1e-12
+
+
+@dataclass(frozen=True)
+class ClassMeans:
+    """Prototypes of one modality as tensors.
+
+    Attributes
+    ----------
+    means : Tensor (K, D)
+        Class means; rows of absent classes are ignored.
+    counts : Tensor (K,), int64
+        Samples behind each; 0 marks an absent class.
+    """
+
+    means: Tensor
+    counts: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """Which classes have a prototype, (K,) bool."""
+        return self.counts > 0
+
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
+    """Mean feature of every class (Eqs. 5, 14), summed in float64.
+
+    Parameters
+    ----------
+    features : Tensor (B, D)
+    labels : Tensor (B,), int64
+    num_classes : int
+    """
+    sums = features.new_zeros((num_classes, features.shape[1]), dtype=torch.float64)
+    sums.index_add_(0, labels, features.double())
+    counts = torch.bincount(labels, minlength=num_classes)
+    means = sums / counts.clamp(min=1)[:, None]
+    return ClassMeans(means.to(features.dtype), counts)
+
+
+def log_probabilities(features: Tensor, prototypes: ClassMeans) -> Tensor:
+    """``log softmax_j(-||z_i - c_j||)``, shape (B, K); -inf for absent classes.
+
+    The distance is computed directly, not through a matrix product, and its gradient at zero
+    distance is zero, so a sample equal to its prototype gives no NaN.
+    """
+    distances = torch.cdist(features, prototypes.means, compute_mode="donot_use_mm_for_euclid_dist")
+    logits = (-distances).masked_fill(~prototypes.present, -torch.inf)
+    return torch.log_softmax(logits, dim=1)
+
+
+def enhancement_loss(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
+    """Modal enhancement loss of one modality (Eq. 7): mean ``-log p`` of the true class.
+
+    Samples whose class has no prototype are left out; 0 if none is left.
+
+    Parameters
+    ----------
+    features : Tensor (B, D)
+    labels : Tensor (B,), int64
+    prototypes : ClassMeans
+        The global ones, by the paper.
+    """
+    usable = prototypes.present[labels]
+    if not usable.any():
+        return features.sum() * 0.0
+    log_p = log_probabilities(features, prototypes)
+    return -log_p.gather(1, labels[:, None]).squeeze(1)[usable].mean()
+
+
+def score(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> float:
+    """``s_m = sum_i softmax_j(-||z_i - c_j||)[y_i]`` (Eq. 16), at least ``MIN_SCORE``."""
+    log_p = log_probabilities(features.detach(), prototypes)
+    true_class = log_p.gather(1, labels[:, None]).exp()
+    return max(float(true_class.double().sum()), MIN_SCORE)
+
+
+def hits(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> float:
+    """Samples whose nearest prototype is their own class's, at least ``MIN_SCORE``."""
+    nearest = log_probabilities(features.detach(), prototypes).argmax(dim=1)
+    return max(float((nearest == labels).sum()), MIN_SCORE)
+
+
+def imbalance_ratios(scores: Mapping[str, float]) -> dict[str, float]:
+    """``rho_m = max_m' s_m' / s_m`` for every modality (Eq. 17 for the weak one of two).
+
+    >>> imbalance_ratios({"audio": 0.8, "visual": 0.2})
+    {'audio': 1.0, 'visual': 4.0}
+    """
+    best = max(scores.values(), default=MIN_SCORE)
+    return {m: best / s for m, s in scores.items()}
+
+
+def coefficient(ratio: float, kind: Literal["clipped", "constant"], value: float = 1.0) -> float:
+    """Weight of the enhancement loss: ``clip(rho - 1, 0, 1)`` (Eq. 19), or a constant."""
+    return min(max(ratio - 1.0, 0.0), 1.0) if kind == "clipped" else value

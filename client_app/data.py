@@ -1,0 +1,186 @@
+"""Which data this client has: a share of a data set in simulation, its own folder on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bmsfed_app.datasets import dataset_info, load_dataset
+from bmsfed_app.datasets.base import DataError, Split
+from bmsfed_app.datasets.shard import load_shard
+from bmsfed_app.partitions import partition, subsample
+from bmsfed_app.settings import ClientSettings
+from strategies import ClientInfo
+
+
+@dataclass(frozen=True)
+class LocalData:
+    """One client's training data: rows of a split that the whole process shares.
+
+    Attributes
+    ----------
+    client_id : str
+    split : Split
+        Held once per process, on the training device.
+    index : Tensor (n,), int64
+        The client's rows of the split.
+    modalities : tuple of str
+        The modalities the client holds, in the data set's order.
+    num_classes : int
+    """
+
+    client_id: str
+    split: Split
+    index: Tensor
+    modalities: tuple[str, ...]
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels (n,) of the client's rows."""
+        labels: Tensor = self.split.labels[self.index]
+        return labels
+
+    def batches(
+        self, size: int, modalities: tuple[str, ...], rng: torch.Generator | None = None
+    ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """Yield (inputs by modality, labels), shuffled by ``rng`` or in order without one."""
+        order = torch.arange(len(self)) if rng is None else torch.randperm(len(self), generator=rng)
+        for chunk in self.index[order.to(self.index.device)].split(size):
+            yield self.split.batch(chunk, modalities), self.split.labels[chunk]
+
+    def info(self) -> ClientInfo:
+        """Return how this client introduces itself to the server."""
+        counts = torch.bincount(self.labels, minlength=self.num_classes)
+        return ClientInfo(
+            self.client_id, self.modalities, len(self), tuple(int(c) for c in counts.tolist())
+        )
+
+
+def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> LocalData:
+    """Return this client's data.
+
+    Parameters
+    ----------
+    node_config : mapping
+        Flower's node configuration. On a device: ``client-id``, ``data-dir`` (a folder written
+        by ``bmsfed data split``) and, optionally, ``modalities`` (comma-separated). In a
+        simulation: ``partition-id`` and ``num-partitions``, which Flower sets.
+    settings : ClientSettings
+        Names the data set and its partition.
+
+    Raises
+    ------
+    DataError, PartitionError
+        If the node configuration names no data, or the data cannot be read.
+    """
+    info = dataset_info(settings.dataset)
+    held = _held(node_config, info.modalities)
+    device = training_device(settings)
+    if "partition-id" in node_config:
+        number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
+        split = _training_split(*_dataset_key(settings), str(device))
+        index = torch.from_numpy(_parts(settings, total)[number]).to(device)
+        client_id = str(node_config.get("client-id", client_name(number, total)))
+    elif "data-dir" in node_config and "client-id" in node_config:
+        split, owned = _shard(str(node_config["data-dir"]), settings.dataset, str(device))
+        held = tuple(m for m in held if m in owned)
+        index = torch.arange(len(split), device=device)
+        client_id = str(node_config["client-id"])
+    else:
+        raise DataError(
+            "the node configuration names no data: start the SuperNode with "
+            '--node-config \'client-id="NAME" data-dir="FOLDER"\''
+        )
+    if not held:
+        raise DataError(
+            f"client '{client_id}' holds none of the modalities {', '.join(info.modalities)}: "
+            "mend 'modalities' in its node configuration or its data folder"
+        )
+    return LocalData(client_id, split, index, held, info.num_classes)
+
+
+def client_name(number: int, total: int) -> str:
+    """Return a simulated client's stable id, e.g. ``client-07`` of 30."""
+    return f"client-{number:0{len(str(total - 1))}d}"
+
+
+def training_device(settings: ClientSettings) -> torch.device:
+    """Return where to train: the GPU if there is one and ``device`` is "auto"."""
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.device)
+
+
+def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[str, ...]:
+    named = [m.strip() for m in str(node_config.get("modalities", "")).split(",") if m.strip()]
+    if unknown := sorted(set(named) - set(modalities)):
+        raise DataError(
+            f"the node configuration names modality '{unknown[0]}', the data set has "
+            f"{', '.join(modalities)}"
+        )
+    return tuple(m for m in modalities if not named or m in named)
+
+
+def _dataset_key(settings: ClientSettings) -> tuple[str, str, int, tuple[tuple[str, Any], ...]]:
+    values = tuple(sorted((k, _hashable(v)) for k, v in settings.dataset_settings.items()))
+    return settings.dataset, settings.data_dir, settings.seed, values
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+@lru_cache(maxsize=2)
+def _training_split(
+    name: str, data_dir: str, seed: int, values: tuple[tuple[str, Any], ...], device: str
+) -> Split:
+    folder = Path(data_dir) if data_dir else None
+    dataset = load_dataset(name, folder, seed=seed, settings=dict(values), splits=("train",))
+    assert dataset.train is not None
+    return dataset.train.to(torch.device(device))
+
+
+def _parts(settings: ClientSettings, total: int) -> list[np.ndarray]:
+    return _cached_parts(
+        *_dataset_key(settings),
+        settings.data_fraction,
+        settings.partition,
+        settings.alpha,
+        settings.min_samples,
+        total,
+    )
+
+
+@lru_cache(maxsize=8)
+def _cached_parts(
+    name: str,
+    data_dir: str,
+    seed: int,
+    values: tuple[tuple[str, Any], ...],
+    fraction: float,
+    scheme: str,
+    alpha: float,
+    min_samples: int,
+    total: int,
+) -> list[np.ndarray]:
+    labels = _training_split(name, data_dir, seed, values, "cpu").labels.numpy()
+    kept = subsample(labels, fraction, seed)
+    parts = partition(labels[kept], total, scheme, alpha=alpha, seed=seed, min_samples=min_samples)
+    return [kept[p] for p in parts]
+
+
+@lru_cache(maxsize=2)
+def _shard(data_dir: str, dataset: str, device: str) -> tuple[Split, tuple[str, ...]]:
+    split, held = load_shard(Path(data_dir), dataset_info(dataset))
+    return split.to(torch.device(device)), held

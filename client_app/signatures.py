@@ -1,0 +1,154 @@
+"""Signatures: the gradients that selection compares (Eqs. 2, 3, 10, 11).
+
+Two kinds of vector per client, over encoder parameters only: ``multi``, the gradient of the
+cross-entropy over all encoders, and ``enhance.<modality>``, the gradient that a client offers to
+the modality if it is the weak one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from bmsfed_app.models import MultiModalNetwork, NetworkSpec, build_encoder
+from bmsfed_app.prototypes import enhancement_loss
+from bmsfed_app.settings import ClientSettings, SignatureSettings
+from client_app.data import LocalData
+from client_app.objectives import LocalContext
+from client_app.objectives.modal_enhancement import ModalEnhancement
+from strategies.sketch import count_sketch
+
+Vectors = dict[str, NDArray[np.float32]]
+
+
+def decoupled_signatures(
+    network: MultiModalNetwork,
+    data: LocalData,
+    objective: ModalEnhancement,
+    context: LocalContext,
+    settings: ClientSettings,
+    rng: torch.Generator,
+) -> Vectors:
+    """Measure cross-entropy and enhancing gradients apart, at the received model.
+
+    On ``signature.batches`` mini-batches, in eval mode, so that measuring leaves no trace. A
+    client with one modality assigned offers ``CE + beta ME`` of it (second term of Eq. 11);
+    with several, ``beta ME`` of each, as if each were the weak one.
+
+    Returns
+    -------
+    dict
+        ``"multi"`` (d,) unless one modality of several held is assigned, and
+        ``"enhance.<modality>"`` (d,) for those assigned; sketched if so set.
+    """
+    network.eval()
+    ce = dict.fromkeys(context.modalities, torch.zeros(()))
+    enhancing = dict(ce)
+    batches = data.batches(settings.batch_size, context.modalities, rng)
+    measured = list(islice(batches, settings.signature.batches))
+    for inputs, labels in measured:
+        output = network(inputs)
+        ratios = (
+            objective.batch_ratios(output, labels, context)
+            if len(context.modalities) > 1
+            else {m: context.ratio for m in context.modalities}
+        )
+        enhance = torch.zeros((), device=labels.device)
+        for m, z in output.features.items():
+            single = len(context.modalities) == 1
+            wanted = not single or m == context.weak or objective.uni_enhancement == "always"
+            beta = objective.weigh(ratios[m])
+            if wanted and beta > 0 and m in context.global_prototypes:
+                enhance = enhance + beta * enhancement_loss(z, labels, context.global_prototypes[m])
+        loss = F.cross_entropy(output.logits, labels)
+        _accumulate(ce, _gradients(network, loss / len(measured), retain=True))
+        _accumulate(enhancing, _gradients(network, enhance / len(measured)))
+    flat_ce, flat_enhancing = _to_numpy(ce), _to_numpy(enhancing)
+    if len(context.modalities) == 1:
+        flat_enhancing = {m: flat_ce[m] + v for m, v in flat_enhancing.items()}
+    partial = len(context.modalities) == 1 < len(data.modalities)
+    return _name(None if partial else flat_ce, flat_enhancing, network.spec, settings.signature)
+
+
+def update_signatures(
+    before: dict[str, Tensor],
+    network: MultiModalNetwork,
+    data: LocalData,
+    signature: SignatureSettings,
+) -> Vectors:
+    """Use the change of the encoders over local training, ``theta_received - theta_trained``.
+
+    Parameters
+    ----------
+    before : dict
+        Encoder parameters as received, flat (d,) by modality: :func:`flat_encoders`.
+    """
+    after = flat_encoders(network)
+    change = _to_numpy({m: before[m] - after[m] for m in before})
+    partial = len(change) == 1 < len(data.modalities)
+    return _name(None if partial else change, change, network.spec, signature)
+
+
+def flat_encoders(network: MultiModalNetwork) -> dict[str, Tensor]:
+    """Return copies of the encoders' parameters, one flat vector by modality."""
+    return {m: _flat(list(e.parameters())) for m, e in network.encoders.items()}
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.detach().reshape(-1) for t in tensors])
+
+
+def _gradients(network: MultiModalNetwork, loss: Tensor, retain: bool = False) -> dict[str, Tensor]:
+    """Gradient of a loss by encoder, zero where it does not depend on one; one backward pass."""
+    parameters = {m: list(e.parameters()) for m, e in network.encoders.items()}
+    flat = [p for group in parameters.values() for p in group]
+    if not loss.requires_grad:
+        return {m: torch.zeros_like(_flat(group)) for m, group in parameters.items()}
+    grads = iter(torch.autograd.grad(loss, flat, retain_graph=retain, allow_unused=True))
+    return {
+        m: _flat([torch.zeros_like(p) if (g := next(grads)) is None else g for p in group])
+        for m, group in parameters.items()
+    }
+
+
+def _accumulate(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+    for m, g in more.items():
+        total[m] = total[m].to(g.device) + g
+
+
+def _to_numpy(vectors: dict[str, Tensor]) -> Vectors:
+    return {m: v.cpu().numpy() for m, v in vectors.items()}
+
+
+def _name(
+    multi: Vectors | None, enhancing: Vectors, spec: NetworkSpec, signature: SignatureSettings
+) -> Vectors:
+    """Sketch, or lay out exactly with zero blocks for modalities that are not there."""
+    named: Vectors = {}
+    if signature.dim > 0:
+        if multi is not None:
+            named["multi"] = count_sketch(multi, signature.dim, signature.seed)
+        for m, v in enhancing.items():
+            named[f"enhance.{m}"] = count_sketch({m: v}, signature.dim, signature.seed)
+        return named
+    if multi is not None:
+        blocks = [
+            multi[m] if m in multi else np.zeros(encoder_size(spec.encoders[m], spec.shapes[m]))
+            for m in spec.encoders
+        ]
+        named["multi"] = np.concatenate(blocks).astype(np.float32)
+    return named | {f"enhance.{m}": v for m, v in enhancing.items()}
+
+
+@lru_cache
+def encoder_size(name: str, shape: tuple[int, ...]) -> int:
+    """Return an encoder's number of parameters without building its weights."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_encoder(name, shape).parameters())

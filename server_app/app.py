@@ -1,0 +1,85 @@
+"""The Flower ServerApp, for ``flwr run``; ``bmsfed run`` builds the same with :func:`make_app`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from bmsfed_app.config import ConfigError, load_config
+from bmsfed_app.paths import default_run_dir
+from server_app.console import TableCallback
+from server_app.experiment import run_experiment
+from server_app.run_folder import RunFolder
+from strategies import Callback, FederationError
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run config names."""
+    try:
+        folder = folder_from_run_config(context.run_config)
+        run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
+    except (ValueError, FederationError) as error:
+        _print(f"bmsfed: {error}")
+        raise
+
+
+def make_app(
+    folder: RunFolder, callbacks: Sequence[Callback], stop: threading.Event
+) -> tuple[ServerApp, list[BaseException]]:
+    """Build a ServerApp for a run folder, and the list that receives what it raised."""
+    made = ServerApp()
+    raised: list[BaseException] = []
+
+    @made.main()
+    def run(grid: Grid, context: Context) -> None:
+        try:
+            run_experiment(grid, folder, callbacks=callbacks, stop=stop)
+        except BaseException as error:
+            raised.append(error)
+
+    return made, raised
+
+
+def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
+    """Turn ``flwr run``'s run config into a run folder.
+
+    Parameters
+    ----------
+    run_config : mapping
+        ``config`` names the YAML file; ``method``, ``rounds``, ``seed``, ``data-dir`` override
+        it unless empty (0 rounds, seed -1); ``set`` holds further "key=value" pairs, separated
+        by spaces; ``out`` and ``resume`` name run folders on the ServerApp's machine.
+
+    Raises
+    ------
+    ConfigError, RunFolderError
+        If anything in it cannot be used.
+    """
+    overrides: dict[str, Any] = {}
+    for key, empty in (("method", ""), ("rounds", 0), ("seed", -1), ("data-dir", "")):
+        value = run_config.get(key, empty)
+        if value != empty:
+            overrides[key.replace("-", "_")] = value
+    for pair in str(run_config.get("set", "")).split():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"run-config 'set' holds '{pair}': expected key=value pairs")
+        overrides[key] = value
+    config = load_config(str(run_config.get("config", "cg-digits")), overrides)
+    if resume := str(run_config.get("resume", "")):
+        return RunFolder.reopen(Path(resume).expanduser(), config)
+    out = str(run_config.get("out", ""))
+    path = default_run_dir(config.dataset, config.method, config.seed)
+    return RunFolder.create(Path(out).expanduser() if out else path, config, "flwr run")
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,133 @@
+"""Central evaluation of the global model on the test split.
+
+Multi-modal accuracy by the head; each modality's own accuracy by nearest prototype, and by its
+own columns of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bmsfed_app.datasets.base import Split
+from bmsfed_app.models import MultiModalNetwork, NetworkSpec
+from bmsfed_app.prototypes import ClassMeans, class_means, log_probabilities
+from strategies import Arrays, Prototypes
+
+
+@dataclass
+class Evaluation:
+    """Accuracies in [0, 1] and the mean cross-entropy on the test split.
+
+    Attributes
+    ----------
+    accuracy : float
+        Top-1 with all modalities.
+    loss : float
+        Mean cross-entropy, natural logarithm.
+    by_prototype : dict
+        Top-1 by nearest prototype, by modality; empty where there are no prototypes yet.
+    by_head : dict
+        Top-1 of the head fed with one modality alone.
+    prototypes : str
+        Whose class means were used: "train" (the clients') or "test" (the test features' own).
+    """
+
+    accuracy: float
+    loss: float
+    by_prototype: dict[str, float] = field(default_factory=dict)
+    by_head: dict[str, float] = field(default_factory=dict)
+    prototypes: str = "train"
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the fields of a history row."""
+        return {
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "accuracy_by_modality": self.by_prototype,
+            "head_accuracy_by_modality": self.by_head,
+            "prototypes": self.prototypes,
+        }
+
+
+class Evaluator:
+    """Evaluates one network on one split, which it keeps in memory.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The whole network.
+    test : Split
+        The test split, on ``device``.
+    device : torch.device
+        CPU or GPU of the ServerApp's process.
+    batch_size : int, default 500
+        Samples per forward pass.
+    """
+
+    def __init__(
+        self, spec: NetworkSpec, test: Split, device: torch.device, batch_size: int = 500
+    ) -> None:
+        self.network = MultiModalNetwork(spec).to(device)
+        self.test = test.to(device)
+        self.device, self.batch_size = device, batch_size
+
+    @torch.inference_mode()
+    def __call__(
+        self, arrays: Arrays, prototypes: Mapping[str, Prototypes] | None = None
+    ) -> Evaluation:
+        """Evaluate a global model.
+
+        Parameters
+        ----------
+        arrays : dict
+            The model by state-dict name.
+        prototypes : mapping, optional
+            Global prototypes of the training data by modality; None takes the class means of
+            the test features themselves (the published code's protocol, which uses test labels).
+        """
+        self.network.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in arrays.items()})
+        self.network.eval()
+        features, labels = self._features(), self.test.labels
+        logits = self.network.head(features)
+        result = Evaluation(
+            accuracy=_accuracy(logits, labels),
+            loss=float(F.cross_entropy(logits, labels)),
+            by_head={m: _accuracy(self.network.head({m: z}), labels) for m, z in features.items()},
+            prototypes="test" if prototypes is None else "train",
+        )
+        for modality, z in features.items():
+            means = self._means(modality, z, prototypes)
+            if means is not None:
+                log_p = log_probabilities(z, means)
+                result.by_prototype[modality] = _accuracy(log_p, labels)
+        return result
+
+    def _features(self) -> dict[str, Tensor]:
+        chunks = [
+            self.network(self.test.batch(index, self.network.modalities)).features
+            for index in torch.arange(len(self.test), device=self.device).split(self.batch_size)
+        ]
+        return {m: torch.cat([c[m] for c in chunks]) for m in self.network.modalities}
+
+    def _means(
+        self, modality: str, z: Tensor, prototypes: Mapping[str, Prototypes] | None
+    ) -> ClassMeans | None:
+        if prototypes is None:
+            return class_means(z, self.test.labels, self.network.spec.num_classes)
+        if modality not in prototypes:
+            return None
+        p = prototypes[modality]
+        return ClassMeans(
+            torch.tensor(p.means, device=self.device), torch.tensor(p.counts, device=self.device)
+        )
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(dim=1) == labels).double().mean())

@@ -1,0 +1,106 @@
+"""One experiment from configuration to run folder, over any grid."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.serverapp import Grid
+
+from bmsfed_app import __version__
+from bmsfed_app.config import ExperimentConfig
+from bmsfed_app.datasets import load_dataset
+from bmsfed_app.models import build_network
+from server_app.evaluation import Evaluator
+from server_app.history import EvaluateCallback, RecordCallback
+from server_app.run_folder import RunFolder
+from strategies import Arrays, Callback, ModalityStrategy, ServerState
+from strategies.randomness import integer_seed
+
+
+def run_experiment(
+    grid: Grid,
+    folder: RunFolder,
+    *,
+    callbacks: Sequence[Callback] = (),
+    stop: threading.Event | None = None,
+) -> ServerState:
+    """Run a folder's experiment, from its checkpoint if it has one.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's grid.
+    folder : RunFolder
+        Has the configuration; receives everything written.
+    callbacks : sequence of Callback, optional
+        Run after evaluation and recording.
+    stop : threading.Event, optional
+        Ends the run after the last complete round.
+
+    Raises
+    ------
+    DataError
+        If the test split cannot be read.
+    FederationError
+        If the federation cannot go on.
+    """
+    config = folder.config
+    strategy = build_strategy(config)
+    evaluate = EvaluateCallback(build_evaluator(config), config)
+    return strategy.start(
+        grid,
+        folder.load_checkpoint() or initial_model(config),
+        num_rounds=config.rounds,
+        settings=_shared_settings(config),
+        round_settings=lambda r: {"lr": config.learning_rate(r)},
+        callbacks=[evaluate, RecordCallback(folder, evaluate), *callbacks],
+        min_clients=config.clients or config.min_clients,
+        connect_timeout=config.connect_timeout,
+        timeout=config.timeout,
+        stop=stop,
+    )
+
+
+def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
+    """Build the method's strategy."""
+    common = {
+        "clients_per_round": config.per_round,
+        "seed": config.seed,
+        "app_version": __version__,
+    }
+    return config.method_entry().strategy(config.method_settings(), common)
+
+
+def build_evaluator(config: ExperimentConfig) -> Evaluator:
+    """Load the test split and build the evaluator, on the GPU if there is one and may be used."""
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    dataset = load_dataset(
+        config.dataset,
+        data_dir,
+        seed=config.seed,
+        settings=config.dataset_settings,
+        splits=("test",),
+    )
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    assert dataset.test is not None
+    spec = config.network_spec()
+    return Evaluator(spec, dataset.test, torch.device(name), config.eval_batch_size)
+
+
+def initial_model(config: ExperimentConfig) -> Arrays:
+    """Return the initial global model by state-dict name; depends on the seed only."""
+    network = build_network(config.network_spec(), integer_seed(config.seed, "init"))
+    return {name: value.numpy() for name, value in network.state_dict().items()}
+
+
+def _shared_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """The settings that every message carries, less those that the round or the task sets."""
+    per_message = {"round", "client_id", "lr", "weak", "ratio", "signature"}
+    settings = config.client_settings().to_json()
+    return {k: v for k, v in settings.items() if k not in per_message}

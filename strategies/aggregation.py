@@ -1,0 +1,70 @@
+"""Averaging what clients trained, part by part (Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .protocol import Arrays, Update, owner
+
+
+def weighted_mean(values: Sequence[NDArray[Any]], weights: Sequence[float]) -> NDArray[Any]:
+    """Return ``sum_k q_k value_k`` with ``q_k = weight_k / sum(weights)``.
+
+    Floats are summed in float64 in the given order and come back in their own type. Integers
+    (batch-norm counters) take the maximum: a mean of counters has no meaning.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not sum to a positive number.
+    """
+    total = float(sum(weights))
+    if not total > 0:
+        raise ValueError(f"the weights of {len(values)} arrays sum to {total}, not to more than 0")
+    if not np.issubdtype(values[0].dtype, np.floating):
+        return np.asarray(np.maximum.reduce(list(values)))
+    mean = np.zeros(values[0].shape, np.float64)
+    for value, weight in zip(values, weights, strict=True):
+        mean += (weight / total) * value.astype(np.float64)
+    return mean.astype(values[0].dtype)
+
+
+def aggregate_parts(
+    current: Arrays,
+    updates: Sequence[Update],
+    head_columns: Literal["own", "all"] = "own",
+) -> Arrays:
+    """Average every array over exactly those clients that trained it.
+
+    Parameters
+    ----------
+    current : dict
+        The global model; an array that nobody trained is returned as it is.
+    updates : sequence of Update
+        What came back, any subset of the arrays each.
+    head_columns : {"own", "all"}
+        ``"own"``: the head's columns of a modality are averaged over the clients that trained
+        the modality. ``"all"``: over everyone, where a client that did not train the modality
+        counts with the columns it was sent, and so pulls them back (the published code's rule).
+
+    Returns
+    -------
+    dict
+        The new global model, with the keys of ``current``.
+    """
+    ordered = sorted(updates, key=lambda u: u.client_id)  # float sums depend on the order
+    new: Arrays = {}
+    for name, old in current.items():
+        trainers = [u for u in ordered if name in u.arrays and u.num_samples > 0]
+        if not trainers:
+            new[name] = old
+            continue
+        if head_columns == "all" and owner(name) and not name.startswith("encoders."):
+            trainers = [u for u in ordered if u.num_samples > 0]
+        values = [u.arrays.get(name, old) for u in trainers]
+        new[name] = weighted_mean(values, [float(u.num_samples) for u in trainers])
+    return new

@@ -1,0 +1,30 @@
+"""FedAvg: uniformly drawn clients train all they hold (McMahan et al., AISTATS 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .base import ModalityStrategy
+from .protocol import Assignment, ClientInfo
+from .randomness import generator
+
+
+class FedAvg(ModalityStrategy):
+    """Random clients, all their modalities, averages weighted by sample counts.
+
+    Takes the parameters of :class:`ModalityStrategy`.
+
+    Source: McMahan et al. 2017, https://arxiv.org/abs/1602.05629, Algorithm 1.
+    """
+
+    def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
+        """Draw clients uniformly without replacement; the draw depends on (seed, round) only."""
+        ordered = sorted(clients, key=lambda c: c.client_id)
+        n = self.resolve_clients_per_round(len(ordered))
+        rng = generator(self.seed, "select", server_round)
+        chosen = [ordered[i] for i in rng.permutation(len(ordered))[:n]]
+        self.picks = [
+            {"client": c.client_id, "role": "multi", "modalities": list(c.modalities)}
+            for c in chosen
+        ]
+        return [Assignment(c.client_id, c.modalities) for c in chosen]

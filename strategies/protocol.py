@@ -1,0 +1,291 @@
+"""What travels between the server and its clients.
+
+One message carries one ``ArrayRecord`` whose keys are state-dict names (``encoders.<modality>.…``,
+``head.…``; the name's prefix is the *part*), and one ``ConfigRecord`` with settings as JSON and
+with prototypes, class counts and signatures as one safetensors blob.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+#: Raised by one whenever a message changes its meaning; both sides must agree.
+PROTOCOL_VERSION = 1
+
+#: Message types: a node introduces itself; measures without training; trains.
+ENROL, PROBE, TRAIN = "query.enrol", "query.probe", "train"
+
+#: Named arrays, keyed like a state dict.
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """A data holder as it introduced itself.
+
+    Attributes
+    ----------
+    client_id : str
+        Stable over reconnections, unlike Flower's node id.
+    modalities : tuple of str
+        The modalities the client holds, at least one.
+    num_samples : int
+        Training samples.
+    class_counts : tuple of int
+        Training samples per class; empty where unknown.
+    """
+
+    client_id: str
+    modalities: tuple[str, ...]
+    num_samples: int = 1
+    class_counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The modalities that one client trains this round."""
+
+    client_id: str
+    modalities: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """Class means of one modality's features (Eqs. 5, 14).
+
+    Attributes
+    ----------
+    means : array (C, d), float32
+        Row ``j`` is the mean feature of class ``j``; meaningless where ``counts[j] == 0``.
+    counts : array (C,), int64
+        Samples behind each mean.
+    """
+
+    means: NDArray[np.float32]
+    counts: NDArray[np.int64]
+
+
+@dataclass
+class Task:
+    """What the server sends to one client."""
+
+    modalities: tuple[str, ...]
+    arrays: Arrays = field(default_factory=dict)
+    prototypes: dict[str, Prototypes] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Update:
+    """What one client answers to a :class:`Task`.
+
+    Attributes
+    ----------
+    client_id : str
+        Filled in by the server from its fleet when the update came over Flower.
+    modalities : tuple of str
+        The modalities trained (or measured, in a probe).
+    num_samples : int
+        Aggregation weight.
+    arrays : dict
+        The parts that were trained, by state-dict name; empty in a probe.
+    prototypes : dict
+        Local prototypes by modality.
+    ratios : dict
+        Imbalance ratio by modality (Eq. 17); empty where fewer than two were trained.
+    signatures : dict
+        Vectors for selection: ``"multi"`` and ``"enhance.<modality>"``, each (d,).
+    metrics : dict
+        Losses, seconds and the like, for the history.
+    """
+
+    client_id: str
+    modalities: tuple[str, ...]
+    num_samples: int = 1
+    arrays: Arrays = field(default_factory=dict)
+    prototypes: dict[str, Prototypes] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    signatures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+# --- parts ---------------------------------------------------------------------------------
+
+
+def modalities_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the modalities that state-dict names mention, in order of appearance.
+
+    >>> modalities_of(["encoders.gray.weight", "encoders.color.weight", "head.bias"])
+    ('gray', 'color')
+    """
+    found = (name.split(".")[1] for name in names if name.startswith("encoders."))
+    return tuple(dict.fromkeys(found))
+
+
+def owner(name: str) -> str | None:
+    """Return the modality that an array belongs to, or None where all share it.
+
+    ``encoders.<modality>.…`` and ``head.<name>.<modality>`` have one, ``head.<name>`` has none.
+
+    >>> owner("encoders.gray.conv1.weight"), owner("head.weight.gray"), owner("head.bias")
+    ('gray', 'gray', None)
+    """
+    scope, *path = name.split(".")
+    if scope == "encoders":
+        return path[0]
+    return path[1] if len(path) > 1 else None
+
+
+def select_parts(arrays: Arrays, modalities: Iterable[str]) -> Arrays:
+    """Return the arrays that training ``modalities`` needs: their own and the shared ones."""
+    wanted = {None, *modalities}
+    return {name: value for name, value in arrays.items() if owner(name) in wanted}
+
+
+# --- records -------------------------------------------------------------------------------
+
+
+def _array_record(arrays: Arrays) -> ArrayRecord:
+    return ArrayRecord({name: Array(value) for name, value in arrays.items()})
+
+
+def _blob(
+    prototypes: Mapping[str, Prototypes], signatures: Mapping[str, NDArray[np.float32]]
+) -> bytes:
+    tensors: Arrays = {}
+    for modality, p in prototypes.items():
+        tensors[f"prototypes/{modality}/means"] = np.ascontiguousarray(p.means)
+        tensors[f"prototypes/{modality}/counts"] = np.ascontiguousarray(p.counts)
+    for name, vector in signatures.items():
+        tensors[f"signatures/{name}"] = np.ascontiguousarray(vector)
+    return save_safetensors(tensors) if tensors else b""
+
+
+def _unblob(data: bytes) -> tuple[dict[str, Prototypes], dict[str, NDArray[np.float32]]]:
+    tensors = load_safetensors(data) if data else {}
+    names = [n.split("/")[1] for n in tensors if n.startswith("prototypes/")]
+    prototypes = {
+        m: Prototypes(tensors[f"prototypes/{m}/means"], tensors[f"prototypes/{m}/counts"])
+        for m in dict.fromkeys(names)
+    }
+    signatures = {
+        n.removeprefix("signatures/"): v for n, v in tensors.items() if n.startswith("signatures/")
+    }
+    return prototypes, signatures
+
+
+def pack_task(task: Task) -> RecordDict:
+    """Turn a task into the content of a message."""
+    header = json.dumps({"modalities": task.modalities, "settings": task.settings})
+    config = ConfigRecord({"task": header, "blob": _blob(task.prototypes, {})})
+    return RecordDict({"arrays": _array_record(task.arrays), "config": config})
+
+
+def unpack_task(content: RecordDict) -> Task:
+    """Read a task from the content of a message."""
+    config = content.config_records["config"]
+    header = json.loads(str(config["task"]))
+    prototypes, _ = _unblob(_bytes(config["blob"]))
+    return Task(
+        modalities=tuple(header["modalities"]),
+        arrays=read_arrays(content),
+        prototypes=prototypes,
+        settings=header["settings"],
+    )
+
+
+def pack_update(update: Update) -> RecordDict:
+    """Turn a client's answer into the content of a message."""
+    header = json.dumps(
+        {
+            "modalities": update.modalities,
+            "num_samples": update.num_samples,
+            "ratios": update.ratios,
+            "metrics": update.metrics,
+        }
+    )
+    config = ConfigRecord({"update": header, "blob": _blob(update.prototypes, update.signatures)})
+    # flwr's own mods and strategies look for this key.
+    metrics = MetricRecord({"num-examples": update.num_samples})
+    return RecordDict(
+        {"arrays": _array_record(update.arrays), "metrics": metrics, "config": config}
+    )
+
+
+def unpack_update(client_id: str, content: RecordDict) -> Update:
+    """Read a client's answer.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If the content is not an update; the server then leaves the client out by name.
+    """
+    config = content.config_records["config"]
+    header = json.loads(str(config["update"]))
+    prototypes, signatures = _unblob(_bytes(config["blob"]))
+    return Update(
+        client_id=client_id,
+        modalities=tuple(header["modalities"]),
+        num_samples=int(header["num_samples"]),
+        arrays=read_arrays(content),
+        prototypes=prototypes,
+        ratios={str(k): float(v) for k, v in header["ratios"].items()},
+        signatures=signatures,
+        metrics={str(k): float(v) for k, v in header["metrics"].items()},
+    )
+
+
+def pack_enrolment(info: ClientInfo, app_version: str) -> RecordDict:
+    """Turn a client's introduction into the content of a message."""
+    header = json.dumps(
+        {
+            "protocol": PROTOCOL_VERSION,
+            "app_version": app_version,
+            "client_id": info.client_id,
+            "modalities": info.modalities,
+            "num_samples": info.num_samples,
+            "class_counts": info.class_counts,
+        }
+    )
+    return RecordDict({"config": ConfigRecord({"enrolment": header})})
+
+
+def unpack_enrolment(content: RecordDict) -> tuple[ClientInfo, int, str]:
+    """Read an introduction: the client, its protocol version and its app's version."""
+    header = json.loads(str(content.config_records["config"]["enrolment"]))
+    info = ClientInfo(
+        client_id=str(header["client_id"]),
+        modalities=tuple(header["modalities"]),
+        num_samples=int(header["num_samples"]),
+        class_counts=tuple(int(c) for c in header["class_counts"]),
+    )
+    return info, int(header["protocol"]), str(header["app_version"])
+
+
+def read_arrays(content: RecordDict) -> Arrays:
+    """Return a message's arrays as numpy, an empty dict where it has none."""
+    record = content.array_records.get("arrays")
+    return {name: value.numpy() for name, value in record.items()} if record else {}
+
+
+def payload_bytes(content: RecordDict) -> int:
+    """Return the bytes of arrays, settings and blobs in a message (without Flower's envelope)."""
+    total = sum(len(a.data) for r in content.array_records.values() for a in r.values())
+    for record in content.config_records.values():
+        total += sum(len(v) for v in record.values() if isinstance(v, str | bytes))
+    return total
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(f"expected bytes, found {type(value).__name__}")
+    return value

@@ -1,0 +1,182 @@
+"""Everything the server must remember, in one object that can be saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from .protocol import Arrays, ClientInfo, Prototypes, Update, modalities_of
+
+_FORMAT = 1
+
+
+@dataclass
+class ServerState:
+    """The server's memory after a round; the same class serves every method.
+
+    Attributes
+    ----------
+    round : int
+        The last complete round; 0 before the first.
+    arrays : dict
+        The global model by state-dict name.
+    clients : dict
+        Every client known, by client id.
+    prototypes : dict
+        Latest local prototypes, by client id and modality.
+    ratios : dict
+        Latest imbalance ratios, by client id and modality.
+    signatures : dict
+        Latest selection vectors, by client id and name.
+    memory : dict
+        Arrays that a particular method keeps besides, by name.
+    """
+
+    round: int = 0
+    arrays: Arrays = field(default_factory=dict)
+    clients: dict[str, ClientInfo] = field(default_factory=dict)
+    prototypes: dict[str, dict[str, Prototypes]] = field(default_factory=dict)
+    ratios: dict[str, dict[str, float]] = field(default_factory=dict)
+    signatures: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
+    memory: Arrays = field(default_factory=dict)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The model's modalities, in the model's order."""
+        return modalities_of(self.arrays)
+
+    def absorb(self, update: Update) -> None:
+        """Take over what an update says about its client (not its arrays)."""
+        client = update.client_id
+        self.prototypes.setdefault(client, {}).update(update.prototypes)
+        self.ratios.setdefault(client, {}).update(update.ratios)
+        self.signatures.setdefault(client, {}).update(update.signatures)
+
+    def global_prototypes(self) -> dict[str, Prototypes]:
+        """Count-weighted mean of the local prototypes, per modality and class (Eq. 15).
+
+        A class that nobody has keeps count 0: it is absent, never a zero vector.
+        """
+        totals: dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]] = {}
+        for client in sorted(self.prototypes):  # a fixed order: float sums depend on it
+            for modality, p in self.prototypes[client].items():
+                weighted = p.means.astype(np.float64) * p.counts[:, None]
+                weighted[p.counts == 0] = 0.0
+                if modality in totals:
+                    totals[modality][0].__iadd__(weighted)
+                    totals[modality][1].__iadd__(p.counts)
+                else:
+                    totals[modality] = (weighted, p.counts.copy())
+        return {
+            m: Prototypes((s / np.maximum(n, 1)[:, None]).astype(np.float32), n)
+            for m, (s, n) in totals.items()
+        }
+
+    def global_ratios(self) -> dict[str, float]:
+        """Sample-weighted mean of the clients' latest imbalance ratios (Eq. 18)."""
+        sums: dict[str, list[float]] = {}
+        for client in sorted(self.ratios):
+            weight = self.clients[client].num_samples if client in self.clients else 1
+            for modality, ratio in self.ratios[client].items():
+                total = sums.setdefault(modality, [0.0, 0.0])
+                total[0] += weight * ratio
+                total[1] += weight
+        ordered = [m for m in self.modalities if m in sums] or sorted(sums)
+        return {m: sums[m][0] / sums[m][1] for m in ordered if sums[m][1] > 0}
+
+    def weak_modality(self) -> str | None:
+        """Return the modality with the largest global ratio (equal: the first), None if unknown."""
+        ratios = self.global_ratios()
+        return max(ratios, key=lambda m: ratios[m]) if ratios else None
+
+    # --- saving ------------------------------------------------------------------------------
+
+    def to_bytes(self, extra: Mapping[str, Any] | None = None) -> bytes:
+        """Serialise as safetensors with a JSON header (no pickle).
+
+        Parameters
+        ----------
+        extra : mapping, optional
+            JSON values to keep beside the state, read back by :func:`read_extra`.
+        """
+        tensors: Arrays = {}
+        for name, array in self.arrays.items():
+            tensors[json.dumps(["arrays", name])] = array
+        for name, array in self.memory.items():
+            tensors[json.dumps(["memory", name])] = array
+        for client, protos in self.prototypes.items():
+            for modality, p in protos.items():
+                tensors[json.dumps(["means", client, modality])] = p.means
+                tensors[json.dumps(["counts", client, modality])] = p.counts
+        for client, vectors in self.signatures.items():
+            for name, vector in vectors.items():
+                tensors[json.dumps(["signatures", client, name])] = vector
+        header = {
+            "format": _FORMAT,
+            "round": self.round,
+            "arrays": list(self.arrays),  # the order is part of the model
+            "ratios": self.ratios,
+            "clients": {
+                c: [i.modalities, i.num_samples, i.class_counts] for c, i in self.clients.items()
+            },
+            "extra": dict(extra or {}),
+        }
+        contiguous = {k: np.ascontiguousarray(v).reshape(v.shape) for k, v in sorted(tensors.items())}
+        return save_safetensors(contiguous, metadata={"state": json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ServerState:
+        """Read a state back.
+
+        Raises
+        ------
+        ValueError
+            If the bytes are not a complete state of this format.
+        """
+        header = _read_header(data)
+        state = cls(round=int(header["round"]), ratios=header["ratios"])
+        for client, (modalities, samples, counts) in header["clients"].items():
+            state.clients[client] = ClientInfo(client, tuple(modalities), samples, tuple(counts))
+        try:
+            tensors = load_safetensors(data)
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(f"not a complete server state: {error}") from error
+        loaded = {tuple(json.loads(key)): value for key, value in tensors.items()}
+        state.arrays = {name: loaded["arrays", name] for name in header["arrays"]}
+        for (kind, name, *rest), value in sorted(loaded.items()):
+            if kind == "memory":
+                state.memory[name] = value
+            elif kind == "means":
+                counts = loaded["counts", name, rest[0]]
+                state.prototypes.setdefault(name, {})[rest[0]] = Prototypes(value, counts)
+            elif kind == "signatures":
+                state.signatures.setdefault(name, {})[rest[0]] = value
+        return state
+
+
+def read_extra(data: bytes) -> dict[str, Any]:
+    """Return the JSON values that :meth:`ServerState.to_bytes` was given beside the state."""
+    extra: dict[str, Any] = _read_header(data)["extra"]
+    return extra
+
+
+def _read_header(data: bytes) -> dict[str, Any]:
+    """Read the JSON header out of safetensors' own: 8 bytes of length, then JSON."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header: dict[str, Any] = json.loads(
+            json.loads(data[8 : 8 + length])["__metadata__"]["state"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"not a server state: {error}") from error
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"server state of format {header.get('format')}, expected {_FORMAT}")
+    return header
