@@ -58,7 +58,7 @@ def decoupled_signatures(
         ratios = (
             objective.batch_ratios(output, labels, context)
             if len(context.modalities) > 1
-            else {m: context.ratio for m in context.modalities}
+            else dict.fromkeys(context.modalities, context.ratio)
         )
         enhance = torch.zeros((), device=labels.device)
         for m, z in output.features.items():

@@ -74,7 +74,7 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bo
         if settings.prototypes:
             _measure(update, network, data, settings)
         state = network.state_dict().items()
-        update.arrays = {name: np.array(value.cpu().numpy()) for name, value in state}
+        update.arrays = {name: np.array(value.cpu().numpy(), order="C") for name, value in state}
     if settings.signature.kind == "update":
         update.signatures = update_signatures(received, network, data, settings.signature)
     update.metrics["seconds"] = time.perf_counter() - started

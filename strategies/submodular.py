@@ -212,8 +212,9 @@ class FacilityLocation:
         rows = self._signatures if cover is None else self._signatures[self._rows]
         if rows.shape[0] == 0:
             return np.zeros(rows.shape[1], self._dtype)
-        mean = rows.mean(axis=0, dtype=np.float64)
-        return mean.astype(np.result_type(self._dtype, self._signatures.dtype))
+        kind = np.result_type(self._dtype, self._signatures.dtype)
+        mean: Floats = rows.mean(axis=0, dtype=np.float64).astype(kind)
+        return mean
 
     def _cover_squares(self) -> NDArray[np.float64]:
         squares = np.zeros(self._rows.size)

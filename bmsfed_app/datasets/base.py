@@ -102,11 +102,7 @@ class Split:
         DataError
             If the split does not hold a modality.
         """
-        if absent := [m for m in modalities if m not in self.renderers]:
-            raise DataError(
-                f"this split holds no modality '{absent[0]}', only {', '.join(self.modalities)}: "
-                "ask for what it holds"
-            )
+        self._check_held(modalities)
         needed = {s for m in modalities for s in self.renderers[m].stores}
         # index_select is ten times faster than indexing for small rows on a CPU.
         rows = {s: self.stores[s].index_select(0, index) for s in needed}
@@ -121,7 +117,14 @@ class Split:
         return replace(self, labels=self.labels.index_select(0, index), stores=stores)
 
     def only(self, modalities: Sequence[str]) -> Split:
-        """Return the split with just some of its modalities and the stores they read."""
+        """Return the split with just some of its modalities and the stores they read.
+
+        Raises
+        ------
+        DataError
+            If the split does not hold a modality.
+        """
+        self._check_held(modalities)
         renderers = {m: self.renderers[m] for m in modalities}
         needed = {s for r in renderers.values() for s in r.stores}
         stores = {name: store for name, store in self.stores.items() if name in needed}
@@ -135,6 +138,13 @@ class Split:
     def class_counts(self, num_classes: int) -> Tensor:
         """Count the samples of every class, (num_classes,), int64."""
         return torch.bincount(self.labels, minlength=num_classes)
+
+    def _check_held(self, modalities: Sequence[str]) -> None:
+        if absent := [m for m in modalities if m not in self.renderers]:
+            raise DataError(
+                f"this split holds no modality '{absent[0]}', only {', '.join(self.modalities)}: "
+                "ask for what it holds"
+            )
 
 
 @dataclass(frozen=True, eq=False)

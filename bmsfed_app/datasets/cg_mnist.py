@@ -78,8 +78,8 @@ def download(data_dir: Path) -> None:
         MNIST(data_dir, download=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(
-            f"MNIST could not be downloaded into {data_dir} ({' '.join(str(error).split())}): check "
-            "the connection and the folder, or put the four files there yourself"
+            f"MNIST could not be downloaded into {data_dir} ({' '.join(str(error).split())}): "
+            "check the connection and the folder, or put the four files there yourself"
         ) from None
     for file in (*FILES["train"], *FILES["test"]):
         read_idx(find(file.name, data_dir), file, data_dir)
@@ -142,7 +142,9 @@ def _header_size(shape: tuple[int, ...]) -> int:
 def _fault(data: bytearray, expected: IdxFile) -> str:
     """Say what is wrong with an idx file's bytes; empty if nothing is."""
     shape, start = expected.shape, _header_size(expected.shape)
-    magic = bytes((0, 0, 8, len(shape)))
+    size, magic = start + torch.Size(shape).numel(), bytes((0, 0, 8, len(shape)))
+    if len(data) < start:
+        return f"is {len(data):,} bytes long, expected {size:,}"
     if data[:4] != magic:
         return (
             f"is not an idx file of bytes in {len(shape)} dimensions (it begins with "
@@ -151,7 +153,7 @@ def _fault(data: bytearray, expected: IdxFile) -> str:
     dims = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
     if dims != shape:
         return f"holds {_times(dims)} values, expected {_times(shape)}"
-    if len(data) != (size := start + torch.Size(shape).numel()):
+    if len(data) != size:
         return f"is {len(data):,} bytes long, expected {size:,}"
     if zlib.crc32(data) != expected.crc:
         return "differs from MNIST's official file (its CRC-32 is another)"

@@ -154,7 +154,7 @@ def render_colored(digits: Tensor, colors: Tensor) -> Tensor:
 
     Not normalised further: the encoder begins with a batch norm.
     """
-    return digits[:, None] * (colors / 255)[:, :, None, None]
+    return (digits[:, None].float() / 255) * colors[:, :, None, None]
 
 
 def pair_info(name: str) -> DatasetInfo:

@@ -110,7 +110,7 @@ def test_selection_equals_brute_force(seed: int, pick: str, uni_cover: str) -> N
     eligible = rng.random(clients) < (1.0 if congruent else 0.9)
     cover = None if seed % 4 else rng.choice(clients, size=(clients + 1) // 2, replace=False)
     ratios = rng.lognormal(0.2, 0.4, clients)
-    rest = dict(n=n, threshold=1.2, pick=pick, uni_cover=uni_cover)
+    rest = {"n": n, "threshold": 1.2, "pick": pick, "uni_cover": uni_cover}
     got = balanced_selection(
         FacilityLocation(multi, cover),
         FacilityLocation(weak, cover),
@@ -185,6 +185,27 @@ def test_a_column_is_computed_once_while_the_cache_has_room(
     cover.costs(everyone)
     cover.costs(everyone)
     assert len(computed) == 60 + 50
+
+
+def test_a_candidate_whose_earlier_gain_cannot_win_is_not_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(submodular, "LAZY_BATCH", 1)
+    cover = line(0, 1, 2, 100, 101)
+    cover.add(0)
+    everyone = np.arange(5)
+    assert cover.best(everyone) == 3  # gains 0, 4, 6, 200, 200
+    cover.add(3)
+    looked_at: list[int] = []
+    inner = FacilityLocation.costs
+
+    def counting(self: FacilityLocation, candidates: np.ndarray) -> np.ndarray:
+        looked_at.extend(candidates.tolist())
+        return inner(self, candidates)
+
+    monkeypatch.setattr(FacilityLocation, "costs", counting)
+    assert cover.best(everyone) == 1
+    assert sorted(looked_at) == [1, 2, 3, 4]
 
 
 points = st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=4, max_size=9).map(
@@ -449,7 +470,7 @@ def test_cover_rows_takes_all_of_a_small_fleet() -> None:
     [
         (20, 20, 5, 5),  # max(5, 2)
         (100, 100, 5, 10),  # a tenth
-        (70, 70, 2, 7),  # exactly a tenth: 0.1 * 70 is 7.000000000000001
+        (71, 71, 2, 8),  # a tenth, rounded up
         (100, 3, 5, 3),  # what is left
         (20, 20, 15, 7),  # ⌈20/15 · ln 100⌉
         (100_000, 100_000, 100, 4_606),  # ⌈1000 · 4.60517⌉

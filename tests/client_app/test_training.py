@@ -1,0 +1,253 @@
+"""Local training and measuring: what is trained, what is sent, what a seed fixes."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bmsfed_app.models import MultiModalNetwork, build_network
+from bmsfed_app.prototypes import class_means, enhancement_loss, imbalance_ratios, score
+from bmsfed_app.settings import ClientSettings, SignatureSettings
+from client_app.data import LocalData
+from client_app.training import run_task
+from strategies import Prototypes, Task, Update
+from strategies.aggregation import aggregate_parts
+from strategies.protocol import owner, pack_update, select_parts, unpack_update
+from strategies.sketch import count_sketch
+from tests import synthetic
+
+ALL = tuple(synthetic.WIDTHS)
+
+
+def model(encoder: str = "mlp", seed: int = 0) -> dict[str, np.ndarray]:
+    state = build_network(synthetic.spec(encoder), seed).state_dict()
+    return {n: v.numpy().copy() for n, v in state.items()}
+
+
+def task(modalities: tuple[str, ...] = ALL, encoder: str = "mlp") -> Task:
+    return Task(modalities, select_parts(model(encoder), modalities))
+
+
+def run(
+    what: Task, data: LocalData | None = None, probe: bool = False, **changes: object
+) -> Update:
+    values = {"network": synthetic.spec("mlp")} | changes
+    return run_task(what, data or synthetic.client(), synthetic.settings(**values), probe=probe)
+
+
+def test_only_assigned_parts_are_trained_and_sent() -> None:
+    update = run(task(("smell",)))
+    assert {owner(n) for n in update.arrays} == {"smell", None}
+    assert all(not np.array_equal(update.arrays[n], v) for n, v in task(("smell",)).arrays.items())
+
+
+def test_one_step_is_plain_sgd_with_weight_decay() -> None:
+    what, data = task(("touch", "smell")), synthetic.client(n=20)
+    update = run(what, data, weight_decay=0.1, lr=0.2)
+    network = MultiModalNetwork(synthetic.spec("mlp"), ("touch", "smell"))
+    network.load_state_dict({n: torch.tensor(v) for n, v in what.arrays.items()})
+    inputs, labels = next(data.batches(20, ("touch", "smell")))
+    F.cross_entropy(network(inputs).logits, labels).backward()
+    for name, p in network.named_parameters():
+        expected = p.detach() - 0.2 * (p.grad + 0.1 * p.detach())
+        np.testing.assert_allclose(update.arrays[name], expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    what = task()
+    before, after = what.arrays, run(what, synthetic.client(n=20), clip_norm=1e-3, lr=1.0,
+                                     weight_decay=0.0).arrays
+    moved = np.sqrt(sum(float(((after[n] - before[n]) ** 2).sum()) for n in before))
+    assert moved == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_same_seed_round_and_client_give_the_same_bits() -> None:
+    one, same = run(task(), client_id="c", round=3), run(task(), client_id="c", round=3)
+    other = run(task(), client_id="c", round=4)
+    assert all(one.arrays[n].tobytes() == same.arrays[n].tobytes() for n in one.arrays)
+    assert any(one.arrays[n].tobytes() != other.arrays[n].tobytes() for n in one.arrays)
+
+
+def test_prototypes_and_ratios_are_of_the_trained_model() -> None:
+    data = synthetic.client()
+    update = run(task(), data, prototypes=True)
+    network = MultiModalNetwork(synthetic.spec("mlp")).eval()
+    network.load_state_dict({n: torch.tensor(v) for n, v in update.arrays.items()})
+    inputs, labels = next(data.batches(len(data), ALL))
+    features = network(inputs).features
+    scores = {}
+    for m in ALL:
+        expected = class_means(features[m].detach(), labels, synthetic.CLASSES)
+        np.testing.assert_allclose(update.prototypes[m].means, expected.means, rtol=1e-4, atol=1e-5)
+        assert update.prototypes[m].counts.tolist() == [20, 20, 20]
+        scores[m] = score(features[m], labels, expected)
+    assert update.ratios == pytest.approx(imbalance_ratios(scores), rel=1e-4)
+    assert max(update.ratios, key=lambda m: update.ratios[m]) == "smell"
+    alone = run(task(("smell",)), data, prototypes=True)
+    assert list(alone.prototypes) == ["smell"]
+    assert alone.ratios == {}
+
+
+def test_a_probe_returns_measurements_and_no_parts() -> None:
+    what = task()
+    signature = SignatureSettings("decoupled", dim=0)
+    update = run(what, probe=True, objective="modal_enhancement", signature=signature)
+    assert update.arrays == {}
+    assert set(update.signatures) == {"multi", *(f"enhance.{m}" for m in ALL)}
+    assert set(update.prototypes) == set(ALL)
+    assert set(update.ratios) == set(ALL)
+
+
+def gradient(loss: torch.Tensor, network: MultiModalNetwork, modality: str) -> np.ndarray:
+    parameters = list(network.encoders[modality].parameters())
+    grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    pairs = zip(grads, parameters, strict=True)
+    flat = [torch.zeros_like(p).ravel() if g is None else g.ravel() for g, p in pairs]
+    return torch.cat(flat).numpy()
+
+
+def measured(modalities: tuple[str, ...], **changes: object) -> tuple[Update, MultiModalNetwork]:
+    """Exact decoupled signatures on the whole local set, at the received model."""
+    what = task(modalities)
+    for m in modalities:
+        means = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+        what.prototypes[m] = Prototypes(means, np.array([1, 1, 1]))
+    signature = SignatureSettings("decoupled", dim=0)
+    settings = {"objective": "modal_enhancement", "signature": signature, "batch_size": 60}
+    settings["objective_settings"] = {"coefficient": "constant", "coefficient_value": 0.5}
+    update = run(what, **(settings | changes))
+    network = MultiModalNetwork(synthetic.spec("mlp"), modalities)
+    network.load_state_dict({n: torch.tensor(v) for n, v in what.arrays.items()})
+    return update, network
+
+
+def test_decoupled_signatures_are_gradients_at_the_received_model() -> None:
+    update, network = measured(ALL)
+    data = synthetic.client()
+    inputs, labels = next(data.batches(60, ALL))
+    output = network(inputs)
+    ce = F.cross_entropy(output.logits, labels)
+    multi = np.concatenate([gradient(ce, network, m) for m in ALL])
+    np.testing.assert_allclose(update.signatures["multi"], multi, rtol=1e-3, atol=1e-6)
+    means = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    from bmsfed_app.prototypes import ClassMeans
+
+    prototypes = ClassMeans(torch.tensor(means), torch.ones(3).long())
+    for m in ALL:
+        me = 0.5 * enhancement_loss(output.features[m], labels, prototypes)
+        np.testing.assert_allclose(
+            update.signatures[f"enhance.{m}"], gradient(me, network, m), rtol=1e-3, atol=1e-6
+        )
+
+
+def test_a_uni_modal_client_offers_both_gradients_of_its_modality() -> None:
+    update, network = measured(("smell",), weak="smell")
+    inputs, labels = next(synthetic.client().batches(60, ("smell",)))
+    output = network(inputs)
+    from bmsfed_app.prototypes import ClassMeans
+
+    means = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    prototypes = ClassMeans(torch.tensor(means), torch.ones(3).long())
+    loss = F.cross_entropy(output.logits, labels)
+    loss = loss + 0.5 * enhancement_loss(output.features["smell"], labels, prototypes)
+    assert set(update.signatures) == {"enhance.smell"}  # no multi-modal row: it saw one modality
+    expected = gradient(loss, network, "smell")
+    np.testing.assert_allclose(update.signatures["enhance.smell"], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_a_modality_that_a_client_lacks_is_a_zero_block() -> None:
+    data = synthetic.client(modalities=("touch", "smell"))
+    signature = SignatureSettings("decoupled", dim=0)
+    what = task(("touch", "smell"))
+    update = run(what, data, probe=True, signature=signature, objective="modal_enhancement")
+    sizes = [sum(p.numel() for p in MultiModalNetwork(synthetic.spec("mlp")).encoders[m].parameters())
+             for m in ALL]
+    blocks = np.split(update.signatures["multi"], np.cumsum(sizes)[:-1])
+    assert [bool(b.any()) for b in blocks] == [True, False, True]
+
+
+def test_update_signatures_are_the_change_of_the_encoders() -> None:
+    what = task(("touch", "smell"))
+    data = synthetic.client(modalities=("touch", "smell"))
+    update = run(what, data, signature=SignatureSettings("update", dim=0))
+    for m in ("touch", "smell"):
+        names = [n for n in what.arrays if n.startswith(f"encoders.{m}.")]
+        change = np.concatenate([(what.arrays[n] - update.arrays[n]).ravel() for n in names])
+        np.testing.assert_allclose(update.signatures[f"enhance.{m}"], change, rtol=1e-5, atol=1e-7)
+    assert np.count_nonzero(update.signatures["multi"]) > 0
+
+
+def test_sketches_are_of_the_exact_vectors() -> None:
+    exact, _ = measured(ALL)
+    sketched, _ = measured(ALL, signature=SignatureSettings("decoupled", dim=256, seed=9))
+    expected = count_sketch({"smell": exact.signatures["enhance.smell"]}, 256, 9)
+    np.testing.assert_allclose(sketched.signatures["enhance.smell"], expected, rtol=1e-4, atol=1e-6)
+    assert sketched.signatures["multi"].shape == (256,)
+
+
+def test_measuring_leaves_no_trace_in_the_training() -> None:
+    plain = run(task(), objective="modal_enhancement", client_id="c")
+    signature = SignatureSettings("decoupled")
+    measured_too = run(task(), objective="modal_enhancement", client_id="c", signature=signature)
+    assert all(plain.arrays[n].tobytes() == v.tobytes() for n, v in measured_too.arrays.items())
+
+
+def test_full_participation_and_one_step_equal_central_full_batch_sgd() -> None:
+    clients = [synthetic.client(f"c{i}", n=n, seed=i) for i, n in enumerate((30, 12, 48))]
+    central = MultiModalNetwork(synthetic.spec("mlp"))
+    arrays = model()
+    central.load_state_dict({n: torch.tensor(v) for n, v in arrays.items()})
+    inputs = {m: torch.cat([c.split.stores[m] for c in clients]) for m in ALL}
+    labels = torch.cat([c.labels for c in clients])
+    for _ in range(4):
+        optimizer = torch.optim.SGD(central.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+        F.cross_entropy(central(inputs).logits, labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        updates = [run(Task(ALL, arrays), c, batch_size=1000) for c in clients]
+        arrays = aggregate_parts(arrays, updates)
+    for name, value in central.state_dict().items():
+        np.testing.assert_allclose(arrays[name], value.numpy(), atol=1e-5)
+
+
+def test_an_update_survives_the_wire() -> None:
+    signature = SignatureSettings("decoupled", dim=64)
+    update = run(task(), prototypes=True, signature=signature, objective="modal_enhancement")
+    back = unpack_update("client-0", pack_update(update))
+    assert (back.modalities, back.num_samples, back.ratios) == (ALL, 60, update.ratios)
+    assert all(back.arrays[n].tobytes() == v.tobytes() for n, v in update.arrays.items())
+    np.testing.assert_array_equal(back.signatures["multi"], update.signatures["multi"])
+    np.testing.assert_array_equal(back.prototypes["smell"].means, update.prototypes["smell"].means)
+
+
+@pytest.mark.parametrize("fault", ["missing", "unknown", "shape"])
+def test_parts_that_do_not_fit_are_refused_by_name(fault: str) -> None:
+    what = task()
+    if fault == "missing":
+        del what.arrays["head.bias"]
+    elif fault == "unknown":
+        what.arrays["head.extra"] = np.zeros(1, np.float32)
+    else:
+        what.arrays["head.bias"] = np.zeros(7, np.float32)
+    with pytest.raises(ValueError, match="received array 'head"):
+        run(what)
+
+
+def test_a_client_refuses_to_train_what_it_lacks() -> None:
+    with pytest.raises(ValueError, match="was told to train 'sound', it lacks it"):
+        run(task(), synthetic.client(modalities=("touch", "smell")))
+
+
+def test_settings_survive_json() -> None:
+    settings = synthetic.settings(lr=0.3, weak="smell", signature=SignatureSettings("update", 7))
+    import json
+
+    assert ClientSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+@pytest.mark.parametrize("encoder", ["identity", "mlp"])
+def test_three_modalities_with_any_encoder(encoder: str) -> None:
+    update = run(task(encoder=encoder), network=synthetic.spec(encoder), prototypes=True,
+                 objective="modal_enhancement", signature=SignatureSettings("decoupled", 16))
+    assert np.isfinite(update.metrics["loss"])
+    assert len(update.prototypes) == 3
