@@ -258,6 +258,7 @@ def _check_names(values: dict[str, Any]) -> None:
             raise ConfigError(
                 f"unknown key 'dataset_settings.{key}' of '{name}'{nearest(key, list(known))}"
             )
+    DATASETS[name].parse(values.get("dataset_settings") or {})
     values["methods"] = dict(values.get("methods") or {})
     for method, own in values["methods"].items():
         values["methods"][method] = dict(own or {})
@@ -274,9 +275,9 @@ def _method_of(values: Mapping[str, Any]) -> tuple[str, Method]:
     name = str(values.get("method", "bmsfed"))
     base = str(values.get("methods", {}).get(name, {}).get("base", name))
     if base not in METHODS:
-        known = [*METHODS, *values.get("methods", {})]
+        known = list(dict.fromkeys([*METHODS, *values.get("methods", {})]))
         raise ConfigError(
-            f"unknown method '{name}'{nearest(name, known)} (known: {', '.join(dict.fromkeys(known))})"
+            f"unknown method '{name}'{nearest(name, known)} (known: {', '.join(known)})"
         )
     return name, METHODS[base]
 

@@ -75,6 +75,11 @@ def class_counts(labels: NDArray[Any], parts: Sequence[Indices], num_classes: in
     return np.stack([np.bincount(labels[part], minlength=num_classes) for part in parts])
 
 
+def client_name(number: int, total: int) -> str:
+    """Return the stable id of one client of ``total``, e.g. ``client-07`` of 30."""
+    return f"client-{number:0{len(str(total - 1))}d}"
+
+
 def subsample(labels: NDArray[Any], fraction: float, seed: int) -> Indices:
     """Draw a stratified share of the samples.
 

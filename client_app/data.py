@@ -15,7 +15,7 @@ from torch import Tensor
 from bmsfed_app.datasets import dataset_info, load_dataset
 from bmsfed_app.datasets.base import DataError, Split
 from bmsfed_app.datasets.shard import load_shard
-from bmsfed_app.partitions import partition, subsample
+from bmsfed_app.partitions import client_name, partition, subsample
 from bmsfed_app.settings import ClientSettings
 from strategies import ClientInfo
 
@@ -108,11 +108,6 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
             "mend 'modalities' in its node configuration or its data folder"
         )
     return LocalData(client_id, split, index, held, info.num_classes)
-
-
-def client_name(number: int, total: int) -> str:
-    """Return a simulated client's stable id, e.g. ``client-07`` of 30."""
-    return f"client-{number:0{len(str(total - 1))}d}"
 
 
 def training_device(settings: ClientSettings) -> torch.device:

@@ -1,4 +1,4 @@
-"""Local work of one client: train just the encoders assigned, then measure what the server needs."""
+"""Local work of one client: train just the encoders assigned, measure what the server needs."""
 
 from __future__ import annotations
 

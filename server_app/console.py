@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
+from os.path import commonpath
 
 from server_app.history import summarise
 from server_app.run_folder import RunFolder, read_rows
@@ -58,7 +58,7 @@ class TableCallback(Callback):
     def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> None:
         """Print the round's line, and a line for every client left out."""
         held = {c: set(i.modalities) for c, i in strategy.state.clients.items()}
-        self.prefix = os.path.commonprefix(sorted(held)).rstrip("0123456789")
+        self.prefix = commonpath(sorted(held)).rstrip("0123456789")
         multi, uni = [], []
         for a in report.assignments:
             alone = len(a.modalities) == 1 and held.get(a.client_id) != set(a.modalities)

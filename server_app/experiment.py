@@ -97,7 +97,9 @@ def build_evaluator(config: ExperimentConfig) -> Evaluator:
 def initial_model(config: ExperimentConfig) -> Arrays:
     """Return the initial global model by state-dict name; depends on the seed only."""
     network = build_network(config.network_spec(), integer_seed(config.seed, "init"))
-    return {name: np.array(value.numpy(), order="C") for name, value in network.state_dict().items()}
+    return {
+        name: np.array(value.numpy(), order="C") for name, value in network.state_dict().items()
+    }
 
 
 def _shared_settings(config: ExperimentConfig) -> dict[str, Any]:

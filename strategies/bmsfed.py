@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import ModalityStrategy
+from .facility import FacilityLocation
 from .protocol import Arrays, Assignment, ClientInfo, Prototypes, Task, Update
 from .randomness import generator, integer_seed
-from .submodular import FacilityLocation, Pick, balanced_selection, cover_rows
+from .submodular import Pick, balanced_selection, cover_rows
 
 
 class BMSFed(ModalityStrategy):
@@ -172,6 +173,9 @@ class BMSFed(ModalityStrategy):
             uni_cover=self.uni_cover,
         )
         self.picks = [self._log(p, known[p.client], weak) for p in chosen]
+        if len(known) > self.cover_sample:  # the costs are estimates: say how good
+            errors = {"error_multi": multi.standard_error, "error_weak": enhancing.standard_error}
+            self.picks = [pick | errors for pick in self.picks]
         return [_assignment(p, known[p.client], weak) for p in chosen]
 
     def aggregate_fit(self, server_round: int, updates: Sequence[Update]) -> Arrays:

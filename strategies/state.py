@@ -129,7 +129,9 @@ class ServerState:
             },
             "extra": dict(extra or {}),
         }
-        contiguous = {k: np.ascontiguousarray(v).reshape(v.shape) for k, v in sorted(tensors.items())}
+        contiguous = {
+            k: np.ascontiguousarray(v).reshape(v.shape) for k, v in sorted(tensors.items())
+        }
         return save_safetensors(contiguous, metadata={"state": json.dumps(header, sort_keys=True)})
 
     @classmethod

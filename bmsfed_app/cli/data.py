@@ -60,23 +60,33 @@ def split(
     """Write each client's share of the training data into its own folder, for real SuperNodes."""
     from bmsfed_app.datasets import dataset_info, load_dataset
     from bmsfed_app.datasets.shard import save_shard
-    from bmsfed_app.partitions import partition, subsample
+    from bmsfed_app.partitions import client_name, partition, subsample
 
-    given = {"clients": clients, "data_dir": data_dir}
-    wanted = load_config(config, {k: v for k, v in given.items() if v is not None})
-    if not wanted.clients:
+    wanted = load_config(config, {} if data_dir is None else {"data_dir": data_dir})
+    number = wanted.clients if clients is None else clients
+    if not number:
         raise ConfigError("say how many clients to split the data for: --clients N")
     folder = Path(wanted.data_dir) if wanted.data_dir else None
-    data = load_dataset(wanted.dataset, folder, seed=wanted.seed, settings=wanted.dataset_settings)
+    data = load_dataset(
+        wanted.dataset,
+        folder,
+        seed=wanted.seed,
+        settings=wanted.dataset_settings,
+        splits=("train",),
+    )
     assert data.train is not None
     labels = data.train.labels.numpy()
     kept = subsample(labels, wanted.data_fraction, wanted.seed)
     parts = partition(
-        labels[kept], wanted.clients, wanted.partition, alpha=wanted.alpha, seed=wanted.seed
+        labels[kept],
+        number,
+        wanted.partition,
+        alpha=wanted.alpha,
+        seed=wanted.seed,
+        min_samples=wanted.min_samples,
     )
     info = dataset_info(wanted.dataset)
-    width = len(str(wanted.clients - 1))
-    for number, part in enumerate(parts):
-        path = out / f"client-{number:0{width}d}"
+    for i, part in enumerate(parts):
+        path = out / client_name(i, number)
         save_shard(data.train, kept[part], info, path)
         print(f"{path}: {len(part)} samples")

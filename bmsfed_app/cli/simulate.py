@@ -94,7 +94,7 @@ def simulate(folder: RunFolder, console: Console) -> BaseException | None:
             server_app=server_app,
             client_app=client_app,
             num_supernodes=config.clients,
-            backend_config={"client_resources": resources, "init_args": ray_args},
+            backend_config={"client_resources": resources, "init_args": ray_args},  # type: ignore[dict-item]
         )
     if stop.is_set():
         return KeyboardInterrupt()

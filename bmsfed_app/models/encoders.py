@@ -58,7 +58,7 @@ class Conv4(Encoder):
             nn.Linear(64, self.width),
         )
         # A third faster than the default layout on CPU, twice where no gradients are needed.
-        self.to(memory_format=torch.channels_last)
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode inputs (B, C, 28, 28) as features (B, 512)."""

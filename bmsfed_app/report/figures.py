@@ -14,7 +14,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+)
 from numpy.typing import NDArray
 
 from bmsfed_app.report.runs import Client, Run, Series, Study
@@ -118,6 +124,7 @@ def _ratio(study: Study) -> Figure | None:
             _line(ax, [n for n, _ in points], [v for _, v in points], look)
         if logarithmic:
             ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             ax.yaxis.set_minor_formatter(NullFormatter())
         _round_axis(ax)
@@ -176,7 +183,7 @@ def _line(ax: Axes, x: Sequence[int], y: Any, look: Mapping[str, Any]) -> None:
 
 def _round_axis(ax: Axes) -> None:
     ax.grid(True, axis="y")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     ax.margins(x=0.02)
 
 
@@ -243,7 +250,7 @@ def _selection(study: Study) -> Figure | None:
         _shares(ax, rounds, counts, kinds, width)
         ax.set_xlim(0.5, max(last, width) + 0.5)
         ax.set_ylim(0, 100)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     unit = "round" if width == 1 else f"round (bars of {width})"
     _label_edges(axes, "selected clients (%)", unit)
     handles = [Patch(color=_kind_colour(i)) for i in range(len(kinds))]

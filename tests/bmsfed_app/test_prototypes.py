@@ -57,7 +57,9 @@ def test_an_absent_class_is_infinitely_far_not_a_zero_vector() -> None:
 def test_gradient_against_finite_differences() -> None:
     rng = torch.Generator().manual_seed(0)
     z = torch.randn(5, 3, generator=rng, dtype=torch.float64, requires_grad=True)
-    c = ClassMeans(torch.randn(4, 3, generator=rng, dtype=torch.float64), torch.tensor([1, 2, 0, 1]))
+    c = ClassMeans(
+        torch.randn(4, 3, generator=rng, dtype=torch.float64), torch.tensor([1, 2, 0, 1])
+    )
     y = torch.tensor([0, 1, 3, 0, 1])
     assert torch.autograd.gradcheck(lambda x: enhancement_loss(x, y, c), z)
 
@@ -74,7 +76,9 @@ def test_gradient_at_zero_distance_is_finite() -> None:
 
 
 def test_one_class_gives_no_loss() -> None:
-    assert float(enhancement_loss(torch.ones(3, 2), torch.zeros(3).long(), means([[5.0, 5.0]]))) == 0
+    assert (
+        float(enhancement_loss(torch.ones(3, 2), torch.zeros(3).long(), means([[5.0, 5.0]]))) == 0
+    )
 
 
 def test_ratios_for_two_and_more_modalities() -> None:

@@ -55,8 +55,10 @@ def test_one_step_is_plain_sgd_with_weight_decay() -> None:
 
 def test_gradients_are_clipped_to_the_norm() -> None:
     what = task()
-    before, after = what.arrays, run(what, synthetic.client(n=20), clip_norm=1e-3, lr=1.0,
-                                     weight_decay=0.0).arrays
+    before, after = (
+        what.arrays,
+        run(what, synthetic.client(n=20), clip_norm=1e-3, lr=1.0, weight_decay=0.0).arrays,
+    )
     moved = np.sqrt(sum(float(((after[n] - before[n]) ** 2).sum()) for n in before))
     assert moved == pytest.approx(1e-3, rel=1e-2)
 
@@ -160,8 +162,10 @@ def test_a_modality_that_a_client_lacks_is_a_zero_block() -> None:
     signature = SignatureSettings("decoupled", dim=0)
     what = task(("touch", "smell"))
     update = run(what, data, probe=True, signature=signature, objective="modal_enhancement")
-    sizes = [sum(p.numel() for p in MultiModalNetwork(synthetic.spec("mlp")).encoders[m].parameters())
-             for m in ALL]
+    sizes = [
+        sum(p.numel() for p in MultiModalNetwork(synthetic.spec("mlp")).encoders[m].parameters())
+        for m in ALL
+    ]
     blocks = np.split(update.signatures["multi"], np.cumsum(sizes)[:-1])
     assert [bool(b.any()) for b in blocks] == [True, False, True]
 
@@ -247,7 +251,12 @@ def test_settings_survive_json() -> None:
 
 @pytest.mark.parametrize("encoder", ["identity", "mlp"])
 def test_three_modalities_with_any_encoder(encoder: str) -> None:
-    update = run(task(encoder=encoder), network=synthetic.spec(encoder), prototypes=True,
-                 objective="modal_enhancement", signature=SignatureSettings("decoupled", 16))
+    update = run(
+        task(encoder=encoder),
+        network=synthetic.spec(encoder),
+        prototypes=True,
+        objective="modal_enhancement",
+        signature=SignatureSettings("decoupled", 16),
+    )
     assert np.isfinite(update.metrics["loss"])
     assert len(update.prototypes) == 3

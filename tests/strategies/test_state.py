@@ -13,8 +13,12 @@ def protos(means: list[list[float]], counts: list[int]) -> Prototypes:
 
 def test_global_prototypes_are_count_weighted_and_leave_absent_classes_out() -> None:
     state = ServerState()
-    state.absorb(Update("k1", ("a",), prototypes={"a": protos([[1, 0], [9, 9], [0, 0]], [3, 0, 0])}))
-    state.absorb(Update("k2", ("a",), prototypes={"a": protos([[5, 4], [2, 2], [0, 0]], [1, 2, 0])}))
+    state.absorb(
+        Update("k1", ("a",), prototypes={"a": protos([[1, 0], [9, 9], [0, 0]], [3, 0, 0])})
+    )
+    state.absorb(
+        Update("k2", ("a",), prototypes={"a": protos([[5, 4], [2, 2], [0, 0]], [1, 2, 0])})
+    )
     merged = state.global_prototypes()["a"]
     np.testing.assert_allclose(merged.means[:2], [[2, 1], [2, 2]])  # (3*1+5)/4, (0+4)/4
     np.testing.assert_array_equal(merged.counts, [4, 2, 0])

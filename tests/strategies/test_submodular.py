@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import submodular
 from strategies.submodular import (
     FacilityLocation,
     Pick,
@@ -190,7 +189,7 @@ def test_a_column_is_computed_once_while_the_cache_has_room(
 def test_a_candidate_whose_earlier_gain_cannot_win_is_not_looked_at_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(submodular, "LAZY_BATCH", 1)
+    monkeypatch.setattr(facility, "LAZY_BATCH", 1)
     cover = line(0, 1, 2, 100, 101)
     cover.add(0)
     everyone = np.arange(5)
@@ -256,7 +255,7 @@ def test_exact_gradients_wider_than_a_slab_give_the_same_costs(
 ) -> None:
     signatures = np.random.default_rng(2).standard_normal((12, 50)).astype(np.float32)
     whole = FacilityLocation(signatures).costs(np.arange(12))
-    monkeypatch.setattr(submodular, "SLAB_BYTES", 12 * 8 * 7)  # seven columns
+    monkeypatch.setattr(facility, "SLAB_BYTES", 12 * 8 * 7)  # seven columns
     np.testing.assert_allclose(FacilityLocation(signatures).costs(np.arange(12)), whole, rtol=1e-12)
 
 

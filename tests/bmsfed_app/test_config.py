@@ -1,0 +1,129 @@
+"""Configuration: what is accepted, what wins, and what is refused with which words."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmsfed_app.config import ConfigError, ExperimentConfig, check_config, load_config
+from bmsfed_app.datasets import DataError
+from bmsfed_app.methods import METHODS, BMSFedSettings
+from bmsfed_app.settings import ClientSettings
+
+
+def bmsfed(config: ExperimentConfig) -> BMSFedSettings:
+    settings = config.method_settings()
+    assert isinstance(settings, BMSFedSettings)
+    return settings
+
+
+def test_shipped_configurations_by_name_and_by_path() -> None:
+    by_name = load_config("cg-mnist")
+    by_path = load_config(str(Path(__file__).parents[2] / "conf" / "cg-mnist.yaml"))
+    assert by_name == by_path
+    assert (by_name.clients, by_name.per_round, by_name.batch_size) == (30, 6, 128)
+    assert (bmsfed(by_name).chi, bmsfed(by_name).coefficient) == (1.0, "constant")
+
+
+def test_a_variant_of_ones_own_builds_on_its_base() -> None:
+    paper = bmsfed(load_config("cg-mnist", {"method": "bmsfed-paper"}))
+    assert (paper.chi, paper.coefficient) == (1.2, "clipped")
+    own = {
+        "dataset": "cg-digits",
+        "method": "mine",
+        "methods": {"mine": {"base": "bmsfed-release"}},
+    }
+    assert bmsfed(check_config(own)).pick == "single"  # the base's presets hold
+
+
+def test_the_release_preset_sets_the_published_rules() -> None:
+    config = load_config("cg-mnist", {"method": "bmsfed-release"})
+    settings = bmsfed(config)
+    assert (settings.gradient, settings.pick, settings.uni_cover) == ("update", "single", "uni")
+    assert (settings.head_columns, settings.coefficient) == ("all", "constant")
+    assert config.prototypes == "test"
+    assert (
+        load_config("cg-mnist", {"method": "bmsfed-release", "prototypes": "train"}).prototypes
+        == "train"
+    )
+
+
+def test_overrides_find_their_place() -> None:
+    config = load_config(
+        "cg-digits", {"chi": "1.7", "lr": "0.5", "test_color_correlation": "0.2", "rounds": 3}
+    )
+    assert bmsfed(config).chi == 1.7
+    assert (config.lr, config.rounds) == (0.5, 3)
+    assert config.dataset_settings["test_color_correlation"] == 0.2
+
+
+def test_every_method_builds_its_settings_and_travels() -> None:
+    for name in METHODS:
+        config = load_config("cg-digits", {"method": name})
+        settings = config.client_settings()
+        assert ClientSettings.from_json(settings.to_json()) == settings
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"metod": "fedavg"}, "unknown key 'metod'.*did you mean 'method'"),
+    ({"method": "fedavgg"}, "unknown method 'fedavgg'; did you mean 'fedavg'"),
+    ({"dataset": "cg-mnits"}, "unknown dataset 'cg-mnits'; did you mean 'cg-mnist'"),
+    ({"chii": "1"}, "unknown key 'chii' for method 'bmsfed'.*did you mean 'chi'"),
+    ({"partition": "dirichlett"}, "partition: .*'iid' or 'dirichlet'"),
+    ({"alpha": "0"}, "alpha: .*greater than 0, not 0"),
+    ({"alpha": "-1"}, "alpha: .*greater than 0"),
+    ({"rounds": "0"}, "rounds: .*greater than or equal to 1"),
+    ({"rounds": "many"}, "rounds: .*valid integer.*'many'"),
+    ({"per_round": "31"}, "per_round: 31 clients a round of 30"),
+    ({"per_round": "2.5"}, "neither a whole number"),
+    ({"chi": "-1"}, "chi: .*greater than or equal to 0"),
+    ({"gradient": "exact"}, "gradient: .*'decoupled' or 'update'"),
+    ({"seed": "-3"}, "seed: .*greater than or equal to 0"),
+    ({"momentum": "1.0"}, "momentum: .*less than 1"),
+    ({"color_noise": "-1"}, "color_noise"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), REFUSED)
+def test_bad_values_are_refused_by_name(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=f"(?s){message}") as caught:
+        load_config("cg-mnist", overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dataset: [unclosed", "not valid YAML"),
+        ("just words", "holds no keys"),
+        ("dataset: cg-digits\nroudns: 3", "unknown key 'roudns'; did you mean 'rounds'"),
+        ("dataset: cg-digits\nmethods: {mine: {chi: 1}}", "needs 'base: <method>'"),
+        ("dataset: cg-digits\nmethods: {bmsfed: {chy: 1}}", "unknown key 'chy'.*'chi'"),
+        (
+            "dataset: cg-digits\ndataset_settings: {noise: 1}",
+            "unknown key 'dataset_settings.noise'",
+        ),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(file))
+
+
+def test_a_missing_file_and_an_unknown_name() -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the configuration 'nowhere.yaml'"):
+        load_config("nowhere.yaml")
+    with pytest.raises(ConfigError, match="did you mean 'cg-mnist'"):
+        load_config("cg-mnis")
+
+
+def test_learning_rate_is_continuous_at_the_joint() -> None:
+    config = load_config("cg-digits", {"rounds": 11, "lr": 0.1, "lr_min": 0.01, "decay_from": 0.5})
+    rates = [config.learning_rate(r) for r in range(1, 12)]
+    assert rates[:6] == [0.1] * 6
+    assert rates[-1] == pytest.approx(0.01)
+    steps = [b - a for a, b in itertools.pairwise(rates[5:])]
+    assert steps == pytest.approx([-0.018] * 5)

@@ -1,0 +1,474 @@
+"""Reports from run folders that the tests write themselves."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import struct
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import yaml
+from matplotlib.image import imread
+
+from bmsfed_app.report import ReportError, write_report
+from bmsfed_app.report.figures import bin_width, selection_counts
+from bmsfed_app.report.runs import group, mean_and_interval, read_run, read_runs
+
+MODALITIES = ["colored", "gray"]
+FIGURES = ["accuracy", "ratio", "selection", "classes", "traffic"]
+
+
+def make_run(
+    folder: Path,
+    *,
+    method: str = "bmsfed",
+    seed: int = 0,
+    accuracies: list[float | None] | None = None,
+    rounds: int | None = None,
+    modalities: list[str] | None = None,
+    config: dict[str, Any] | None = None,
+    info: dict[str, Any] | None = None,
+    clients: list[str] | None = None,
+    change: dict[int, dict[str, Any]] | None = None,
+) -> Path:
+    """Write a run folder; ``accuracies`` are those of rounds 0, 1, 2, ..."""
+    accuracies = [0.1, 0.5, 0.75, 0.625] if accuracies is None else accuracies
+    modalities = modalities or MODALITIES
+    clients = clients or ["client-00", "client-01", "client-02"]
+    folder.mkdir(parents=True)
+    values = {"dataset": "cg-digits", "method": method, "seed": seed, "partition": "iid"}
+    values |= {"rounds": len(accuracies) - 1 if rounds is None else rounds, **(config or {})}
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    about = {"method": method, "dataset": values["dataset"], "seed": seed, "commit": "0123abc"}
+    about |= {"command": f"bmsfed run --seed {seed}", "hardware": "x86_64, 4 cores", "started": "x"}
+    about |= {"modalities": modalities, "class_names": ["zero", "one"], "versions": {"flwr": "1"}}
+    (folder / "run.json").write_text(json.dumps(about | (info or {})))
+    held = {"modalities": modalities, "num_samples": 9, "enrolled_round": 1}
+    counts = [{**held, "class_counts": [4 + i, 5]} for i in range(len(clients))]
+    (folder / "clients.json").write_text(json.dumps(dict(zip(clients, counts, strict=True))))
+    lines = []
+    for number, accuracy in enumerate(accuracies):
+        row = round_row(number, accuracy, modalities, clients) | (change or {}).get(number, {})
+        lines.append(json.dumps(row) + "\n")
+    (folder / "history.jsonl").write_text("".join(lines))
+    return folder
+
+
+def round_row(
+    number: int, accuracy: float | None, modalities: list[str], clients: list[str]
+) -> dict[str, Any]:
+    trained = {clients[0]: modalities, clients[1]: modalities[-1:]} if number else {}
+    by_modality = {m: accuracy / (i + 2) for i, m in enumerate(modalities)} if accuracy else {}
+    return {
+        "kind": "round",
+        "round": number,
+        "accuracy": accuracy,
+        "loss": 1.0,
+        "accuracy_by_modality": by_modality,
+        "prototypes": "train",
+        "ratio": {m: 1.0 + i for i, m in enumerate(modalities)} if number else {},
+        "weak": modalities[-1] if number else None,
+        "assignments": trained,
+        "failures": {},
+        "bytes_down": 2 * 2**20 if number else 0,
+        "bytes_up": 2**20 if number else 0,
+        "seconds": 60.0,
+    }
+
+
+class _Page(HTMLParser):
+    """Collects the page's tags, its table rows and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"}:
+            self.rows[-1].append("")
+            self.cell = True
+        elif tag == "br" and self.cell:
+            self.rows[-1][-1] += " "
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in {"td", "th"}:
+            self.cell = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.cell:
+            self.rows[-1][-1] += data
+
+    def row(self, label: str) -> list[str]:
+        [found] = [row[1:] for row in self.rows if row[0] == label]
+        return found
+
+    def images(self) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == "img"]
+
+
+def report(out: Path, *runs: Path) -> _Page:
+    return _Page(write_report(runs, out).read_text(encoding="utf-8"))
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+def test_row_of_a_run(tmp_path: Path) -> None:
+    page = report(tmp_path / "out", make_run(tmp_path / "a"))
+    # 0.5, 0.75, 0.625 after training: last, best and mean of all, then halves and thirds of them.
+    # 2 MiB down and 1 MiB up per round for two clients; four rows of a minute.
+    assert page.row("bmsfed, seed 0") == [
+        *["3", "62.5", "75.0", "62.5", "31.2", "37.5", "31.2", "20.8", "25.0", "20.8"],
+        *["train", "1.00", "0.50", "4.00"],
+    ]
+
+
+def test_closing_mean_is_over_the_last_ten_evaluations(tmp_path: Path) -> None:
+    evaluated: list[float | None] = [0.9, 0.9, *(0.01 * n for n in range(1, 11))]
+    spread = [v for value in evaluated for v in (value, None)]
+    page = report(tmp_path / "out", make_run(tmp_path / "a", accuracies=[0.1, *spread]))
+    assert page.row("bmsfed, seed 0")[1:4] == ["10.0", "90.0", "5.5"]
+
+
+def test_mean_over_seeds(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / str(seed), seed=seed, accuracies=[0.1, last])
+        for seed, last in enumerate([0.5, 0.6, 0.7])
+    ]
+    page = report(tmp_path / "out", *runs)
+    # Standard deviation 10, t(2, 97.5 %) = 4.3027: 4.3027 * 10 / sqrt(3) = 24.84
+    row = page.row("bmsfed, mean of 3 seeds")
+    assert row[:4] == ["1", "60.0 ± 24.8", "60.0 ± 24.8", "60.0 ± 24.8"]
+    assert row[4:6] == ["30.0 ± 12.4", "30.0 ± 12.4"]
+    assert row[10] == "train"
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "half"),
+    [([0.0, 2.0], 1.0, 12.706204736), ([1.0, 2.0, 3.0, 4.0], 2.5, 2.0542602567)],
+)
+def test_interval_is_students(values: list[float], mean: float, half: float) -> None:
+    assert mean_and_interval(values) == pytest.approx((mean, half))
+
+
+def test_runs_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a", seed=0, config={"methods": {"bmsfed": {"chi": 1.0}}}),
+        make_run(tmp_path / "b", seed=1, config={"methods": {"bmsfed": {"chi": 1.2}}}),
+        make_run(tmp_path / "c", seed=2, method="fedavg"),
+    ]
+    page = report(tmp_path / "out", *runs)
+    assert page.row("bmsfed, chi 1.0, seed 0")
+    assert page.row("bmsfed, chi 1.2, seed 1")
+    assert page.row("fedavg, seed 2")
+    assert "mean of 2 seeds" not in page.text
+
+
+def test_machine_and_other_methods_settings_do_not_separate_seeds(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a", seed=0, config={"device": "cpu", "methods": {"x": {"chi": 1}}}),
+        make_run(tmp_path / "b", seed=1, config={"device": "cuda", "data_dir": "elsewhere"}),
+    ]
+    assert report(tmp_path / "out", *runs).row("bmsfed, mean of 2 seeds")
+
+
+def test_unfinished_and_repeated_runs_stay_out_of_the_mean(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a", seed=0, rounds=3),
+        make_run(tmp_path / "again", seed=0, rounds=3, accuracies=[0.1, 0.9, 0.9, 0.9]),
+        make_run(tmp_path / "b", seed=1, rounds=3),
+        make_run(tmp_path / "c", seed=2, rounds=3, accuracies=[0.1, 0.9]),
+    ]
+    page = report(tmp_path / "out", *runs)
+    assert page.row("bmsfed, mean of 2 seeds")[1] == "62.5 ± 0.0"
+    assert page.row("bmsfed, seed 0 (again)")[1] == "90.0"
+    assert "leave out 2 runs" in page.text
+    assert page.row("bmsfed, seed 2")[0] == "1 of 3"
+    assert "Round 1 of 3: still going, or interrupted." in page.text
+
+
+def test_a_run_that_only_evaluated_its_first_model(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", accuracies=[0.1], rounds=5)
+    (run / "clients.json").unlink()  # written after round 1
+    page = report(tmp_path / "out", run)
+    assert set(page.row("bmsfed, seed 0")[1:-1]) == {"–"}
+    assert "Round 0 of 5" in page.text
+
+
+def test_selection_counts_what_clients_hold(tmp_path: Path) -> None:
+    three = ["rgb", "depth", "thermal"]
+    assigned = {
+        "a": ["thermal", "rgb", "depth"],
+        "b": ["depth"],
+        "c": ["rgb"],
+        "d": ["depth", "rgb"],
+    }
+    run = make_run(
+        tmp_path / "a",
+        modalities=three,
+        clients=["a", "b", "c", "d"],
+        change={2: {"assignments": assigned}},
+    )
+    held = json.loads((run / "clients.json").read_text())
+    held["c"]["modalities"] = ["rgb"]  # all it holds, though it is one modality
+    (run / "clients.json").write_text(json.dumps(held))
+    rounds, counts = selection_counts(read_run(run))
+    assert list(rounds) == [1, 2, 3]
+    assert {kind: list(n) for kind, n in counts.items()} == {
+        (): [1, 2, 1],
+        ("rgb",): [0, 0, 0],
+        ("depth",): [0, 1, 0],
+        ("thermal",): [1, 0, 1],
+        ("rgb", "depth"): [0, 1, 0],
+    }
+
+
+def test_many_rounds_are_binned_and_the_page_says_so(tmp_path: Path) -> None:
+    assert [bin_width(n) for n in (1, 60, 61, 120, 121, 1000)] == [1, 1, 2, 2, 3, 17]
+    page = report(tmp_path / "out", make_run(tmp_path / "a", accuracies=[0.1] + [0.5] * 61))
+    assert "each bar stands for 2 rounds together" in page.text
+
+
+# --- the files ----------------------------------------------------------------------------------
+
+
+def is_drawn(png: bytes) -> bool:
+    pixels = imread(io.BytesIO(png))
+    return pixels.shape[0] > 300 and pixels.shape[1] > 1000 and len(np.unique(pixels)) > 20
+
+
+@pytest.mark.parametrize("modalities", [MODALITIES, ["rgb", "depth", "thermal"]])
+def test_figures_are_drawn_and_embedded(tmp_path: Path, modalities: list[str]) -> None:
+    runs = [
+        make_run(tmp_path / f"{method}{seed}", method=method, seed=seed, modalities=modalities)
+        for method in ("fedavg", "bmsfed")
+        for seed in (0, 1)
+    ]
+    page = report(tmp_path / "out", *runs)
+    files = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.suffix == ".png"}
+    assert set(files) == {f"{name}.png" for name in FIGURES}
+    assert all(is_drawn(png) for png in files.values())
+    sources = [str(image["src"]) for image in page.images()]
+    assert [base64.b64decode(s.partition(",")[2]) for s in sources] == [
+        files[f"{name}.png"] for name in FIGURES
+    ]
+    for image, name in zip(page.images(), FIGURES, strict=True):
+        size = struct.unpack(">II", files[f"{name}.png"][16:24])
+        assert (image["width"], image["height"]) == tuple(map(str, size))
+        assert "bmsfed, seed 1" in str(image["alt"])
+
+
+def test_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+    text = write_report([make_run(tmp_path / "a")], tmp_path / "out").read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+    page = _Page(text)
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object"})
+    for _, attributes in page.tags:
+        assert "href" not in attributes
+        assert str(attributes.get("src", "data:image/png")).startswith("data:image/png")
+    assert [tag for tag, _ in page.tags if tag in {"h1", "h2", "main", "header"}] == [
+        *("header", "h1", "main", "h2")
+    ]
+
+
+def test_header_says_what_was_run(tmp_path: Path) -> None:
+    text = report(tmp_path / "out", make_run(tmp_path / "a", seed=7)).text
+    for fact in ("bmsfed run --seed 7", "0123abc", "x86_64, 4 cores", "cg-digits", "flwr 1", "iid"):
+        assert fact in text
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    hostile = '<script>alert("$1$")</script>&\n$\\frac{'
+    run = make_run(
+        tmp_path / "a",
+        method="_" + hostile,
+        clients=[hostile, "b", "_c"],
+        modalities=[hostile, "_gray"],
+        info={"class_names": [hostile, "$"], "command": hostile, "versions": {hostile: hostile}},
+        change={2: {"failures": {hostile: hostile}}},
+    )
+    text = write_report([run], tmp_path / "out").read_text(encoding="utf-8")
+    assert "<script" not in text
+    page = _Page(text)
+    assert page.row(hostile)[:2] == ["2", hostile]
+    assert len(page.images()) == len(FIGURES)
+
+
+def test_failures_are_listed_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", change={2: {"failures": {"client-01": "no answer"}}})
+    row = {"kind": "client", "round": 2, "client": "client-01", "status": "no answer"}
+    late = {"kind": "client", "round": 4, "client": "client-02", "status": "out of memory"}
+    with (run / "history.jsonl").open("a") as stream:
+        stream.writelines(json.dumps(r) + "\n" for r in (row, late))
+    page = report(tmp_path / "out", run)
+    assert page.row("client-01") == ["2", "no answer", "bmsfed, seed 0"]
+    assert page.row("client-02") == ["4", "out of memory", "bmsfed, seed 0"]
+
+
+def test_no_failures_no_table(tmp_path: Path) -> None:
+    assert "Failures" not in report(tmp_path / "out", make_run(tmp_path / "a")).text
+
+
+def test_what_was_not_recorded_is_said(tmp_path: Path) -> None:
+    nothing = {n: {"ratio": {}, "bytes_down": 0, "bytes_up": 0} for n in range(4)}
+    page = report(tmp_path / "out", make_run(tmp_path / "a", change=nothing))
+    assert "None of these runs measured imbalance ratios." in page.text
+    assert not (tmp_path / "out" / "ratio.png").exists()
+
+
+@pytest.mark.parametrize("ratios", [{"gray": 0.0}, {"gray": 900.0}, {"gray": float("inf")}])
+def test_extreme_ratios_are_drawn(tmp_path: Path, ratios: dict[str, float]) -> None:
+    run = make_run(tmp_path / "a", change={2: {"ratio": ratios}})
+    assert len(report(tmp_path / "out", run).images()) == len(FIGURES)
+
+
+def test_data_sets_have_sections_and_figures_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a"),
+        make_run(tmp_path / "b", config={"dataset": "CG MNIST"}, modalities=["rgb", "depth"]),
+    ]
+    page = report(tmp_path / "out", *runs)
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"accuracy-cg-digits.png", "accuracy-cg-mnist.png", "report.html"} < names
+    assert [tag for tag, _ in page.tags].count("h2") == 2
+    assert len(page.images()) == 2 * len(FIGURES)
+
+
+def test_matplotlib_is_left_as_it_was(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    write_report([make_run(tmp_path / "a")], tmp_path / "out")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_folder_given_twice_counts_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    [study] = group(read_runs([run, tmp_path / "a" / ".." / "a"]))
+    assert len(list(study.runs())) == 1
+
+
+# --- damaged and missing files --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [1, 20, -2])
+def test_a_cut_off_last_line_is_left_out(tmp_path: Path, keep: int) -> None:
+    run = make_run(tmp_path / "a")
+    *lines, last = (run / "history.jsonl").read_text().splitlines(keepends=True)
+    (run / "history.jsonl").write_text("".join(lines) + last[:keep])
+    page = report(tmp_path / "out", run)
+    assert page.row("bmsfed, seed 0")[:3] == ["2 of 3", "75.0", "75.0"]
+    assert "The last line of history.jsonl was cut off and is left out." in page.text
+    assert "Round 2 of 3: still going, or interrupted." in page.text
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    lines = (run / "history.jsonl").read_text().splitlines()
+    lines[1] = lines[1][:30]
+    (run / "history.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ReportError, match=r"a/history\.jsonl', line 2 is not valid JSON"):
+        write_report([run], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"accuracy": 51.0}, r"line 3: 'accuracy' is 51\.0, not an accuracy from 0 to 1"),
+        ({"accuracy": "0.5"}, "line 3: 'accuracy' is '0.5', not a number"),
+        ({"round": None}, "line 3: 'round' is missing"),
+        ({"assignments": ["client-00"]}, "line 3: 'assignments' is .* not an object"),
+        ({"assignments": {"client-00": "gray"}}, "line 3: 'client-00' is 'gray', not a list"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ReportError, match=message):
+        read_run(make_run(tmp_path / "a", change={2: change}))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json", "clients.json", "history.jsonl"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "a")
+    (run / name).unlink()
+    with pytest.raises(ReportError, match=f"is not a run folder: it has no {re.escape(name)};"):
+        write_report([run], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.yaml", "a: [", "config.yaml' is not valid YAML"),
+        ("config.yaml", "dataset: x", "has no whole number of 'rounds'"),
+        ("run.json", "{", "run.json' is not valid JSON"),
+        ("run.json", "[]", "run.json' is not a JSON object"),
+        ("run.json", '{"method": "bmsfed"}', "run.json': 'dataset' is missing"),
+        ("clients.json", '{"client-00": 3}', "client 'client-00' is not a JSON object"),
+        ("history.jsonl", "", "history.jsonl' holds no round"),
+        ("history.jsonl", "[1]\n{}\n", "line 1 is not a JSON object"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    run = make_run(tmp_path / "a")
+    (run / name).write_text(text)
+    with pytest.raises(ReportError, match=message):
+        write_report([run], tmp_path / "out")
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="no run folder '.*nowhere'"):
+        write_report([tmp_path / "nowhere"], tmp_path / "out")
+    with pytest.raises(ReportError, match="no run folder was given"):
+        write_report([], tmp_path / "out")
+
+
+# --- the output folder --------------------------------------------------------------------------
+
+
+def test_a_report_replaces_its_own_files_only(tmp_path: Path) -> None:
+    run, out = make_run(tmp_path / "a"), tmp_path / "out"
+    other = make_run(tmp_path / "b", config={"dataset": "cg-mnist"})
+    write_report([run, other], out)
+    (out / "notes.txt").write_text("mine")
+    write_report([run], out)
+    names = {p.name for p in out.iterdir()}
+    assert names == {"report.html", "notes.txt", *(f"{name}.png" for name in FIGURES)}
+
+
+@pytest.mark.parametrize("name", ["report.html", "traffic.png"])
+def test_foreign_files_are_not_overwritten(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(ReportError, match=f"{re.escape(name)}' was not written by a report"):
+        write_report([make_run(tmp_path / "a")], out)
+    assert [(p.name, p.read_text()) for p in out.iterdir()] == [(name, "mine")]
+
+
+def test_out_may_not_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ReportError, match="out' is a file: give a folder"):
+        write_report([make_run(tmp_path / "a")], tmp_path / "out")
+
+
+def test_out_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match="cannot write the report to"):
+        write_report([make_run(tmp_path / "a")], tmp_path / "file" / "out")
