@@ -327,7 +327,7 @@ def _number(values: Sequence[float | None]) -> str:
 def _legend(study: Study) -> str:
     parts = [
         "Percent of the test split.",
-        f"“mean of {LAST_ROUNDS}”: over the last {LAST_ROUNDS} rounds with an evaluation; “best” is "
+        f"“mean of {LAST_ROUNDS}”: over the last {LAST_ROUNDS} rounds with an evaluation; “best”: "
         "each column's own; the untrained model (round 0) does not count.",
         "Each modality alone is classified by its nearest class prototype, made from the clients' "
         "training data (“train”) or from the test data with its labels (“test”).",

@@ -433,7 +433,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str, message: 
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="no run folder '.*nowhere'"):
+    with pytest.raises(ReportError, match=r"no run folder '.*nowhere'"):
         write_report([tmp_path / "nowhere"], tmp_path / "out")
     with pytest.raises(ReportError, match="no run folder was given"):
         write_report([], tmp_path / "out")

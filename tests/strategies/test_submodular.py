@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import facility, submodular
 from strategies.submodular import (
     FacilityLocation,
     Pick,
