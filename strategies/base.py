@@ -238,7 +238,6 @@ class _Run:
         self.callbacks, self.timeout, self.stop = callbacks, timeout, stop
         self.fleet = Fleet()
         self.joined: list[ClientInfo] = []
-        self.traffic = [0, 0]  # bytes down, up since the last round's end
 
     def wait_for(self, min_clients: int, seconds: float) -> None:
         """Wait until enough clients have enrolled; their number must also have settled."""
@@ -290,8 +289,9 @@ class _Run:
         self.strategy.aggregate_fit(server_round, updates)
         report.ratios = self.strategy.state.global_ratios()
         report.weak = self.strategy.state.weak_modality()
-        report.joined, self.joined = self.joined, []
-        (report.bytes_down, report.bytes_up), self.traffic = self.traffic, [0, 0]
+        report.joined, self.joined = sorted(self.joined, key=lambda c: c.client_id), []
+        report.bytes_down = sum(c.bytes_down for c in report.clients)
+        report.bytes_up = sum(c.bytes_up for c in report.clients)
         report.seconds = time.monotonic() - started
         return report
 
@@ -307,8 +307,10 @@ class _Run:
             try:
                 info = self._read_enrolment(node_id, answer)
                 self.fleet.enrol(node_id, info)
-                self.strategy.state.clients[info.client_id] = info
-                self.joined.append(info)
+                known = self.strategy.state.clients
+                if info.client_id not in known:  # one that came back is known already
+                    self.joined.append(info)
+                known[info.client_id] = info
             except (ValueError, KeyError, TypeError) as error:
                 if report is not None:
                     report.refused[f"node {node_id}"] = str(error)
@@ -399,7 +401,7 @@ class _Run:
             for callback in self.callbacks:
                 callback.on_reply(server_round, phase, done, total)
 
-        answers = exchange(
+        return exchange(
             self.grid,
             contents,
             message_type,
@@ -408,9 +410,6 @@ class _Run:
             on_reply=on_reply,
             should_stop=self.stop.is_set,
         )
-        self.traffic[0] += sum(a.bytes_down for a in answers.values())
-        self.traffic[1] += sum(a.bytes_up for a in answers.values())
-        return answers
 
 
 def _listed(failures: Mapping[str, str]) -> str:

@@ -39,7 +39,7 @@ class RoundReport:
     picks: list[dict[str, Any]] = field(default_factory=list)
     ratios: dict[str, float] = field(default_factory=dict)  # global, Eq. 18
     weak: str | None = None
-    bytes_down: int = 0  # every message of the round: enrolment, probe and training
+    bytes_down: int = 0  # probes and training; enrolment, some KiB per node once, is not counted
     bytes_up: int = 0
     seconds: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)

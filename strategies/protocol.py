@@ -210,12 +210,11 @@ def pack_update(update: Update) -> RecordDict:
             "modalities": update.modalities,
             "num_samples": update.num_samples,
             "ratios": update.ratios,
-            "metrics": update.metrics,
         }
     )
     config = ConfigRecord({"update": header, "blob": _blob(update.prototypes, update.signatures)})
-    # flwr's own mods and strategies look for this key.
-    metrics = MetricRecord({"num-examples": update.num_samples})
+    # flwr's own mods and strategies look for "num-examples".
+    metrics = MetricRecord({"num-examples": update.num_samples, **update.metrics})
     return RecordDict(
         {"arrays": _array_record(update.arrays), "metrics": metrics, "config": config}
     )
@@ -230,6 +229,8 @@ def unpack_update(client_id: str, content: RecordDict) -> Update:
         If the content is not an update; the server then leaves the client out by name.
     """
     config = content.config_records["config"]
+    metrics = dict(content.metric_records["metrics"])
+    metrics.pop("num-examples", None)
     header = json.loads(str(config["update"]))
     prototypes, signatures = _unblob(_bytes(config["blob"]))
     return Update(
@@ -240,7 +241,7 @@ def unpack_update(client_id: str, content: RecordDict) -> Update:
         prototypes=prototypes,
         ratios={str(k): float(v) for k, v in header["ratios"].items()},
         signatures=signatures,
-        metrics={str(k): float(v) for k, v in header["metrics"].items()},
+        metrics={k: float(v) for k, v in metrics.items() if isinstance(v, int | float)},
     )
 
 

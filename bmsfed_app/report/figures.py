@@ -18,7 +18,7 @@ from matplotlib.ticker import (
     FixedLocator,
     LogLocator,
     MaxNLocator,
-    NullFormatter,
+    NullLocator,
     StrMethodFormatter,
 )
 from numpy.typing import NDArray
@@ -126,7 +126,7 @@ def _ratio(study: Study) -> Figure | None:
             ax.set_yscale("log")
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
+            ax.yaxis.set_minor_locator(NullLocator())
         _round_axis(ax)
     _label_edges(axes, "imbalance ratio" + (" (log scale)" if logarithmic else ""))
     _curve_legend(figure, study)
@@ -177,7 +177,12 @@ def _line(ax: Axes, x: Sequence[int], y: Any, look: Mapping[str, Any]) -> None:
     """Draw a curve; few points get markers, so that a single one can be seen."""
     marker = look["marker"] or ("o" if len(x) <= 12 else None)
     every = max(1, len(x) // 12)
-    shape: dict[str, Any] = {"linewidth": 1.6, "markersize": 4, "markevery": every, "alpha": 0.95}
+    shape: dict[str, Any] = {
+        "linewidth": 1.6 if len(x) <= 200 else 0.9,
+        "markersize": 4,
+        "markevery": every,
+        "alpha": 0.95,
+    }
     ax.plot(x, y, **{**look, "marker": marker}, **shape)
 
 
@@ -244,7 +249,8 @@ def _selection(study: Study) -> Figure | None:
     kinds = sorted({k for *_, c in found for k in c}, key=lambda k: _kind_order(k, study))
     last = max(int(rounds[-1]) for _, _, rounds, _ in found)
     width = bin_width(last)
-    figure, axes = _grid(len(runs), 2, height=2.1, sharey=True, sharex=True)
+    columns = 3 if max(len(series.runs) for series in study.series) == 3 else 2
+    figure, axes = _grid(len(runs), columns, height=2.1, sharey=True, sharex=True)
     for ax, (series, run, rounds, counts) in zip(axes, found, strict=True):
         ax.set_title(_plain(series.run_label(run), 60))
         _shares(ax, rounds, counts, kinds, width)

@@ -1,0 +1,113 @@
+"""Real processes with folders, ports and a Flower home of their own, all stopped by their id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Processes:
+    """Starts programs of this environment and ends them, and all they started, by process group."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.started: list[subprocess.Popen[str]] = []
+        self.env = os.environ | {
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "BMSFED_HOME": str(folder / "bmsfed"),
+            "FLWR_HOME": str(folder / "flwr"),
+            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self.port),
+            "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "RAY_TMPDIR": "/tmp",
+        }
+
+    def start(self, program: str, *arguments: str, log: str = "") -> subprocess.Popen[str]:
+        output = (self.folder / (log or f"{program}.log")).open("w")
+        process = subprocess.Popen(
+            [str(BIN / program), *arguments],
+            cwd=ROOT,
+            env=self.env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, program: str, *arguments: str, seconds: float = 240) -> tuple[int, str]:
+        """Run to the end; return the exit code and all output."""
+        log = f"{program}-{len(self.started)}.log"
+        process = self.start(program, *arguments, log=log)
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{program} took over {seconds} s:\n" + self.text(log)[-3000:])
+        return code, self.text(log)
+
+    def text(self, log: str) -> str:
+        return (self.folder / log).read_text()
+
+    def stop_all(self) -> None:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            for process in self.started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, sign)
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline and any(p.poll() is None for p in self.started):
+                time.sleep(0.1)
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    made = Processes(tmp_path)
+    yield made
+    made.stop_all()
+
+
+def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds} s for {what}")
+        time.sleep(0.1)
+
+
+def rows(run: Path, file: str = "history.jsonl") -> list[dict[str, Any]]:
+    """A run's rows without what a clock says."""
+    path = run / file
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [_timeless(json.loads(line)) for line in lines]
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if not k.startswith("seconds")}
+    return value
+
+
+#: A federation small enough for a test: a fifth of the digits, two epochs.
+SMALL = ["conf/cg-digits.yaml", "--clients", "4", "--per-round", "3", "--set", "data_fraction=0.2"]

@@ -1,0 +1,68 @@
+"""Central evaluation against scikit-learn, and the summary by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestCentroid
+
+from bmsfed_app.models import build_network
+from server_app.evaluation import Evaluator
+from server_app.history import summarise
+from strategies import Prototypes
+from tests import synthetic
+
+
+def test_accuracies_agree_with_independent_ones() -> None:
+    spec, test = synthetic.spec(), synthetic.split(90, seed=5)
+    train = synthetic.split(300, seed=1)
+    network = build_network(spec, 0)
+    arrays = {n: v.numpy() for n, v in network.state_dict().items()}
+    centroids = {m: NearestCentroid().fit(train.stores[m], train.labels) for m in synthetic.WIDTHS}
+    prototypes = {
+        m: Prototypes(c.centroids_.astype(np.float32), np.full(3, 100))
+        for m, c in centroids.items()
+    }
+    found = Evaluator(spec, test, torch.device("cpu"), batch_size=17)(arrays, prototypes)
+    labels = test.labels.numpy()
+    for m, c in centroids.items():  # identity encoders: features are the inputs
+        assert found.by_prototype[m] == pytest.approx(c.score(test.stores[m], labels))
+        w, b = arrays[f"head.weight.{m}"], arrays["head.bias"]
+        alone = (test.stores[m].numpy() @ w.T + b).argmax(1)
+        assert found.by_head[m] == pytest.approx((alone == labels).mean())
+    logits = sum(test.stores[m].numpy() @ arrays[f"head.weight.{m}"].T for m in synthetic.WIDTHS)
+    assert found.accuracy == pytest.approx(
+        ((logits + arrays["head.bias"]).argmax(1) == labels).mean()
+    )
+    assert found.prototypes == "train"
+
+
+def test_the_published_protocol_uses_the_test_features_themselves() -> None:
+    spec, test = synthetic.spec(), synthetic.split(90, seed=5)
+    arrays = {n: v.numpy() for n, v in build_network(spec, 0).state_dict().items()}
+    found = Evaluator(spec, test, torch.device("cpu"))(arrays, None)
+    for m in synthetic.WIDTHS:
+        own = NearestCentroid().fit(test.stores[m], test.labels)
+        assert found.by_prototype[m] == pytest.approx(own.score(test.stores[m], test.labels))
+    assert found.prototypes == "test"
+
+
+def test_without_prototypes_a_modality_has_no_accuracy() -> None:
+    spec, test = synthetic.spec(), synthetic.split(30)
+    arrays = {n: v.numpy() for n, v in build_network(spec, 0).state_dict().items()}
+    found = Evaluator(spec, test, torch.device("cpu"))(arrays, {})
+    assert found.by_prototype == {}
+    assert set(found.by_head) == set(synthetic.WIDTHS)
+
+
+def test_summary_by_hand() -> None:
+    rows = [
+        {"round": r, "accuracy": r / 100, "accuracy_by_modality": {"a": 0.5, "b": (30 - r) / 100}}
+        for r in range(21)
+    ]
+    rows.append({"round": 21, "accuracy_by_modality": {}})  # not evaluated
+    found = summarise(rows)
+    assert found["accuracy"] == pytest.approx({"last": 0.20, "best": 0.20, "mean_last": 0.155})
+    assert found["accuracy_by_modality"]["b"] == pytest.approx(
+        {"last": 0.10, "best": 0.29, "mean_last": 0.145}
+    )
+    assert summarise(rows[:1]) == {}
