@@ -12,12 +12,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bmsfed_app.datasets import DATASETS, dataset_info
 from bmsfed_app.methods import METHODS, Method, MethodSettings, nearest
-from bmsfed_app.models import NetworkSpec
+from bmsfed_app.models import NetworkSpec, build_encoder
 from bmsfed_app.settings import ClientSettings
 
 
@@ -70,11 +71,13 @@ class ExperimentConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:
-        if self.per_round >= 1 and self.per_round != int(self.per_round):
-            raise ValueError(
-                f"per_round: {self.per_round} is neither a whole number of clients nor a share "
-                "below 1"
-            )
+        if self.per_round >= 1:
+            if self.per_round != int(self.per_round):
+                raise ValueError(
+                    f"per_round: {self.per_round} is neither a whole number of clients nor a "
+                    "share below 1"
+                )
+            self.per_round = int(self.per_round)
         if self.clients and self.per_round > self.clients:
             raise ValueError(
                 f"per_round: {self.per_round} clients a round of {self.clients} in all; lower "
@@ -190,7 +193,24 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
         config.method_settings()
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
+    _check_encoders(config)
     return config
+
+
+def _check_encoders(config: ExperimentConfig) -> None:
+    """Check that every encoder exists, for a modality of the data set, and takes its inputs."""
+    info = dataset_info(config.dataset)
+    for modality, name in config.encoders.items():
+        if modality not in info.modalities:
+            raise ConfigError(
+                f"encoders: '{config.dataset}' has no modality '{modality}'"
+                f"{nearest(modality, list(info.modalities))} (it has {', '.join(info.modalities)})"
+            )
+        try:
+            with torch.device("meta"):  # shapes only
+                build_encoder(name, info.shapes[modality])
+        except ValueError as error:
+            raise ConfigError(f"encoders.{modality}: {error}") from None
 
 
 def _parse(source: str) -> dict[str, Any]:

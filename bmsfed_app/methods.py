@@ -52,6 +52,9 @@ class BMSFedSettings(MethodSettings):
     uni_cover: Literal["shared", "uni"] = Field(
         "shared", description="who covers the second function: all picks, or uni-modal ones"
     )
+    uni_ratio: Literal["keep", "refresh"] = Field(
+        "keep", description="ratio of a client that trained alone: its last, or from latest scores"
+    )
     prototype_scope: Literal["all", "selected"] = Field(
         "all", description="global prototypes from all clients' latest, or this round's"
     )
@@ -102,6 +105,7 @@ def _bmsfed(settings: BMSFedSettings, common: dict[str, Any]) -> ModalityStrateg
         probe_batches=settings.probe_batches,
         pick=settings.pick,
         uni_cover=settings.uni_cover,
+        uni_ratio=settings.uni_ratio,
         prototype_scope=settings.prototype_scope,
         cover_sample=settings.cover_sample,
         head_columns=settings.head_columns,
@@ -139,6 +143,7 @@ METHODS: dict[str, Method] = {
             "gradient": "update",
             "pick": "single",
             "uni_cover": "uni",
+            "uni_ratio": "refresh",
             "prototype_scope": "selected",
             "head_columns": "all",
         },

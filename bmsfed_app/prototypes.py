@@ -5,7 +5,6 @@ Shape legend: B samples, K classes, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,16 +93,6 @@ def hits(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> float:
     """Samples whose nearest prototype is their own class's, at least ``MIN_SCORE``."""
     nearest = log_probabilities(features.detach(), prototypes).argmax(dim=1)
     return max(float((nearest == labels).sum()), MIN_SCORE)
-
-
-def imbalance_ratios(scores: Mapping[str, float]) -> dict[str, float]:
-    """``rho_m = max_m' s_m' / s_m`` for every modality (Eq. 17 for the weak one of two).
-
-    >>> imbalance_ratios({"audio": 0.8, "visual": 0.2})
-    {'audio': 1.0, 'visual': 4.0}
-    """
-    best = max(scores.values(), default=MIN_SCORE)
-    return {m: best / s for m, s in scores.items()}
 
 
 def coefficient(ratio: float, kind: Literal["clipped", "constant"], value: float = 1.0) -> float:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
-from bmsfed_app.prototypes import ClassMeans, class_means, hits, imbalance_ratios, score
+from bmsfed_app.prototypes import ClassMeans, class_means, hits, score
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
 from client_app.objectives import LocalContext, Objective, build_objective
 from client_app.objectives.modal_enhancement import ModalEnhancement
 from client_app.signatures import decoupled_signatures, flat_encoders, update_signatures
-from strategies import Prototypes, Task, Update
+from strategies import Prototypes, Task, Update, imbalance_ratios
 from strategies.randomness import integer_seed
 
 #: Samples per forward pass without gradients.
@@ -213,11 +213,10 @@ def _measure(
     update.prototypes = {
         m: Prototypes(p.means.cpu().numpy(), p.counts.cpu().numpy()) for m, p in means.items()
     }
+    rate = hits if settings.ratio_kind == "accuracy" else score
+    update.scores = {m: rate(z, labels, means[m]) for m, z in features.items()}
     if len(features) > 1:
-        rate = hits if settings.ratio_kind == "accuracy" else score
-        update.ratios = imbalance_ratios(
-            {m: rate(z, labels, means[m]) for m, z in features.items()}
-        )
+        update.ratios = imbalance_ratios(update.scores)
 
 
 def _seed(settings: ClientSettings, purpose: str) -> int:

@@ -3,7 +3,7 @@
 Importing this package loads neither torch nor ray.
 """
 
-from .aggregation import aggregate_parts, weighted_mean
+from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
 from .base import FederationError, ModalityStrategy
 from .bmsfed import BMSFed
 from .callbacks import Callback, ClientReport, RoundReport
@@ -29,5 +29,6 @@ __all__ = [
     "Task",
     "Update",
     "aggregate_parts",
+    "imbalance_ratios",
     "weighted_mean",
 ]

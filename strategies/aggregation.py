@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,16 @@ def weighted_mean(values: Sequence[NDArray[Any]], weights: Sequence[float]) -> N
     for value, weight in zip(values, weights, strict=True):
         mean += (weight / total) * value.astype(np.float64)
     return mean.astype(values[0].dtype)
+
+
+def imbalance_ratios(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return ``rho_m = max_m' s_m' / s_m`` for every modality (Eq. 17 for the weak one of two).
+
+    >>> imbalance_ratios({"audio": 0.8, "visual": 0.2})
+    {'audio': 1.0, 'visual': 4.0}
+    """
+    best = max(scores.values(), default=1.0)
+    return {m: best / s for m, s in scores.items()}
 
 
 def aggregate_parts(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .aggregation import imbalance_ratios
 from .base import ModalityStrategy
 from .facility import FacilityLocation
 from .protocol import Arrays, Assignment, ClientInfo, Prototypes, Task, Update
@@ -43,6 +44,10 @@ class BMSFed(ModalityStrategy):
     uni_cover : {"shared", "uni"}, default "shared"
         ``"shared"``: multi-modal picks cover the second function too (Eq. 11). ``"uni"``: only
         uni-modal picks do, and only uni-modal training refreshes its rows (published code).
+    uni_ratio : {"keep", "refresh"}, default "keep"
+        What becomes of the ratio of a client that trained one modality alone and so has nothing
+        to compare it with: it stays, or is taken anew from the client's latest score of each
+        modality (nearest to the published code, whose clients all hold the whole model).
     prototype_scope : {"all", "selected"}, default "all"
         Global prototypes from all clients' latest, or from this round's clients only.
     cover_sample : int, default 5000
@@ -112,6 +117,7 @@ class BMSFed(ModalityStrategy):
         probe_batches: int = 1,
         pick: Literal["pair", "single"] = "pair",
         uni_cover: Literal["shared", "uni"] = "shared",
+        uni_ratio: Literal["keep", "refresh"] = "keep",
         prototype_scope: Literal["all", "selected"] = "all",
         cover_sample: int = 5000,
         seed: int = 0,
@@ -130,6 +136,7 @@ class BMSFed(ModalityStrategy):
         self.sketch_dim, self.probe_batches = sketch_dim, probe_batches
         self.pick: Literal["pair", "single"] = pick
         self.uni_cover: Literal["shared", "uni"] = uni_cover
+        self.uni_ratio: Literal["keep", "refresh"] = uni_ratio
         self.prototype_scope, self.cover_sample = prototype_scope, cover_sample
         self._prototypes: dict[str, Prototypes] = {}
         self._weak: str | None = None
@@ -184,7 +191,12 @@ class BMSFed(ModalityStrategy):
             self.state.prototypes = {}
         if self.uni_cover == "uni":
             updates = [_without_enhancing_rows(u) if len(u.modalities) > 1 else u for u in updates]
-        return super().aggregate_fit(server_round, updates)
+        arrays = super().aggregate_fit(server_round, updates)
+        if self.uni_ratio == "refresh":
+            for update in updates:
+                scores = self.state.scores[update.client_id]
+                self.state.ratios[update.client_id] = imbalance_ratios(scores)
+        return arrays
 
     def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
         """Add global prototypes, the weak modality and what to measure to the client's task."""

@@ -100,6 +100,8 @@ class Update:
         The parts that were trained, by state-dict name; empty in a probe.
     prototypes : dict
         Local prototypes by modality.
+    scores : dict
+        Score of each trained modality over the local training set (Eq. 16), above 0.
     ratios : dict
         Imbalance ratio by modality (Eq. 17); empty where fewer than two were trained.
     signatures : dict
@@ -113,6 +115,7 @@ class Update:
     num_samples: int = 1
     arrays: Arrays = field(default_factory=dict)
     prototypes: dict[str, Prototypes] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
     signatures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -209,6 +212,7 @@ def pack_update(update: Update) -> RecordDict:
         {
             "modalities": update.modalities,
             "num_samples": update.num_samples,
+            "scores": update.scores,
             "ratios": update.ratios,
         }
     )
@@ -239,6 +243,7 @@ def unpack_update(client_id: str, content: RecordDict) -> Update:
         num_samples=int(header["num_samples"]),
         arrays=read_arrays(content),
         prototypes=prototypes,
+        scores={str(k): float(v) for k, v in header["scores"].items()},
         ratios={str(k): float(v) for k, v in header["ratios"].items()},
         signatures=signatures,
         metrics={k: float(v) for k, v in metrics.items() if isinstance(v, int | float)},

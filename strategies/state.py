@@ -32,6 +32,8 @@ class ServerState:
         Every client known, by client id.
     prototypes : dict
         Latest local prototypes, by client id and modality.
+    scores : dict
+        Latest scores, by client id and modality.
     ratios : dict
         Latest imbalance ratios, by client id and modality.
     signatures : dict
@@ -44,6 +46,7 @@ class ServerState:
     arrays: Arrays = field(default_factory=dict)
     clients: dict[str, ClientInfo] = field(default_factory=dict)
     prototypes: dict[str, dict[str, Prototypes]] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
     signatures: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
     memory: Arrays = field(default_factory=dict)
@@ -57,6 +60,7 @@ class ServerState:
         """Take over what an update says about its client (not its arrays)."""
         client = update.client_id
         self.prototypes.setdefault(client, {}).update(update.prototypes)
+        self.scores.setdefault(client, {}).update(update.scores)
         self.ratios.setdefault(client, {}).update(update.ratios)
         self.signatures.setdefault(client, {}).update(update.signatures)
 
@@ -123,6 +127,7 @@ class ServerState:
             "format": _FORMAT,
             "round": self.round,
             "arrays": list(self.arrays),  # the order is part of the model
+            "scores": self.scores,
             "ratios": self.ratios,
             "clients": {
                 c: [i.modalities, i.num_samples, i.class_counts] for c, i in self.clients.items()
@@ -144,7 +149,7 @@ class ServerState:
             If the bytes are not a complete state of this format.
         """
         header = _read_header(data)
-        state = cls(round=int(header["round"]), ratios=header["ratios"])
+        state = cls(int(header["round"]), scores=header["scores"], ratios=header["ratios"])
         for client, (modalities, samples, counts) in header["clients"].items():
             state.clients[client] = ClientInfo(client, tuple(modalities), samples, tuple(counts))
         try:

@@ -41,9 +41,10 @@ def find_fault(
             return f"prototypes of '{modality}' have shape {p.means.shape}, expected {rows} rows"
         if (p.counts < 0).any() or not np.isfinite(p.means[p.counts > 0]).all():
             return f"prototypes of '{modality}' are not finite or have negative counts"
-    for modality, ratio in update.ratios.items():
-        if not (math.isfinite(ratio) and ratio > 0):
-            return f"imbalance ratio of '{modality}' is {ratio}"
+    for what, values in (("score", update.scores), ("imbalance ratio", update.ratios)):
+        for modality, value in values.items():
+            if not (math.isfinite(value) and value > 0):
+                return f"{what} of '{modality}' is {value}"
     for name, vector in update.signatures.items():
         length = (dimensions or {}).get(name, vector.size)
         if vector.shape != (length,):

@@ -9,13 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, Output
-from bmsfed_app.prototypes import (
-    coefficient,
-    enhancement_loss,
-    imbalance_ratios,
-    score,
-)
+from bmsfed_app.prototypes import coefficient, enhancement_loss, score
 from client_app.objectives.base import LocalContext, Objective
+from strategies import imbalance_ratios
 
 
 @dataclass

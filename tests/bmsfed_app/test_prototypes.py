@@ -14,10 +14,10 @@ from bmsfed_app.prototypes import (
     coefficient,
     enhancement_loss,
     hits,
-    imbalance_ratios,
     log_probabilities,
     score,
 )
+from strategies import imbalance_ratios
 
 
 def means(rows: list[list[float]], counts: list[int] | None = None) -> ClassMeans:

@@ -6,11 +6,11 @@ import torch
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, build_network
-from bmsfed_app.prototypes import class_means, enhancement_loss, imbalance_ratios, score
+from bmsfed_app.prototypes import class_means, enhancement_loss, score
 from bmsfed_app.settings import ClientSettings, SignatureSettings
 from client_app.data import LocalData
 from client_app.training import run_task
-from strategies import Prototypes, Task, Update
+from strategies import Prototypes, Task, Update, imbalance_ratios
 from strategies.aggregation import aggregate_parts
 from strategies.protocol import owner, pack_update, select_parts, unpack_update
 from strategies.sketch import count_sketch
@@ -88,6 +88,7 @@ def test_prototypes_and_ratios_are_of_the_trained_model() -> None:
     alone = run(task(("smell",)), data, prototypes=True)
     assert list(alone.prototypes) == ["smell"]
     assert alone.ratios == {}
+    assert list(alone.scores) == ["smell"]
 
 
 def test_a_probe_returns_measurements_and_no_parts() -> None:

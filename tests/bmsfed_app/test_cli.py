@@ -1,0 +1,130 @@
+"""The command line: one clear message and exit code 2, before anything is started or written."""
+
+import gzip
+import re
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from bmsfed_app.cli.main import main
+from bmsfed_app.methods import METHODS
+
+MNIST = Path(__file__).resolve().parents[3] / "shared/data/mnist"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BMSFED_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["bmsfed", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+def idx(folder: Path, name: str, data: bytes) -> None:
+    (folder / name).write_bytes(data)
+
+
+RUN = ("run", "cg-digits")
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "no such file": (("run", "conf/cg-digit.yaml"), "cannot read the configuration"),
+    "no such name": (("run", "cg-digit"), "did you mean 'cg-digits'"),
+    "nothing": (("run",), "name a configuration"),
+    "method": ((*RUN, "--method", "fedavgg"), "did you mean 'fedavg'"),
+    "key": ((*RUN, "--set", "local_epoch=2"), "did you mean 'local_epochs'"),
+    "pair": ((*RUN, "--set", "local_epochs"), "expected key=value"),
+    "value": ((*RUN, "--rounds", "0"), "rounds"),
+    "alpha": ((*RUN, "--partition", "dirichlet", "--alpha", "0"), "alpha"),
+    "partition": ((*RUN, "--partition", "iidd"), "partition"),
+    "per round": ((*RUN, "--clients", "4", "--per-round", "5"), "5 clients a round of 4"),
+    "too many clients": ((*RUN, "--clients", "5000", "--per-round", "5"), r"1437|samples"),
+    "cores": ((*RUN, "--cpus-per-client", "4096"), "cpus_per_client: 4096 of"),
+    "gpus": ((*RUN, "--gpus-per-client", "64"), "no GPU|GPUs"),
+    "encoder": ((*RUN, "--set", "encoders={colored: conv5}"), "did you mean 'conv4'"),
+    "modality": ((*RUN, "--set", "encoders={grey: conv4}"), "did you mean 'gray'"),
+    "resume nothing": (("run", "--resume", "nowhere"), "not a run folder"),
+    "resume otherwise": (("run", "--resume", "nowhere", "--seed", "1"), "no other settings"),
+    "data": (("run", "cg-mnist", "--data-dir", "nowhere"), "nowhere.*bmsfed data"),
+    "describe": (("methods", "--describe", "fedavgg"), "did you mean 'fedavg'"),
+    "report": (("report", "nowhere"), "nowhere"),
+    "download": (("data", "download", "cg-digits"), "cannot be downloaded"),
+    "split": (("data", "split", "cg-digits", "--out", "x"), "--clients N"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_message(
+    case: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments, message = BAD[case]
+    assert call(monkeypatch, *arguments) == 2
+    captured = capsys.readouterr()
+    assert re.search(message, captured.err, re.S), captured.err
+    assert captured.err.count("\n") <= 2
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert not home.exists()
+
+
+def test_a_truncated_idx_file_is_named_with_what_was_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
+        idx(folder, name, struct.pack(">IIII", 2051, 60_000, 28, 28) + bytes(100))
+    for name in ("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"):
+        idx(folder, f"{name}.gz", gzip.compress(struct.pack(">II", 2049, 60_000) + bytes(60_000)))
+    assert call(monkeypatch, "run", "cg-mnist", "--data-dir", str(folder)) == 2
+    error = capsys.readouterr().err
+    assert "train-images-idx3-ubyte" in error
+    assert "47,040,000" in error.replace("47040000", "47,040,000") or "47,040,016" in error
+
+
+def test_an_out_folder_with_a_run_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "history.jsonl").write_text("precious")
+    assert call(monkeypatch, *RUN, "--out", str(tmp_path / "run")) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (tmp_path / "run" / "history.jsonl").read_text() == "precious"
+
+
+def test_methods_are_listed_and_described(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "methods") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in METHODS)
+    assert call(monkeypatch, "methods", "--describe", "bmsfed-release") == 0
+    described = capsys.readouterr().out
+    assert "pick = single" in described
+    assert "sets prototypes: test" in described
+
+
+def test_data_split_writes_a_folder_per_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shards"
+    arguments = ("data", "split", "cg-digits", "--clients", "3", "--out", str(out))
+    assert call(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out.count("samples") == 3
+    assert sorted(p.name for p in out.iterdir()) == ["client-0", "client-1", "client-2"]
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="needs the real MNIST files beside the checkout")
+def test_data_check_counts_the_real_mnist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "data", "check", "cg-mnist", "--data-dir", str(MNIST)) == 0
+    assert "cg-mnist train: 60000 samples; per class: 5923" in capsys.readouterr().out
