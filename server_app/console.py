@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from os.path import commonpath
 
 from server_app.history import summarise
 from server_app.run_folder import RunFolder, read_rows
@@ -57,8 +56,13 @@ class TableCallback(Callback):
 
     def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> None:
         """Print the round's line, and a line for every client left out."""
+        if report.joined and len(strategy.state.clients) < 3:
+            self.write(
+                "      (two clients leave the selection nothing to choose; a larger simulation: "
+                '--federation-config "num-supernodes=10 client-resources-num-cpus=1")'
+            )
         held = {c: set(i.modalities) for c, i in strategy.state.clients.items()}
-        self.prefix = commonpath(sorted(held)).rstrip("0123456789")
+        self.prefix = _common_prefix(list(held))
         multi, uni = [], []
         for a in report.assignments:
             alone = len(a.modalities) == 1 and held.get(a.client_id) != set(a.modalities)
@@ -132,6 +136,16 @@ class TableCallback(Callback):
 def _summary_line(name: str, values: dict[str, float]) -> str:
     numbers = "  ".join(f"{100 * values[k]:5.1f}" for k in ("last", "best", "mean_last"))
     return f"  {name:<26} {numbers}"
+
+
+def _common_prefix(names: list[str]) -> str:
+    """What all names begin with, less digits: "client-" of client-08 and client-09."""
+    shared = 0
+    while len(names) > 1 and len({name[: shared + 1] for name in names}) == 1:
+        shared += 1
+        if shared >= len(names[0]):
+            break
+    return names[0][:shared].rstrip("0123456789") if names else ""
 
 
 def _percent(value: float | None) -> str:
