@@ -154,3 +154,7 @@ def _pairs(items: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {item}: expected key=value")
         pairs[key] = value
     return pairs
+
+
+if __name__ == "__main__":
+    main()

@@ -339,6 +339,7 @@ class _Row:
 
     @property
     def kind(self) -> str:
+        """What the row is of: "round" or "client"."""
         return str(self.values.get("kind"))
 
     def number(self, key: str, default: float | None = None) -> float:

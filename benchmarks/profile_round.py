@@ -1,0 +1,142 @@
+"""Where the time and memory of a CG-MNIST BMSFed round go.
+
+``python benchmarks/profile_round.py --data-dir MNIST [--out results.json]``: all 60,000 images over
+30 clients, 6 a round, one local epoch, simulated on all cores; then one client's task alone under
+PyTorch's profiler. About three minutes. Goals: >= 80 % of a round in forward and backward passes,
+under 6 GiB in all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.common import rows, write
+from bmsfed_app.config import load_config
+from bmsfed_app.settings import SignatureSettings
+from client_app import training
+from client_app.data import local_data
+from server_app.experiment import initial_model
+from strategies import Task
+
+
+def simulate(data_dir: str, rounds: int, folder: Path) -> float:
+    """Run the experiment; return the peak memory of its process tree in GiB."""
+    command = [sys.executable, "-m", "bmsfed_app.cli.main", "run", "cg-mnist", "--rounds"]
+    command += [
+        str(rounds),
+        "--data-dir",
+        data_dir,
+        "--set",
+        "local_epochs=1",
+        "--out",
+        str(folder),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, tree_memory(process.pid))
+        time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit("the run failed")
+    return peak
+
+
+def tree_memory(root: int) -> float:
+    """Proportional set size of a process and all below it, GiB: shared pages count once."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(fields[1])
+            except OSError:
+                continue
+    family, grown = {root}, True
+    while grown:
+        more = {p for p, parent in parents.items() if parent in family} - family
+        family |= more
+        grown = bool(more)
+    total = 0
+    for pid in family:
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += int(text.partition("\nPss:")[2].split()[0])
+        except (OSError, IndexError):
+            continue
+    return total / 2**20
+
+
+def passes(data_dir: str) -> dict[str, float]:
+    """Seconds of one client's task by what they are spent on, one thread."""
+    torch.set_num_threads(1)
+    config = load_config("cg-mnist", {"data_dir": data_dir, "local_epochs": 1})
+    values = config.client_settings().to_json()
+    values |= {"signature": {"kind": "decoupled", "dim": 4096, "seed": 0, "batches": 1}}
+    settings = training.ClientSettings.from_json(values)
+    assert isinstance(settings.signature, SignatureSettings)
+    data = local_data({"partition-id": 0, "num-partitions": 30}, settings)
+    task = Task(("colored", "gray"), initial_model(config))
+    training.run_task(task, data, settings, probe=False)
+    started = time.perf_counter()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        training.run_task(task, data, settings, probe=False)
+    whole = time.perf_counter() - started
+    averages = profile.key_averages()
+    times = {event.key: event.self_cpu_time_total / 1e6 for event in averages}
+    rendering = sum(e.cpu_time_total for e in averages if e.key == "aten::index_select") / 1e6
+    optimizer = sum(e.cpu_time_total for e in averages if e.key.startswith("Optimizer.")) / 1e6
+    kernels = sum(times.values())
+    return {
+        "whole": whole,
+        "optimizer": optimizer,
+        "gathering": rendering,
+        "forward and backward": kernels - optimizer - rendering,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", default="", help="folder with the MNIST files")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    given = parser.parse_args()
+    cores = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        peak = simulate(given.data_dir, given.rounds, Path(folder) / "run")
+        by_round = {r["round"]: r for r in rows(Path(folder) / "run", "round")}
+        clients = rows(Path(folder) / "run", "client")
+    task = passes(given.data_dir)
+    share = task["forward and backward"] / task["whole"]
+    figures: list[dict[str, Any]] = []
+    for number in range(2, given.rounds + 1):  # workers load the data in the first
+        row = by_round[number]
+        work = sum(c["metrics"]["seconds"] for c in clients if c["round"] == number)
+        total = row["seconds"] + row["seconds_evaluation"]
+        busy = work / cores + row["seconds_evaluation"]
+        figures.append({"total": total, "clients": work / cores, "busy": busy / total})
+        figures[-1]["passes"] = (share * work / cores + row["seconds_evaluation"]) / total
+    middle = {k: median(f[k] for f in figures) for k in figures[0]}
+    print("one client's task, seconds:", {k: round(v, 2) for k, v in task.items()})
+    print(
+        f"a round: {middle['total']:.2f} s; clients at work on {cores} cores and evaluation: ",
+        end="",
+    )
+    print(
+        f"{100 * middle['busy']:.0f} % of it; forward and backward: {100 * middle['passes']:.0f} %"
+    )
+    print(f"peak memory of the whole simulation: {peak:.2f} GiB")
+    write(given.out, {"task": task, "rounds": figures, "median": middle, "peak_gib": peak})
+
+
+if __name__ == "__main__":
+    main()
