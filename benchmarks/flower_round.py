@@ -1,6 +1,6 @@
 """(b) A FedAvg round of this app against a minimal stock Flower FedAvg app.
 
-``python benchmarks/flower_round.py --data-dir MNIST [--out results.json]``: same model, data,
+``python -m benchmarks.flower_round --data-dir MNIST [--out results.json]``: same model, data,
 clients, batches and central evaluation; both through Flower's simulation on Ray, each in a process
 of its own; median seconds from one round's evaluation to the next, the first round left out. About
 five minutes. Goal: <= 1.15 where clients do the same work (``prototypes: test``); by default ours
@@ -10,6 +10,7 @@ also make prototypes, in one more pass over their data.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import statistics
@@ -132,7 +133,7 @@ def run_stock(experiment: ExperimentConfig) -> list[float]:
             "init_args": {"log_to_driver": False},  # type: ignore[dict-item]
         },
     )
-    return [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(ends)]
 
 
 def run_ours(experiment: ExperimentConfig) -> list[float]:

@@ -1,6 +1,6 @@
 """(a) A client's local training against a bare PyTorch loop over the same tensors and model.
 
-``python benchmarks/local_training.py [--out results.json]``: one client of CG-MNIST (2,000 made-up
+``python -m benchmarks.local_training [--out results.json]``: one client of CG-MNIST (2,000 made-up
 digits, batches of 128), one epoch, one thread, ours and bare in turn; medians. About two minutes.
 The bare loop finds its inputs rendered; ours colours and normalises each batch. Goal: >= 0.95.
 """

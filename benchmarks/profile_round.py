@@ -1,6 +1,6 @@
 """Where the time and memory of a CG-MNIST BMSFed round go.
 
-``python benchmarks/profile_round.py --data-dir MNIST [--out results.json]``: all 60,000 images over
+``python -m benchmarks.profile_round --data-dir MNIST [--out results.json]``: all 60,000 images over
 30 clients, 6 a round, one local epoch, simulated on all cores; then one client's task alone under
 PyTorch's profiler. About three minutes. Goals: >= 80 % of a round in forward and backward passes,
 under 6 GiB in all.

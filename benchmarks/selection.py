@@ -1,6 +1,6 @@
 """Time and memory of balanced selection, against plain N x N matrices where those fit.
 
-``python benchmarks/selection.py [--out results.json]`` runs every size in a process of its own,
+``python -m benchmarks.selection [--out results.json]`` runs every size in a process of its own,
 so that the peak memory is that size's; up to 5,000 clients the fastest of three runs counts. It
 takes about a minute on two cores.
 """
@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # also without installation
 
 from strategies.submodular import (
     FacilityLocation,
@@ -68,7 +66,7 @@ def compare(clients: int, n: int) -> dict[str, Any]:
 
 
 def in_own_process(what: str, clients: int, n: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", what, str(clients), str(n)]
+    command = [sys.executable, "-m", "benchmarks.selection", "--one", what, str(clients), str(n)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -1,6 +1,6 @@
 """(d) Bytes per client and round of BMSFed against FedAvg sending everything.
 
-``python benchmarks/traffic.py [--out results.json]``: four rounds on cg-digits (the encoders of
+``python -m benchmarks.traffic [--out results.json]``: four rounds on cg-digits (the encoders of
 CG-MNIST), ten clients, five a round; payload of the training messages (arrays, settings,
 prototypes, signatures) as the run folder's history has it. About two minutes.
 """
