@@ -4,11 +4,12 @@ Importing this package loads neither torch nor ray.
 """
 
 from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
-from .base import FederationError, ModalityStrategy
+from .base import ModalityStrategy
 from .bmsfed import BMSFed
 from .callbacks import Callback, ClientReport, RoundReport
 from .fedavg import FedAvg
 from .fleet import Fleet
+from .loop import FederationError
 from .protocol import Arrays, Assignment, ClientInfo, Prototypes, Task, Update
 from .state import ServerState
 

@@ -14,6 +14,9 @@ from bmsfed_app.config import ConfigError, ExperimentConfig, load_config
 from bmsfed_app.methods import METHODS, nearest
 from bmsfed_app.paths import default_run_dir
 
+#: Clients of a simulation whose configuration leaves their number to the federation.
+DEFAULT_CLIENTS = 10
+
 cli = typer.Typer(
     help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
@@ -81,7 +84,9 @@ def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> Expe
             raise ConfigError("--resume goes on with the run as it was: give no other settings")
         return None
     wanted = load_config(source, overrides)
-    return wanted if wanted.clients else load_config(source, {**overrides, "clients": 10})
+    return (
+        wanted if wanted.clients else load_config(source, {**overrides, "clients": DEFAULT_CLIENTS})
+    )
 
 
 def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None) -> int:

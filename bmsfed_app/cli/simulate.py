@@ -24,9 +24,6 @@ from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
 from strategies import Callback
 
-#: Clients of a simulation whose configuration leaves their number to the federation.
-DEFAULT_CLIENTS = 10
-
 #: Bytes of Ray's shared memory; messages are under a few MiB and live there for a moment.
 _OBJECT_STORE = 256 * 2**20
 
@@ -76,6 +73,7 @@ def simulate(folder: RunFolder, console: Console) -> BaseException | None:
     BaseException or None
         What ended the run early; None if it is complete. Ctrl-C gives ``KeyboardInterrupt``.
     """
+    # Ray would warn that it will stop hiding GPUs from clients that asked for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     from flwr.simulation import run_simulation  # loads ray: not for --help
 
