@@ -75,6 +75,30 @@ def class_counts(labels: NDArray[Any], parts: Sequence[Indices], num_classes: in
     return np.stack([np.bincount(labels[part], minlength=num_classes) for part in parts])
 
 
+def divide(
+    labels: NDArray[Any],
+    num_clients: int,
+    scheme: str,
+    *,
+    fraction: float = 1.0,
+    alpha: float = 1.0,
+    seed: int,
+    min_samples: int = 1,
+) -> list[Indices]:
+    """Draw a share of the samples and divide it: :func:`subsample`, then :func:`partition`.
+
+    Returns
+    -------
+    list of array (n_k,), int64
+        Each client's rows of ``labels``, ascending.
+    """
+    kept = subsample(labels, fraction, seed)
+    parts = partition(
+        labels[kept], num_clients, scheme, alpha=alpha, seed=seed, min_samples=min_samples
+    )
+    return [kept[part] for part in parts]
+
+
 def client_name(number: int, total: int) -> str:
     """Return the stable id of one client of ``total``, e.g. ``client-07`` of 30."""
     return f"client-{number:0{len(str(total - 1))}d}"

@@ -15,7 +15,7 @@ from torch import Tensor
 from bmsfed_app.datasets import dataset_info, load_dataset
 from bmsfed_app.datasets.base import DataError, Split
 from bmsfed_app.datasets.shard import load_shard
-from bmsfed_app.partitions import client_name, partition, subsample
+from bmsfed_app.partitions import client_name, divide
 from bmsfed_app.settings import ClientSettings
 from strategies import ClientInfo
 
@@ -170,9 +170,15 @@ def _cached_parts(
     total: int,
 ) -> list[np.ndarray]:
     labels = _training_split(name, data_dir, seed, values, "cpu").labels.numpy()
-    kept = subsample(labels, fraction, seed)
-    parts = partition(labels[kept], total, scheme, alpha=alpha, seed=seed, min_samples=min_samples)
-    return [kept[p] for p in parts]
+    return divide(
+        labels,
+        total,
+        scheme,
+        fraction=fraction,
+        alpha=alpha,
+        seed=seed,
+        min_samples=min_samples,
+    )
 
 
 @lru_cache(maxsize=2)

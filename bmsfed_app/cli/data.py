@@ -60,7 +60,7 @@ def split(
     """Write each client's share of the training data into its own folder, for real SuperNodes."""
     from bmsfed_app.datasets import dataset_info, load_dataset
     from bmsfed_app.datasets.shard import save_shard
-    from bmsfed_app.partitions import client_name, partition, subsample
+    from bmsfed_app.partitions import client_name, divide
 
     wanted = load_config(config, {} if data_dir is None else {"data_dir": data_dir})
     number = wanted.clients if clients is None else clients
@@ -75,12 +75,11 @@ def split(
         splits=("train",),
     )
     assert data.train is not None
-    labels = data.train.labels.numpy()
-    kept = subsample(labels, wanted.data_fraction, wanted.seed)
-    parts = partition(
-        labels[kept],
+    parts = divide(
+        data.train.labels.numpy(),
         number,
         wanted.partition,
+        fraction=wanted.data_fraction,
         alpha=wanted.alpha,
         seed=wanted.seed,
         min_samples=wanted.min_samples,
@@ -88,5 +87,5 @@ def split(
     info = dataset_info(wanted.dataset)
     for i, part in enumerate(parts):
         path = out / client_name(i, number)
-        save_shard(data.train, kept[part], info, path)
+        save_shard(data.train, part, info, path)
         print(f"{path}: {len(part)} samples")

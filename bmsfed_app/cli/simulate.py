@@ -18,7 +18,7 @@ from rich.console import Console
 from bmsfed_app.cli.progress import ProgressCallback
 from bmsfed_app.config import ConfigError, ExperimentConfig
 from bmsfed_app.datasets import load_dataset
-from bmsfed_app.partitions import partition, subsample
+from bmsfed_app.partitions import divide
 from server_app.app import make_app
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
@@ -53,12 +53,11 @@ def check_experiment(config: ExperimentConfig) -> None:
         config.dataset, data_dir, seed=config.seed, settings=config.dataset_settings
     )
     assert data.train is not None
-    labels = data.train.labels.numpy()
-    kept = subsample(labels, config.data_fraction, config.seed)
-    partition(
-        labels[kept],
+    divide(
+        data.train.labels.numpy(),
         config.clients,
         config.partition,
+        fraction=config.data_fraction,
         alpha=config.alpha,
         seed=config.seed,
         min_samples=config.min_samples,

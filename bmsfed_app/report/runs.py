@@ -350,6 +350,7 @@ class _Row:
         return float(default or 0.0) if value is None else value
 
     def optional(self, key: str, value: Any) -> float | None:
+        """Return a finite number, or None for null and NaN."""
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -357,23 +358,27 @@ class _Row:
         return float(value) if math.isfinite(value) else None
 
     def share(self, key: str, value: Any) -> float | None:
+        """Return a number from 0 to 1, or None."""
         number = self.optional(key, value)
         if number is not None and not 0 <= number <= 1:
             raise self.wrong(key, f"{number}, not an accuracy from 0 to 1")
         return number
 
     def mapping(self, key: str) -> dict[str, Any]:
+        """Return an object, empty where the key is missing."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, dict):
             raise self.wrong(key, f"{value!r}, not an object")
         return value or {}
 
     def sequence(self, key: str, value: Any) -> list[Any]:
+        """Return a list, empty where the key is missing."""
         if value is not None and not isinstance(value, list):
             raise self.wrong(key, f"{value!r}, not a list")
         return value or []
 
     def wrong(self, key: str, what: str) -> ReportError:
+        """Return the error that names the row, the key and the fault."""
         return ReportError(f"{self.where}: '{key}' is {what}; restore the file from its run")
 
 
