@@ -156,7 +156,8 @@ class ModalityStrategy:
         min_clients : int, default 1
             Clients to wait for before the first round.
         connect_timeout : float, default 120
-            Seconds to wait for them.
+            Seconds to wait for them, and for a node to say who it is; one that stays silent is
+            left out until it connects anew.
         timeout : float, default 3600
             Seconds to wait for a round's answers.
         stop : threading.Event, optional
@@ -174,13 +175,19 @@ class ModalityStrategy:
         """
         self.state = initial if isinstance(initial, ServerState) else ServerState(arrays=initial)
         run = FederatedRun(
-            self, grid, dict(settings or {}), callbacks, timeout, stop or threading.Event()
+            self,
+            grid,
+            dict(settings or {}),
+            callbacks,
+            timeout,
+            connect_timeout,
+            stop or threading.Event(),
         )
         error: BaseException | None = None
         try:
             for callback in callbacks:
                 callback.on_start(self, num_rounds)
-            run.wait_for(min_clients, connect_timeout)
+            run.wait_for(min_clients)
             for server_round in range(self.state.round + 1, num_rounds + 1):
                 report = run.round(server_round, dict((round_settings or _nothing)(server_round)))
                 # Every callback sees the round, also after one of them asked to stop.

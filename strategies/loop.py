@@ -47,15 +47,20 @@ class FederatedRun:
         settings: dict[str, Any],
         callbacks: Sequence[Callback],
         timeout: float,
+        connect_timeout: float,
         stop: threading.Event,
     ) -> None:
         self.strategy, self.grid, self.settings = strategy, grid, settings
-        self.callbacks, self.timeout, self.stop = callbacks, timeout, stop
+        self.callbacks, self.stop = callbacks, stop
+        self.timeout, self.connect_timeout = timeout, connect_timeout
         self.fleet = Fleet()
+        # Since the last round's report:
         self.joined: list[ClientInfo] = []
+        self.refused: dict[str, str] = {}
 
-    def wait_for(self, min_clients: int, seconds: float) -> None:
+    def wait_for(self, min_clients: int) -> None:
         """Wait until enough clients have enrolled; their number must also have settled."""
+        seconds = self.connect_timeout
         deadline = time.monotonic() + seconds
         seen = -1
         while True:
@@ -82,7 +87,7 @@ class FederatedRun:
         """Run one round and report it."""
         started = time.monotonic()
         report = RoundReport(server_round)
-        self.enrol(server_round, report)
+        self.enrol(server_round)
         online = self.fleet.online()
         probes = self.strategy.configure_probe(online)
         if probes:
@@ -104,13 +109,14 @@ class FederatedRun:
         self.strategy.aggregate_fit(server_round, updates)
         report.ratios = self.strategy.state.global_ratios()
         report.weak = self.strategy.state.weak_modality()
+        report.refused, self.refused = self.refused, {}
         report.joined, self.joined = sorted(self.joined, key=lambda c: c.client_id), []
         report.bytes_down = sum(c.bytes_down for c in report.clients)
         report.bytes_up = sum(c.bytes_up for c in report.clients)
         report.seconds = time.monotonic() - started
         return report
 
-    def enrol(self, server_round: int, report: RoundReport | None = None) -> None:
+    def enrol(self, server_round: int) -> None:
         """Ask nodes that are new who they are."""
         new = self.fleet.connect(self.grid.get_node_ids())
         if not new:
@@ -127,8 +133,7 @@ class FederatedRun:
                     self.joined.append(info)
                 known[info.client_id] = info
             except (ValueError, KeyError, TypeError) as error:
-                if report is not None:
-                    report.refused[f"node {node_id}"] = str(error)
+                self.refused[f"node {node_id}"] = str(error)
 
     def _read_enrolment(self, node_id: int, answer: Answer) -> ClientInfo:
         if answer.content is None:
@@ -221,7 +226,7 @@ class FederatedRun:
             contents,
             message_type,
             group=str(server_round),
-            timeout=self.timeout,
+            timeout=self.connect_timeout if phase == "enrol" else self.timeout,
             on_reply=on_reply,
             should_stop=self.stop.is_set,
         )

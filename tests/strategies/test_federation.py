@@ -191,6 +191,18 @@ def test_a_silent_client_is_left_out_after_the_timeout() -> None:
     assert recorder.reports[1].failures == {"client-0": "no answer within 0.3 s"}
 
 
+def test_a_node_that_never_says_who_it_is_does_not_hold_up_the_others() -> None:
+    grid = FakeGrid({n: client(n) for n in names(3)}, silent={"client-1"})
+    recorder = Recorder()
+    FedAvg(3).start(
+        grid, initial(), num_rounds=2, callbacks=[recorder], min_clients=2, connect_timeout=0.3
+    )
+    for report in recorder.reports:
+        assert {a.client_id for a in report.assignments} == {"client-0", "client-2"}
+    assert list(recorder.reports[0].refused.values()) == ["no answer within 0.3 s"]
+    assert recorder.reports[1].refused == {}
+
+
 def test_too_few_clients_say_how_to_start_more() -> None:
     grid = FakeGrid({n: client(n) for n in names(2)})
     with pytest.raises(FederationError, match=r"2 of 5 clients .*num-supernodes=5"):
