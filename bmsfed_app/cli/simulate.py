@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,8 @@ def check_experiment(config: ExperimentConfig) -> None:
     wants_gpu = config.gpus_per_client > 0 or config.device == "cuda"
     if wants_gpu and not torch.cuda.is_available():
         raise ConfigError("no GPU is available: set gpus_per_client to 0 and device to auto or cpu")
+    if config.device == "cuda" and not config.gpus_per_client:
+        raise ConfigError("device: cuda needs a share of a GPU per client; set gpus_per_client")
     if config.gpus_per_client > torch.cuda.device_count():
         raise ConfigError(
             f"gpus_per_client: {config.gpus_per_client:g} of {torch.cuda.device_count()} GPUs"
@@ -72,8 +75,8 @@ def simulate(folder: RunFolder, console: Console) -> BaseException | None:
     BaseException or None
         What ended the run early; None if it is complete. Ctrl-C gives ``KeyboardInterrupt``.
     """
-    # Ray would warn that it will stop hiding GPUs from clients that asked for none.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray hides GPUs from clients that asked for no share of one, and announces that this will end.
+    warnings.filterwarnings("ignore", message=".*override accelerator", category=FutureWarning)
     from flwr.simulation import run_simulation  # loads ray: not for --help
 
     from client_app.app import app as client_app
