@@ -131,8 +131,6 @@ def train(
             if steps == max_steps:
                 return {"loss": float(losses[-1]) / len(labels), "steps": float(steps)}
         epochs.append(torch.stack(losses).sum() / len(data))
-    if not epochs:
-        return {"steps": 0.0}
     return {"loss_first": float(epochs[0]), "loss": float(epochs[-1]), "steps": float(steps)}
 
 

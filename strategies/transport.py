@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from .protocol import payload_bytes
 
 #: Seconds between looks at the grid: short at first, longer where nothing comes (deployments).
-_FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.5
+_FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.2
 
 
 class Interrupted(RuntimeError):
