@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import write
 from strategies.submodular import (
     FacilityLocation,
     balanced_selection,
@@ -43,8 +44,7 @@ def main() -> None:
         return
     rows = [compare(clients, n) for clients, n in SIZES]
     show(rows)
-    if args.out:
-        args.out.write_text(json.dumps({"dim": DIM, "rows": rows}, indent=2) + "\n")
+    write(args.out, {"dim": DIM, "rows": rows})
 
 
 def compare(clients: int, n: int) -> dict[str, Any]:

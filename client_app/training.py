@@ -54,17 +54,21 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bo
     network = _network(settings.network, task.modalities, str(training_device(settings)))
     load_parts(network, task)
     objective = build_objective(settings.objective, settings.objective_settings)
-    context = _context(task, data, settings, network, objective, probe)
+    measuring = settings.signature.kind == "decoupled"
+    comparing = len(network.modalities) > 1 and (objective.needs_local_prototypes or measuring)
+    # At the received model; a pass over the data, so only where it is needed, and once.
+    features = extract_features(network, data) if probe or comparing else {}
+    context = _context(task, data, settings, features, probe=probe)
     update = Update(data.client_id, network.modalities, len(data))
     rng = torch.Generator()
-    if settings.signature.kind == "decoupled":
+    if measuring:
         rng.manual_seed(_seed(settings, "signature"))
         measure = objective if isinstance(objective, ModalEnhancement) else ModalEnhancement()
         update.signatures = decoupled_signatures(network, data, measure, context, settings, rng)
     rng.manual_seed(_seed(settings, "batches"))
     received = flat_encoders(network)
     if probe:
-        _measure(update, network, data, settings, context.local_prototypes)
+        _measure(update, features, data, settings)
         if settings.signature.kind == "update":
             train(network, data, objective, context, settings, rng, max_steps=1)
     else:
@@ -72,7 +76,7 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bo
         update.metrics |= train(network, data, objective, context, settings, rng)
         update.metrics["seconds_training"] = time.perf_counter() - trained
         if settings.prototypes:
-            _measure(update, network, data, settings)
+            _measure(update, extract_features(network, data), data, settings)
         state = network.state_dict().items()
         update.arrays = {name: np.array(value.cpu().numpy(), order="C") for name, value in state}
     if settings.signature.kind == "update":
@@ -144,9 +148,8 @@ def extract_features(network: MultiModalNetwork, data: LocalData) -> dict[str, T
     return {m: torch.cat([c[m] for c in chunks]) for m in network.modalities}
 
 
-def local_prototypes(network: MultiModalNetwork, data: LocalData) -> dict[str, ClassMeans]:
-    """Class means of the client's samples by modality (Eq. 5)."""
-    features = extract_features(network, data)
+def local_prototypes(features: dict[str, Tensor], data: LocalData) -> dict[str, ClassMeans]:
+    """Class means of the client's features (n, D) by modality (Eq. 5)."""
     return {m: class_means(z, data.labels, data.num_classes) for m, z in features.items()}
 
 
@@ -177,42 +180,34 @@ def _context(
     task: Task,
     data: LocalData,
     settings: ClientSettings,
-    network: MultiModalNetwork,
-    objective: Objective,
+    features: dict[str, Tensor],
+    *,
     probe: bool,
 ) -> LocalContext:
-    context = LocalContext(network.modalities, settings.weak, settings.ratio)
-    several = len(network.modalities) > 1
-    measuring = settings.signature.kind == "decoupled"
-    if probe or (several and (objective.needs_local_prototypes or measuring)):
-        context.local_prototypes = local_prototypes(network, data)
+    context = LocalContext(task.modalities, settings.weak, settings.ratio)
+    context.local_prototypes = local_prototypes(features, data)
+    if probe:  # nobody knows global prototypes or the weak modality yet
+        context.global_prototypes = context.local_prototypes
+        context.weak = task.modalities[0] if len(task.modalities) == 1 else None
+        return context
     device = training_device(settings)
     context.global_prototypes = {
         m: ClassMeans(torch.tensor(p.means, device=device), torch.tensor(p.counts, device=device))
         for m, p in task.prototypes.items()
     }
-    if probe:
-        context.global_prototypes = dict(context.local_prototypes)
-        context.weak = next(iter(network.modalities)) if not several else None
     return context
 
 
 def _measure(
-    update: Update,
-    network: MultiModalNetwork,
-    data: LocalData,
-    settings: ClientSettings,
-    known: dict[str, ClassMeans] | None = None,
+    update: Update, features: dict[str, Tensor], data: LocalData, settings: ClientSettings
 ) -> None:
     """Add local prototypes and, over the whole local set, imbalance ratios (Eqs. 5, 16, 17)."""
-    features = extract_features(network, data)
-    labels = data.labels
-    means = known or {m: class_means(z, labels, data.num_classes) for m, z in features.items()}
+    means = local_prototypes(features, data)
     update.prototypes = {
         m: Prototypes(p.means.cpu().numpy(), p.counts.cpu().numpy()) for m, p in means.items()
     }
     rate = hits if settings.ratio_kind == "accuracy" else score
-    update.scores = {m: rate(z, labels, means[m]) for m, z in features.items()}
+    update.scores = {m: rate(z, data.labels, means[m]) for m, z in features.items()}
     if len(features) > 1:
         update.ratios = imbalance_ratios(update.scores)
 
