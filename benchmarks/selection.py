@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import write
 from strategies.submodular import (
     FacilityLocation,
     balanced_selection,
@@ -44,6 +43,8 @@ def main() -> None:
         return
     rows = [compare(clients, n) for clients, n in SIZES]
     show(rows)
+    from benchmarks.common import write  # loads torch: not in the processes that are measured
+
     write(args.out, {"dim": DIM, "rows": rows})
 
 
