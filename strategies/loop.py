@@ -27,7 +27,7 @@ from .protocol import (
     unpack_update,
 )
 from .transport import Answer, Interrupted, exchange
-from .validation import find_fault
+from .validation import find_fault, shapes_of
 
 if TYPE_CHECKING:
     from .base import ModalityStrategy
@@ -132,23 +132,37 @@ class FederatedRun:
                 if info.client_id not in known:  # one that came back is known already
                     self.joined.append(info)
                 known[info.client_id] = info
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, TypeError) as error:
                 self.refused[f"node {node_id}"] = str(error)
 
     def _read_enrolment(self, node_id: int, answer: Answer) -> ClientInfo:
-        if answer.content is None:
-            self.fleet.refuse(node_id, answer.error)
-            raise ValueError(answer.error)
-        info, protocol, version = unpack_enrolment(answer.content)
+        try:
+            if answer.content is None:
+                raise ValueError(answer.error)
+            info, protocol, version = unpack_enrolment(answer.content)
+            self._check_enrolment(info, protocol, version)
+        except KeyError as error:
+            reason = f"its answer lacks {error}: does it run this app?"
+            self.fleet.refuse(node_id, reason)
+            raise ValueError(reason) from None
+        except (ValueError, TypeError) as error:
+            self.fleet.refuse(node_id, str(error))
+            raise
+        return info
+
+    def _check_enrolment(self, info: ClientInfo, protocol: int, version: str) -> None:
         ours = (PROTOCOL_VERSION, self.strategy.app_version or version)
         if (protocol, version) != ours:
-            reason = (
+            raise ValueError(
                 f"client '{info.client_id}' runs version {version} (protocol {protocol}), the "
                 f"server {ours[1]} (protocol {ours[0]}): install the same version on both"
             )
-            self.fleet.refuse(node_id, reason)
-            raise ValueError(reason)
-        return info
+        model = self.strategy.state.modalities
+        if not info.modalities or (model and set(info.modalities) - set(model)):
+            raise ValueError(
+                f"client '{info.client_id}' holds {list(info.modalities)}, the model has "
+                f"{list(model)}: give it data of this experiment's data set"
+            )
 
     def send(
         self,
@@ -175,16 +189,30 @@ class FederatedRun:
             contents[node_id], by_node[node_id] = pack_task(task), assignment
         phase = "probe" if probe else "train"
         answers = self.exchange(phase, message_type, server_round, contents)
+        shapes = self._known_shapes()
         updates = []
         for node_id, assignment in sorted(by_node.items(), key=lambda item: item[1].client_id):
-            entry, update = self._judge(phase, assignment, answers[node_id])
+            entry, update = self._judge(phase, assignment, answers[node_id], shapes)
             report.clients.append(entry)
             if update is not None:
+                shapes |= shapes_of(update.prototypes, update.signatures)
                 updates.append(update)
         return updates
 
+    def _known_shapes(self) -> dict[str, tuple[int, ...]]:
+        state, shapes = self.strategy.state, dict[str, tuple[int, ...]]()
+        for client_id in state.clients:
+            shapes |= shapes_of(
+                state.prototypes.get(client_id, {}), state.signatures.get(client_id, {})
+            )
+        return shapes
+
     def _judge(
-        self, phase: str, assignment: Assignment, answer: Answer
+        self,
+        phase: str,
+        assignment: Assignment,
+        answer: Answer,
+        shapes: dict[str, tuple[int, ...]],
     ) -> tuple[ClientReport, Update | None]:
         """Read one answer; a bad one is left out, with the reason in its report."""
         state = self.strategy.state
@@ -200,8 +228,7 @@ class FederatedRun:
             entry.status = f"unreadable answer: {error!r}"
             return entry, None
         expected = {} if phase == "probe" else select_parts(state.arrays, modalities)
-        dimensions = {n: v.size for s in state.signatures.values() for n, v in s.items()}
-        fault = find_fault(update, expected, dimensions=dimensions)
+        fault = find_fault(update, expected, shapes=shapes)
         if fault is not None:
             entry.status = fault
             return entry, None

@@ -71,11 +71,11 @@ def exchange(
         down = payload_bytes(content)
         message = Message(content, node_id, message_type, group_id=group)
         ids = list(grid.push_messages([message]))
-        if ids:
+        sent = bool(ids and ids[0])  # Flower leaves out, or puts None for, what it cannot send
+        if sent:
             waiting[ids[0]] = node_id
-        answers[node_id] = Answer(None, "the message could not be sent to its node", down)
-        if ids:
-            answers[node_id].error = f"no answer within {timeout:g} s"
+        silent = f"no answer within {timeout:g} s"
+        answers[node_id] = Answer(None, silent if sent else "could not be sent to its node", down)
     wait = _FIRST_WAIT
     while waiting and time.monotonic() - started < timeout:
         if should_stop():

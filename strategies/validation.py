@@ -6,16 +6,16 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .protocol import Arrays, Update
+from .protocol import Arrays, Prototypes, Update
 
 
 def find_fault(
     update: Update,
     expected: Arrays,
     *,
-    num_classes: int | None = None,
-    dimensions: Mapping[str, int] | None = None,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> str | None:
     """Say what is wrong with an update, or None if it may be used.
 
@@ -25,10 +25,9 @@ def find_fault(
         A client's answer.
     expected : dict
         The arrays it was to train: names, shapes and types must match exactly.
-    num_classes : int, optional
-        Rows that prototypes must have.
-    dimensions : mapping, optional
-        Length of each signature already known to the server, by name.
+    shapes : mapping
+        Shapes of prototypes and signatures that the server has already accepted, by the names of
+        :func:`shapes_of`: whoever comes later must fit.
     """
     if update.num_samples < 0:
         return f"negative sample count {update.num_samples}"
@@ -36,9 +35,9 @@ def find_fault(
     if fault:
         return fault
     for modality, p in update.prototypes.items():
-        rows = num_classes if num_classes is not None else len(p.counts)
-        if p.means.ndim != 2 or p.means.shape[0] != rows or p.counts.shape != (rows,):
-            return f"prototypes of '{modality}' have shape {p.means.shape}, expected {rows} rows"
+        shape = shapes.get(f"prototypes.{modality}", p.means.shape)
+        if len(shape) != 2 or p.means.shape != shape or p.counts.shape != shape[:1]:
+            return f"prototypes of '{modality}' have shape {p.means.shape}, expected {shape}"
         if (p.counts < 0).any() or not np.isfinite(p.means[p.counts > 0]).all():
             return f"prototypes of '{modality}' are not finite or have negative counts"
     for what, values in (("score", update.scores), ("imbalance ratio", update.ratios)):
@@ -46,12 +45,22 @@ def find_fault(
             if not (math.isfinite(value) and value > 0):
                 return f"{what} of '{modality}' is {value}"
     for name, vector in update.signatures.items():
-        length = (dimensions or {}).get(name, vector.size)
-        if vector.shape != (length,):
-            return f"signature '{name}' has shape {vector.shape}, expected ({length},)"
+        shape = shapes.get(f"signatures.{name}", (vector.size,))
+        if vector.shape != shape:
+            return f"signature '{name}' has shape {vector.shape}, expected {shape}"
         if not np.isfinite(vector).all():
             return f"signature '{name}' holds NaN or infinity"
     return None
+
+
+def shapes_of(
+    prototypes: Mapping[str, Prototypes], signatures: Mapping[str, NDArray[np.float32]]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of one client's measurements: ``prototypes.<modality>``, ``signatures.<name>``."""
+    shapes: dict[str, tuple[int, ...]] = {
+        f"prototypes.{m}": p.means.shape for m, p in prototypes.items()
+    }
+    return shapes | {f"signatures.{n}": v.shape for n, v in signatures.items()}
 
 
 def _array_fault(arrays: Arrays, expected: Arrays) -> str | None:

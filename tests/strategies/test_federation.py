@@ -264,6 +264,42 @@ def test_another_version_is_refused_with_the_remedy() -> None:
         federate(FedAvg(1, app_version="1"), grid)
 
 
+def test_measurements_of_another_shape_are_left_out_also_in_the_first_round() -> None:
+    def widen(update: Update, settings: dict[str, Any]) -> None:
+        wide = Prototypes(np.zeros((2, 9), np.float32), np.array([5, 5]))
+        update.prototypes = dict.fromkeys(update.prototypes, wide)
+
+    def lengthen(update: Update, settings: dict[str, Any]) -> None:
+        update.signatures = {n: np.zeros(99, np.float32) for n in update.signatures}
+
+    handlers = {n: client(n) for n in names(3)}
+    handlers["client-3"] = client("client-3", change=widen)
+    handlers["client-4"] = client("client-4", change=lengthen)
+    state, recorder = federate(BMSFed(2), FakeGrid(handlers), rounds=1)
+    failures = recorder.reports[0].failures
+    assert "have shape (2, 9), expected (2, 4)" in failures["client-3"]
+    assert "has shape (99,), expected (8,)" in failures["client-4"]
+    assert set(state.prototypes) == set(names(3))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (client("k", ("a", "taste")), "holds ['a', 'taste'], the model has ['a', 'b']"),
+        (client("k", ()), "holds []"),
+        (lambda message: RecordDict(), "does it run this app?"),
+    ],
+)
+def test_a_node_of_another_experiment_is_refused(
+    answer: Callable[[Message], RecordDict], reason: str
+) -> None:
+    grid = FakeGrid({"k": answer, **{n: client(n) for n in names(2)}})
+    _, recorder = federate(FedAvg(3), grid, rounds=1)
+    [refused] = recorder.reports[0].refused.values()
+    assert reason in refused
+    assert {a.client_id for a in recorder.reports[0].assignments} == set(names(2))
+
+
 def test_stopping_keeps_the_last_complete_round() -> None:
     stop = threading.Event()
 
