@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bmsfed_app.datasets import DATASETS, dataset_info
 from bmsfed_app.methods import METHODS, Method, MethodSettings, nearest
@@ -68,6 +68,12 @@ class ExperimentConfig(BaseModel):
     min_clients: int = Field(2, ge=1)
     connect_timeout: float = Field(120.0, gt=0)
     timeout: float = Field(3600.0, gt=0)
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, folder: str) -> str:
+        """Workers need not share this process's directory."""
+        return str(Path(folder).expanduser().absolute()) if folder else ""
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:

@@ -58,6 +58,12 @@ def test_overrides_find_their_place() -> None:
     assert config.dataset_settings["test_color_correlation"] == 0.2
 
 
+def test_the_data_folder_is_absolute_whoever_reads_it() -> None:
+    config = load_config("cg-mnist", {"data_dir": "mnist"})
+    assert config.client_settings().data_dir == str(Path.cwd() / "mnist")
+    assert load_config("cg-mnist").data_dir == ""
+
+
 def test_every_method_builds_its_settings_and_travels() -> None:
     for name in METHODS:
         config = load_config("cg-digits", {"method": name})
