@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bmsfed_app.datasets import DATASETS, dataset_info
-from bmsfed_app.methods import METHODS, Method, MethodSettings, nearest
+from bmsfed_app.methods import METHODS, Method, MethodSettings, find_method, nearest
 from bmsfed_app.models import NetworkSpec, build_encoder
 from bmsfed_app.settings import ClientSettings
 
@@ -95,7 +95,10 @@ class ExperimentConfig(BaseModel):
 
     def method_entry(self) -> Method:
         """The registry entry of the method, through its ``base`` where it is a named variant."""
-        return METHODS[str(self.methods.get(self.method, {}).get("base", self.method))]
+        name = str(self.methods.get(self.method, {}).get("base", self.method))
+        entry = find_method(name)
+        assert entry is not None, name
+        return entry
 
     def method_settings(self) -> MethodSettings:
         """The method's settings: its defaults, its presets, then this file's ``methods``."""
@@ -106,11 +109,14 @@ class ExperimentConfig(BaseModel):
     def network_spec(self) -> NetworkSpec:
         """What the network is made of."""
         info = dataset_info(self.dataset)
+        head, head_settings = self.method_entry().head(self.method_settings())
         return NetworkSpec(
             encoders={m: self.encoders.get(m, "conv4") for m in info.modalities},
             shapes=dict(info.shapes),
             num_classes=info.num_classes,
             feature_norm=self.feature_norm,
+            head=head,
+            head_settings=head_settings,
         )
 
     def learning_rate(self, server_round: int) -> float:
@@ -200,6 +206,8 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
     _check_encoders(config)
+    if fault := config.method_entry().check(config.method_settings(), config):
+        raise ConfigError(f"method '{config.method}': {fault}")
     return config
 
 
@@ -289,7 +297,7 @@ def _check_names(values: dict[str, Any]) -> None:
     for method, own in values["methods"].items():
         values["methods"][method] = dict(own or {})
         base = str(values["methods"][method].get("base", method))
-        if base not in METHODS:
+        if find_method(base) is None:
             raise ConfigError(
                 f"unknown method '{base}' under 'methods'{nearest(base, METHODS)}: a variant of "
                 "one's own needs 'base: <method>'"
@@ -300,12 +308,13 @@ def _check_names(values: dict[str, Any]) -> None:
 def _method_of(values: Mapping[str, Any]) -> tuple[str, Method]:
     name = str(values.get("method", "bmsfed"))
     base = str(values.get("methods", {}).get(name, {}).get("base", name))
-    if base not in METHODS:
+    entry = find_method(base)
+    if entry is None:
         known = list(dict.fromkeys([*METHODS, *values.get("methods", {})]))
         raise ConfigError(
             f"unknown method '{name}'{nearest(name, known)} (known: {', '.join(known)})"
         )
-    return name, METHODS[base]
+    return name, entry
 
 
 def _explain(error: ValidationError) -> str:

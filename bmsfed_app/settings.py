@@ -26,19 +26,24 @@ class SignatureSettings:
         Shared by all clients, so that sketches can be compared.
     batches : int
         Mini-batches behind a decoupled signature.
+    enhancing : bool
+        Whether to measure enhancing gradients besides the multi-modal one.
     """
 
     kind: str = "none"
     dim: int = 4096
     seed: int = 0
     batches: int = 1
+    enhancing: bool = True
 
 
 @dataclass(frozen=True)
 class ClientSettings:
     """One client's view of the experiment.
 
-    The first block is the experiment's and the same for all; the second is set per message.
+    The first block is the experiment's and the same for all; the second is set per message, with
+    ``progress`` (the share of the rounds that are complete), ``probe`` (what a probe measures:
+    "signature" or "loss") and ``method_state`` (what the strategy tells the local objective).
     """
 
     dataset: str
@@ -63,11 +68,14 @@ class ClientSettings:
     round: int = 0
     client_id: str = ""
     lr: float = 0.01
+    progress: float = 0.0
     weak: str | None = None
     ratio: float = 1.0
     prototypes: bool = False
     ratio_kind: str = "score"
     signature: SignatureSettings = SignatureSettings()
+    probe: str = "signature"
+    method_state: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; :meth:`from_json` turns them back."""

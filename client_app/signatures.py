@@ -46,7 +46,7 @@ def decoupled_signatures(
     -------
     dict
         ``"multi"`` (d,) unless one modality of several held is assigned, and
-        ``"enhance.<modality>"`` (d,) for those assigned; sketched if so set.
+        ``"enhance.<modality>"`` (d,) for those assigned, where asked for; sketched if so set.
     """
     network.eval()
     ce = dict.fromkeys(context.modalities, torch.zeros(()))
@@ -55,6 +55,10 @@ def decoupled_signatures(
     measured = list(islice(batches, settings.signature.batches))
     for inputs, labels in measured:
         output = network(inputs)
+        loss = F.cross_entropy(output.logits, labels) / len(measured)
+        _accumulate(ce, _gradients(network, loss, retain=settings.signature.enhancing))
+        if not settings.signature.enhancing:
+            continue
         ratios = (
             objective.batch_ratios(output, labels, context)
             if len(context.modalities) > 1
@@ -67,11 +71,11 @@ def decoupled_signatures(
             beta = objective.weigh(ratios[m])
             if wanted and beta > 0 and m in context.global_prototypes:
                 enhance = enhance + beta * enhancement_loss(z, labels, context.global_prototypes[m])
-        loss = F.cross_entropy(output.logits, labels)
-        _accumulate(ce, _gradients(network, loss / len(measured), retain=True))
         _accumulate(enhancing, _gradients(network, enhance / len(measured)))
     flat_ce, flat_enhancing = _to_numpy(ce), _to_numpy(enhancing)
-    if len(context.modalities) == 1:
+    if not settings.signature.enhancing:
+        flat_enhancing = {}
+    elif len(context.modalities) == 1:
         flat_enhancing = {m: flat_ce[m] + v for m, v in flat_enhancing.items()}
     partial = len(context.modalities) == 1 < len(data.modalities)
     return _name(None if partial else flat_ce, flat_enhancing, network.spec, settings.signature)
@@ -93,7 +97,8 @@ def update_signatures(
     after = flat_encoders(network)
     change = _to_numpy({m: before[m] - after[m] for m in before})
     partial = len(change) == 1 < len(data.modalities)
-    return _name(None if partial else change, change, network.spec, signature)
+    enhancing = change if signature.enhancing else {}
+    return _name(None if partial else change, enhancing, network.spec, signature)
 
 
 def flat_encoders(network: MultiModalNetwork) -> dict[str, Tensor]:

@@ -7,20 +7,20 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
-from bmsfed_app.prototypes import ClassMeans, class_means, hits, score
+from bmsfed_app.prototypes import ClassMeans, hits, score
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
+from client_app.features import extract_features, local_prototypes
 from client_app.objectives import LocalContext, Objective, build_objective
 from client_app.objectives.modal_enhancement import ModalEnhancement
 from client_app.signatures import decoupled_signatures, flat_encoders, update_signatures
 from strategies import Prototypes, Task, Update, imbalance_ratios
 from strategies.randomness import integer_seed
-
-#: Samples per forward pass without gradients.
-_FEATURE_BATCH = 256
 
 
 def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bool) -> Update:
@@ -36,12 +36,12 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bo
         From the task.
     probe : bool
         Measure only: signatures, prototypes and ratios at the received model, with local
-        prototypes in place of global ones; no parts are returned.
+        prototypes in place of global ones, or just the loss; no parts are returned.
 
     Returns
     -------
     Update
-        With the parts that were trained.
+        With the parts that were trained and the method's measurements.
 
     Raises
     ------
@@ -53,13 +53,34 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bo
         raise ValueError(f"client '{data.client_id}' was told to train '{lacking[0]}', it lacks it")
     network = _network(settings.network, task.modalities, str(training_device(settings)))
     load_parts(network, task)
-    objective = build_objective(settings.objective, settings.objective_settings)
-    measuring = settings.signature.kind == "decoupled"
-    comparing = len(network.modalities) > 1 and (objective.needs_local_prototypes or measuring)
-    # At the received model; a pass over the data, so only where it is needed, and once.
-    features = extract_features(network, data) if probe or comparing else {}
-    context = _context(task, data, settings, features, probe=probe)
     update = Update(data.client_id, network.modalities, len(data))
+    if probe and settings.probe == "loss":
+        update.measurements = {"loss": _mean_loss(network, data)}
+    else:
+        objective = build_objective(settings.objective, settings.objective_settings)
+        _work(update, network, objective, task, data, settings, probe)
+    update.metrics["seconds"] = time.perf_counter() - started
+    return update
+
+
+def _work(
+    update: Update,
+    network: MultiModalNetwork,
+    objective: Objective,
+    task: Task,
+    data: LocalData,
+    settings: ClientSettings,
+    probe: bool,
+) -> None:
+    """Measure what the server needs, train unless this is a probe, and fill in the answer."""
+    measuring = settings.signature.kind == "decoupled"
+    comparing = len(network.modalities) > 1 and (
+        objective.needs_local_prototypes or (measuring and settings.signature.enhancing)
+    )
+    # At the received model; a pass over the data, so only where it is needed, and once.
+    needed = probe or comparing or objective.needs_features
+    features = extract_features(network, data) if needed else {}
+    context = _context(task, data, settings, features, probe=probe)
     rng = torch.Generator()
     if measuring:
         rng.manual_seed(_seed(settings, "signature"))
@@ -75,14 +96,19 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bo
         trained = time.perf_counter()
         update.metrics |= train(network, data, objective, context, settings, rng)
         update.metrics["seconds_training"] = time.perf_counter() - trained
+        final: dict[str, Tensor] = {}
+        if settings.prototypes or objective.needs_trained_features:
+            final = extract_features(network, data)
         if settings.prototypes:
-            _measure(update, extract_features(network, data), data, settings)
-        state = network.state_dict().items()
-        update.arrays = {name: np.array(value.cpu().numpy(), order="C") for name, value in state}
+            _measure(update, final, data, settings)
+        update.measurements = objective.after_training(network, final, data, context)
+        update.arrays = {
+            name: np.array(value.cpu().numpy(), order="C")
+            for name, value in network.state_dict().items()
+            if not name.startswith(objective.kept_back)
+        }
     if settings.signature.kind == "update":
         update.signatures = update_signatures(received, network, data, settings.signature)
-    update.metrics["seconds"] = time.perf_counter() - started
-    return update
 
 
 def train(
@@ -95,7 +121,7 @@ def train(
     *,
     max_steps: int | None = None,
 ) -> dict[str, float]:
-    """Train all parameters of ``network`` by SGD with a fresh optimiser.
+    """Train ``network`` by SGD with a fresh optimiser, all but what the objective freezes.
 
     Parameters
     ----------
@@ -111,8 +137,9 @@ def train(
     dict
         ``loss_first`` and ``loss``: mean loss over the first and the last epoch; ``steps``.
     """
-    network.train()
-    parameters = list(network.parameters())
+    data = objective.training_data(data, context)
+    objective.on_start(network, data, context)
+    parameters = _trainable(network, objective)
     optimizer = torch.optim.SGD(
         parameters,
         lr=settings.lr,
@@ -121,12 +148,16 @@ def train(
     )
     epochs: list[Tensor] = []
     steps = 0
-    for _ in range(settings.local_epochs):
+    for epoch in range(settings.local_epochs):
+        objective.on_epoch(network, data, context, epoch)
+        network.train()
         losses = []
         for inputs, labels in data.batches(settings.batch_size, network.modalities, rng):
-            loss = objective.loss(network, network(inputs), labels, context)
+            output = network(inputs)
+            loss = objective.loss(network, output, labels, context)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            objective.after_backward(network, output, labels, context)
             if settings.clip_norm > 0:
                 nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             optimizer.step()
@@ -138,19 +169,21 @@ def train(
     return {"loss_first": float(epochs[0]), "loss": float(epochs[-1]), "steps": float(steps)}
 
 
+def _trainable(network: MultiModalNetwork, objective: Objective) -> list[nn.Parameter]:
+    """Parameters that mini-batches train; the others get no gradient (workers keep networks)."""
+    trainable = []
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not name.startswith(objective.frozen))
+        if parameter.requires_grad:
+            trainable.append(parameter)
+    return trainable
+
+
 @torch.inference_mode()
-def extract_features(network: MultiModalNetwork, data: LocalData) -> dict[str, Tensor]:
-    """Features (n, D) of all the client's samples by modality, in eval mode, in order."""
-    network.eval()
-    chunks = [
-        network(inputs).features for inputs, _ in data.batches(_FEATURE_BATCH, network.modalities)
-    ]
-    return {m: torch.cat([c[m] for c in chunks]) for m in network.modalities}
-
-
-def local_prototypes(features: dict[str, Tensor], data: LocalData) -> dict[str, ClassMeans]:
-    """Class means of the client's features (n, D) by modality (Eq. 5)."""
-    return {m: class_means(z, data.labels, data.num_classes) for m, z in features.items()}
+def _mean_loss(network: MultiModalNetwork, data: LocalData) -> NDArray[np.float32]:
+    """Mean cross-entropy (1,) over the client's samples at the received model, in eval mode."""
+    logits = network.head(extract_features(network, data))
+    return np.array([float(F.cross_entropy(logits, data.labels))], np.float32)
 
 
 def load_parts(network: MultiModalNetwork, task: Task) -> None:
@@ -184,7 +217,15 @@ def _context(
     *,
     probe: bool,
 ) -> LocalContext:
-    context = LocalContext(task.modalities, settings.weak, settings.ratio)
+    context = LocalContext(
+        task.modalities,
+        settings.weak,
+        settings.ratio,
+        features=features,
+        progress=settings.progress,
+        state=settings.method_state,
+        origin=(settings.seed, settings.round, settings.client_id),
+    )
     context.local_prototypes = local_prototypes(features, data)
     if probe:  # nobody knows global prototypes or the weak modality yet
         context.global_prototypes = context.local_prototypes

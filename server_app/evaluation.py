@@ -6,7 +6,7 @@ own columns of the head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from bmsfed_app.datasets.base import Split
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.prototypes import ClassMeans, class_means, log_probabilities
 from strategies import Arrays, Prototypes
+from strategies.protocol import modalities_of
 
 
 @dataclass
@@ -56,6 +57,30 @@ class Evaluation:
         }
 
 
+def mean_evaluation(evaluations: Sequence[tuple[Evaluation, float]]) -> Evaluation:
+    """Weighted mean of (evaluation, weight) pairs; a modality's over the models that have it."""
+    if len(evaluations) == 1:
+        return evaluations[0][0]
+
+    def _mean(values: Sequence[tuple[float, float]]) -> float:
+        return sum(v * w for v, w in values) / sum(w for _, w in values)
+
+    def _by_modality(name: str) -> dict[str, float]:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for evaluation, weight in evaluations:
+            for modality, value in getattr(evaluation, name).items():
+                found.setdefault(modality, []).append((value, weight))
+        return {m: _mean(values) for m, values in found.items()}
+
+    return Evaluation(
+        _mean([(e.accuracy, w) for e, w in evaluations]),
+        _mean([(e.loss, w) for e, w in evaluations]),
+        _by_modality("by_prototype"),
+        _by_modality("by_head"),
+        evaluations[0][0].prototypes,
+    )
+
+
 class Evaluator:
     """Evaluates one network on one split, which it keeps in memory.
 
@@ -74,7 +99,8 @@ class Evaluator:
     def __init__(
         self, spec: NetworkSpec, test: Split, device: torch.device, batch_size: int = 500
     ) -> None:
-        self.network = MultiModalNetwork(spec).to(device)
+        self.networks: dict[tuple[str, ...], MultiModalNetwork] = {}
+        self.spec = spec
         self.test = test.to(device)
         self.device, self.batch_size = device, batch_size
 
@@ -87,19 +113,18 @@ class Evaluator:
         Parameters
         ----------
         arrays : dict
-            The model by state-dict name.
+            The model by state-dict name; of a model that lacks modalities, those it has.
         prototypes : mapping, optional
             Global prototypes of the training data by modality; None takes the class means of
             the test features themselves (the published code's protocol, which uses test labels).
         """
-        self.network.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in arrays.items()})
-        self.network.eval()
-        features, labels = self._features(), self.test.labels
-        logits = self.network.head(features)
+        network = self._network(arrays)
+        features, labels = self._features(network), self.test.labels
+        logits = network.head(features)
         result = Evaluation(
             accuracy=_accuracy(logits, labels),
             loss=float(F.cross_entropy(logits, labels)),
-            by_head={m: _accuracy(self.network.head({m: z}), labels) for m, z in features.items()},
+            by_head={m: _accuracy(network.head({m: z}), labels) for m, z in features.items()},
             prototypes="test" if prototypes is None else "train",
         )
         for modality, z in features.items():
@@ -109,18 +134,26 @@ class Evaluator:
                 result.by_prototype[modality] = _accuracy(log_p, labels)
         return result
 
-    def _features(self) -> dict[str, Tensor]:
+    def _network(self, arrays: Arrays) -> MultiModalNetwork:
+        modalities = modalities_of(arrays)
+        if modalities not in self.networks:
+            self.networks[modalities] = MultiModalNetwork(self.spec, modalities).to(self.device)
+        network = self.networks[modalities]
+        network.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in arrays.items()})
+        return network.eval()
+
+    def _features(self, network: MultiModalNetwork) -> dict[str, Tensor]:
         chunks = [
-            self.network(self.test.batch(index, self.network.modalities)).features
+            network(self.test.batch(index, network.modalities)).features
             for index in torch.arange(len(self.test), device=self.device).split(self.batch_size)
         ]
-        return {m: torch.cat([c[m] for c in chunks]) for m in self.network.modalities}
+        return {m: torch.cat([c[m] for c in chunks]) for m in network.modalities}
 
     def _means(
         self, modality: str, z: Tensor, prototypes: Mapping[str, Prototypes] | None
     ) -> ClassMeans | None:
         if prototypes is None:
-            return class_means(z, self.test.labels, self.network.spec.num_classes)
+            return class_means(z, self.test.labels, self.spec.num_classes)
         if modality not in prototypes:
             return None
         p = prototypes[modality]

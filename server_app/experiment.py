@@ -57,7 +57,10 @@ def run_experiment(
         folder.load_checkpoint() or initial_model(config),
         num_rounds=config.rounds,
         settings=_shared_settings(config),
-        round_settings=lambda r: {"lr": config.learning_rate(r)},
+        round_settings=lambda r: {
+            "lr": config.learning_rate(r),
+            "progress": (r - 1) / config.rounds,
+        },
         callbacks=[evaluate, RecordCallback(folder, evaluate), *callbacks],
         min_clients=config.clients or config.min_clients,
         connect_timeout=config.connect_timeout,
@@ -104,6 +107,7 @@ def initial_model(config: ExperimentConfig) -> Arrays:
 
 def _shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     """The settings that every message carries, less those that the round or the task sets."""
-    per_message = {"round", "client_id", "lr", "weak", "ratio", "signature"}
+    per_message = {"round", "client_id", "lr", "progress", "weak", "ratio", "signature"}
+    per_message |= {"probe", "method_state"}
     settings = config.client_settings().to_json()
     return {k: v for k, v in settings.items() if k not in per_message}

@@ -7,42 +7,55 @@ import time
 from typing import Any
 
 from bmsfed_app.config import ExperimentConfig
-from server_app.evaluation import Evaluation, Evaluator
+from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
 from server_app.run_folder import RunFolder, read_rows
-from strategies import Callback, ClientReport, ModalityStrategy, RoundReport, ServerState
+from strategies import Callback, ClientReport, ModalityStrategy, RoundReport
 
 #: Rounds behind the closing mean.
 LAST_ROUNDS = 10
 
 
 class EvaluateCallback(Callback):
-    """Evaluates the global model before the first round and every ``eval_every`` rounds.
+    """Evaluates the strategy's model before the first round and every ``eval_every`` rounds.
 
-    The result is put into the round's ``metrics`` for the callbacks that follow.
+    Where a strategy has several models, as local training has, their weighted mean counts, and
+    only those that changed are evaluated again. The result is put into the round's ``metrics`` for
+    the callbacks that follow.
     """
 
     def __init__(self, evaluator: Evaluator, config: ExperimentConfig) -> None:
         self.evaluator, self.config = evaluator, config
         self.initial: Evaluation | None = None
         self.num_rounds = config.rounds
+        self._known: dict[tuple[str, int], Evaluation] = {}
 
     def on_start(self, strategy: ModalityStrategy, num_rounds: int) -> None:
         self.num_rounds = num_rounds
         if strategy.state.round == 0:
-            self.initial = self.evaluate(strategy.state)
+            self.initial = self.evaluate(strategy)
 
     def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> None:
         report.metrics["lr"] = self.config.learning_rate(report.round)
         if report.round % self.config.eval_every and report.round != self.num_rounds:
             return
         started = time.monotonic()
-        report.metrics |= self.evaluate(strategy.state).as_row()
+        report.metrics |= self.evaluate(strategy).as_row()
         report.metrics["seconds_evaluation"] = time.monotonic() - started
 
-    def evaluate(self, state: ServerState) -> Evaluation:
-        """Evaluate a state's model against the prototypes that the configuration names."""
+    def evaluate(self, strategy: ModalityStrategy) -> Evaluation:
+        """Evaluate a strategy's models against the prototypes that the configuration names."""
         of_training = self.config.prototypes == "train"
-        return self.evaluator(state.arrays, state.global_prototypes() if of_training else None)
+        models = strategy.models()
+        found: dict[tuple[str, int], Evaluation] = {}
+        for model in models:
+            key = model.name, model.version
+            found[key] = (
+                found.get(key)
+                or self._known.get(key)
+                or self.evaluator(model.arrays, model.prototypes if of_training else None)
+            )
+        self._known = found if len(models) > 1 else {}
+        return mean_evaluation([(found[m.name, m.version], m.weight) for m in models])
 
 
 class RecordCallback(Callback):

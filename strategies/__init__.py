@@ -4,13 +4,18 @@ Importing this package loads neither torch nor ray.
 """
 
 from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
-from .base import ModalityStrategy
+from .base import EvaluationModel, ModalityStrategy
 from .bmsfed import BMSFed
 from .callbacks import Callback, ClientReport, RoundReport
+from .divfl import DivFL
 from .fedavg import FedAvg
 from .fleet import Fleet
+from .local import LocalTraining
 from .loop import FederationError
+from .modality_dropout import ModalityDropout
+from .pow_d import PowerOfChoice
 from .protocol import Arrays, Assignment, ClientInfo, Prototypes, Task, Update
+from .random_modality import RandomModality
 from .state import ServerState
 
 __all__ = [
@@ -20,11 +25,17 @@ __all__ = [
     "Callback",
     "ClientInfo",
     "ClientReport",
+    "DivFL",
+    "EvaluationModel",
     "FedAvg",
     "FederationError",
     "Fleet",
+    "LocalTraining",
+    "ModalityDropout",
     "ModalityStrategy",
+    "PowerOfChoice",
     "Prototypes",
+    "RandomModality",
     "RoundReport",
     "ServerState",
     "Task",

@@ -10,16 +10,42 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from flwr.serverapp import Grid
 
 from .aggregation import aggregate_parts
 from .callbacks import Callback
 from .loop import FederatedRun
-from .protocol import Arrays, Assignment, ClientInfo, Task, Update, select_parts
+from .protocol import Arrays, Assignment, ClientInfo, Prototypes, Task, Update, select_parts
 from .state import ServerState
 from .transport import Interrupted
+
+
+@dataclass(frozen=True)
+class EvaluationModel:
+    """One model that a strategy's accuracy is made of.
+
+    Attributes
+    ----------
+    name : str
+        Whose model it is.
+    version : int
+        The round it is from: a model of the same name and version need not be evaluated again.
+    weight : float
+        Of its accuracy in the mean over all models.
+    arrays : dict
+        The model by state-dict name; it may lack modalities.
+    prototypes : dict
+        Prototypes of training data by modality.
+    """
+
+    name: str
+    version: int
+    weight: float
+    arrays: Arrays
+    prototypes: dict[str, Prototypes]
 
 
 class ModalityStrategy:
@@ -34,6 +60,8 @@ class ModalityStrategy:
         Every draw of the strategy comes from (seed, round, purpose).
     head_columns : {"own", "all"}, default "own"
         See :func:`strategies.aggregation.aggregate_parts`.
+    share_prototypes : bool, default False
+        Send global prototypes, the weak modality and the client's ratio with every task.
     app_version : str, optional
         If given, nodes that run another version are refused with a message that says so.
 
@@ -51,15 +79,13 @@ class ModalityStrategy:
         If ``clients_per_round`` is not positive.
     """
 
-    #: True where clients are measured once (signatures, prototypes) before they can be selected.
-    needs_probe: ClassVar[bool] = False
-
     def __init__(
         self,
         clients_per_round: int | float = 0.5,
         *,
         seed: int = 0,
         head_columns: Literal["own", "all"] = "own",
+        share_prototypes: bool = False,
         app_version: str | None = None,
     ) -> None:
         if not clients_per_round > 0:
@@ -67,9 +93,11 @@ class ModalityStrategy:
         self.clients_per_round = clients_per_round
         self.seed = seed
         self.head_columns: Literal["own", "all"] = head_columns
+        self.share_prototypes = share_prototypes
         self.app_version = app_version
         self.state = ServerState()
         self.picks: list[dict[str, Any]] = []
+        self._shared: tuple[str | None, dict[str, Prototypes]] | None = None
 
     # --- decisions: what a method overrides ----------------------------------------------------
 
@@ -94,26 +122,65 @@ class ModalityStrategy:
         """
         for update in sorted(updates, key=lambda u: u.client_id):
             self.state.absorb(update)
+        self._shared = None
         self.state.arrays = aggregate_parts(self.state.arrays, updates, self.head_columns)
         self.state.round = server_round
         return self.state.arrays
 
-    def configure_probe(self, clients: Sequence[ClientInfo]) -> list[Assignment]:
-        """Return the clients to measure before selection: those that never were."""
-        if not self.needs_probe:
-            return []
-        new = [c for c in clients if not self.state.signatures.get(c.client_id)]
-        return [Assignment(c.client_id, c.modalities) for c in new]
+    def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
+        """Return the clients to measure before selection; nobody, unless a method needs it."""
+        return []
 
-    def aggregate_probe(self, updates: Sequence[Update]) -> None:
-        """Take over what probed clients measured; their parts are not kept."""
+    def aggregate_probe(self, server_round: int, updates: Sequence[Update]) -> None:
+        """Take over what probed clients measured; they have trained nothing."""
         for update in sorted(updates, key=lambda u: u.client_id):
             self.state.absorb(update)
+        self._shared = None
 
     def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
-        """Return what one client is sent: just the parts that it needs."""
+        """Return what one client is sent: just the parts that it needs.
+
+        ``settings["method_state"]`` is free for what the method's local objective must know.
+        """
         arrays = select_parts(self.state.arrays, assignment.modalities)
-        return Task(assignment.modalities, arrays)
+        task = Task(assignment.modalities, arrays)
+        if self.share_prototypes:
+            weak, known = self.shared()
+            task.settings = {"prototypes": True, "weak": None if probe else weak}
+            if weak is not None:
+                task.settings["ratio"] = self.ratio(assignment.client_id, weak)
+            if not probe:
+                task.prototypes = {m: known[m] for m in assignment.modalities if m in known}
+        return task
+
+    # --- what a method may refine ----------------------------------------------------------------
+
+    def unsupported(self, client: ClientInfo) -> str | None:
+        """Say why the method cannot work with a client, or None; such a client is refused."""
+        return None
+
+    def expected_arrays(self, modalities: Sequence[str]) -> Arrays:
+        """Return the arrays that a client which trained ``modalities`` must answer with."""
+        return select_parts(self.state.arrays, modalities)
+
+    def check_update(self, update: Update, *, probe: bool) -> str | None:
+        """Say what the method misses in an answer, or None; such an answer is left out."""
+        return None
+
+    def models(self) -> list[EvaluationModel]:
+        """Return the models whose weighted mean accuracy counts: the global one."""
+        state = self.state
+        return [EvaluationModel("", state.round, 1.0, state.arrays, state.global_prototypes())]
+
+    def shared(self) -> tuple[str | None, dict[str, Prototypes]]:
+        """Return weak modality and global prototypes (Eqs. 15, 18), computed once a round."""
+        if self._shared is None:
+            self._shared = self.state.weak_modality(), self.state.global_prototypes()
+        return self._shared
+
+    def ratio(self, client_id: str, modality: str) -> float:
+        """Return a client's last known imbalance ratio of a modality; 1 where none is."""
+        return self.state.ratios.get(client_id, {}).get(modality, 1.0)
 
     def resolve_clients_per_round(self, available: int) -> int:
         """Return this round's number of clients among ``available``."""
@@ -174,6 +241,7 @@ class ModalityStrategy:
             If no client could be enrolled, selected or used in a round.
         """
         self.state = initial if isinstance(initial, ServerState) else ServerState(arrays=initial)
+        self._shared = None
         run = FederatedRun(
             self,
             grid,

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .aggregation import imbalance_ratios
-from .base import ModalityStrategy
-from .facility import FacilityLocation
-from .protocol import Arrays, Assignment, ClientInfo, Prototypes, Task, Update
-from .randomness import generator, integer_seed
-from .submodular import Pick, balanced_selection, cover_rows
+from .protocol import Arrays, Assignment, ClientInfo, Task, Update
+from .randomness import generator
+from .signatures import SignatureStrategy
+from .submodular import Pick, balanced_selection
 
 
-class BMSFed(ModalityStrategy):
+class BMSFed(SignatureStrategy):
     """Select modalities of clients so that no strong modality starves the weak ones.
 
     Two facility-location functions are minimised greedily side by side (Eqs. 11-13): one over the
@@ -31,14 +29,8 @@ class BMSFed(ModalityStrategy):
         Clients, not picks: see :class:`ModalityStrategy`.
     threshold : float, default 1.2
         χ of Eq. 13, a ratio >= 0; the paper uses 1.2 to 2.5.
-    gradient : {"decoupled", "update"}, default "decoupled"
-        How clients measure signatures: gradients at the received model on ``probe_batches``
-        mini-batches, with cross-entropy and modal enhancement apart; or the model's change over
-        the whole local training, which costs nothing.
-    sketch_dim : int, default 4096
-        Numbers that a signature is sketched to; 0 sends exact gradients.
-    probe_batches : int, default 1
-        Mini-batches that a decoupled signature is measured on.
+    gradient, sketch_dim, probe_batches, cover_sample
+        See :class:`strategies.signatures.SignatureStrategy`.
     pick : {"pair", "single"}, default "pair"
         Clients added per greedy step; ``"single"`` is the published code's rule.
     uni_cover : {"shared", "uni"}, default "shared"
@@ -50,8 +42,8 @@ class BMSFed(ModalityStrategy):
         modality (nearest to the published code, whose clients all hold the whole model).
     prototype_scope : {"all", "selected"}, default "all"
         Global prototypes from all clients' latest, or from this round's clients only.
-    cover_sample : int, default 5000
-        Beyond so many clients the functions sum over a uniform sample of this size.
+    send_prototypes : bool, default True
+        Send global prototypes with the tasks; without, clients enhance by their own.
     seed, head_columns, app_version
         See :class:`ModalityStrategy`.
 
@@ -75,7 +67,7 @@ class BMSFed(ModalityStrategy):
     ... }
     >>> clients = [ClientInfo(f"client-{i}", ("audio", "visual"), 10) for i in range(4)]
     >>> multi, enhancing = [0.0, 1.0, 8.0, 9.5], [0.0, 8.0, 1.0, 9.5]
-    >>> strategy.aggregate_probe([
+    >>> strategy.aggregate_probe(1, [
     ...     Update(
     ...         client.client_id,
     ...         client.modalities,
@@ -105,8 +97,6 @@ class BMSFed(ModalityStrategy):
     head.bias [3.]
     """
 
-    needs_probe: ClassVar[bool] = True
-
     def __init__(
         self,
         clients_per_round: int | float = 0.5,
@@ -120,25 +110,30 @@ class BMSFed(ModalityStrategy):
         uni_ratio: Literal["keep", "refresh"] = "keep",
         prototype_scope: Literal["all", "selected"] = "all",
         cover_sample: int = 5000,
+        send_prototypes: bool = True,
         seed: int = 0,
         head_columns: Literal["own", "all"] = "own",
         app_version: str | None = None,
     ) -> None:
         super().__init__(
-            clients_per_round, seed=seed, head_columns=head_columns, app_version=app_version
+            clients_per_round,
+            gradient=gradient,
+            sketch_dim=sketch_dim,
+            probe_batches=probe_batches,
+            cover_sample=cover_sample,
+            seed=seed,
+            head_columns=head_columns,
+            share_prototypes=True,
+            app_version=app_version,
         )
-        if threshold < 0 or sketch_dim < 0 or probe_batches < 1 or cover_sample < 1:
-            raise ValueError(
-                f"threshold {threshold} and sketch_dim {sketch_dim} must be >= 0, "
-                f"probe_batches {probe_batches} and cover_sample {cover_sample} >= 1"
-            )
-        self.threshold, self.gradient = threshold, gradient
-        self.sketch_dim, self.probe_batches = sketch_dim, probe_batches
+        if not threshold >= 0:
+            raise ValueError(f"threshold is {threshold}, it must be >= 0")
+        self.threshold = threshold
         self.pick: Literal["pair", "single"] = pick
         self.uni_cover: Literal["shared", "uni"] = uni_cover
         self.uni_ratio: Literal["keep", "refresh"] = uni_ratio
-        self.prototype_scope, self.cover_sample = prototype_scope, cover_sample
-        self._prototypes: dict[str, Prototypes] = {}
+        self.prototype_scope = prototype_scope
+        self.send_prototypes = send_prototypes
         self._weak: str | None = None
 
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
@@ -157,22 +152,18 @@ class BMSFed(ModalityStrategy):
             At most one per client, in the order of picking; nobody is told to train what it
             lacks. ``picks`` then holds the costs and the ratio behind each.
         """
-        self._prototypes = self.state.global_prototypes()
-        signatures = self.state.signatures
-        known = [c for c in clients if signatures.get(c.client_id)]
-        known.sort(key=lambda c: c.client_id)
-        self._weak = weak = self.state.weak_modality() or (
-            known[0].modalities[0] if known else None
-        )
+        known = self.measured(clients)
+        self._weak = weak = self.shared()[0] or (known[0].modalities[0] if known else None)
         if weak is None:
             return []
-        multi, enhancing = self._covers(server_round, known, weak)
+        multi = self.cover("multi", server_round, known)  # G(S_M) and G(S_M ∪ S_I), Eq. 11
+        enhancing = self.cover(f"enhance.{weak}", server_round, known)
         chosen = balanced_selection(
             multi,
             enhancing,
             holds_weak=np.array([weak in c.modalities for c in known]),
             holds_other=np.array([bool(set(c.modalities) - {weak}) for c in known]),
-            ratios=np.array([self._ratio(c.client_id, weak) for c in known]),
+            ratios=np.array([self.ratio(c.client_id, weak) for c in known]),
             n=self.resolve_clients_per_round(len(known)),
             threshold=self.threshold,
             rng=generator(self.seed, "select", server_round),
@@ -199,48 +190,13 @@ class BMSFed(ModalityStrategy):
         return arrays
 
     def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
-        """Add global prototypes, the weak modality and what to measure to the client's task."""
+        """Name the weak modality that the selection went by, also where no ratio is known."""
         task = super().task(server_round, assignment, probe=probe)
-        if not probe:
-            task.prototypes = {
-                m: self._prototypes[m] for m in assignment.modalities if m in self._prototypes
-            }
-        task.settings = {
-            "weak": None if probe else self._weak,
-            "ratio": 1.0 if self._weak is None else self._ratio(assignment.client_id, self._weak),
-            "prototypes": True,
-            "signature": {
-                "kind": self.gradient,
-                "dim": self.sketch_dim,
-                "seed": integer_seed(self.seed, "sketch"),
-                "batches": self.probe_batches,
-            },
-        }
+        if not probe and self._weak is not None:
+            task.settings["weak"] = self._weak
+        if not self.send_prototypes:
+            task.prototypes = {}
         return task
-
-    def _covers(
-        self, server_round: int, known: Sequence[ClientInfo], weak: str
-    ) -> tuple[FacilityLocation, FacilityLocation]:
-        """G(S_M) over multi-modal signatures, G(S_M ∪ S_I) over enhancing ones (Eq. 11)."""
-        rng = generator(self.seed, "cover", server_round)
-        rows = cover_rows(len(known), self.cover_sample, rng)
-        return (
-            FacilityLocation(self._matrix("multi", known), rows),
-            FacilityLocation(self._matrix(f"enhance.{weak}", known), rows),
-        )
-
-    def _matrix(self, name: str, known: Sequence[ClientInfo]) -> NDArray[np.float32]:
-        """Signatures as rows (N, d); a client that lacks the modality has a zero row."""
-        rows = [self.state.signatures[c.client_id].get(name) for c in known]
-        length = next((r.size for r in rows if r is not None), 1)
-        matrix = np.zeros((len(rows), length), np.float32)
-        for i, row in enumerate(rows):
-            if row is not None:
-                matrix[i] = row
-        return matrix
-
-    def _ratio(self, client_id: str, modality: str) -> float:
-        return self.state.ratios.get(client_id, {}).get(modality, 1.0)
 
     def _log(self, pick: Pick, client: ClientInfo, weak: str) -> dict[str, Any]:
         return {

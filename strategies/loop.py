@@ -22,7 +22,6 @@ from .protocol import (
     ClientInfo,
     Update,
     pack_task,
-    select_parts,
     unpack_enrolment,
     unpack_update,
 )
@@ -57,6 +56,7 @@ class FederatedRun:
         # Since the last round's report:
         self.joined: list[ClientInfo] = []
         self.refused: dict[str, str] = {}
+        self.started = False
 
     def wait_for(self, min_clients: int) -> None:
         """Wait until enough clients have enrolled; their number must also have settled."""
@@ -68,6 +68,7 @@ class FederatedRun:
             if connected >= max(min_clients, 1) and connected == seen:
                 self.enrol(self.strategy.state.round + 1)
                 if len(self.fleet.online()) >= min_clients:
+                    self._check_setting()
                     return
                 if self.fleet.refused:
                     reasons = "; ".join(sorted(set(self.fleet.refused.values())))
@@ -83,16 +84,23 @@ class FederatedRun:
             seen = connected
             time.sleep(0.1)
 
+    def _check_setting(self) -> None:
+        """Refuse to start with clients that the method cannot use; later ones are left out."""
+        for client in self.fleet.online():
+            if reason := self.strategy.unsupported(client):
+                raise FederationError(reason)
+        self.started = True
+
     def round(self, server_round: int, round_settings: dict[str, Any]) -> RoundReport:
         """Run one round and report it."""
         started = time.monotonic()
         report = RoundReport(server_round)
         self.enrol(server_round)
         online = self.fleet.online()
-        probes = self.strategy.configure_probe(online)
+        probes = self.strategy.configure_probe(server_round, online)
         if probes:
             measured = self.send(PROBE, server_round, probes, round_settings, report)
-            self.strategy.aggregate_probe(measured)
+            self.strategy.aggregate_probe(server_round, measured)
         assignments = self.strategy.configure_fit(server_round, online)
         if not assignments:
             raise FederationError(
@@ -163,6 +171,8 @@ class FederatedRun:
                 f"client '{info.client_id}' holds {list(info.modalities)}, the model has "
                 f"{list(model)}: give it data of this experiment's data set"
             )
+        if self.started and (reason := self.strategy.unsupported(info)):
+            raise ValueError(reason)
 
     def send(
         self,
@@ -215,7 +225,6 @@ class FederatedRun:
         shapes: dict[str, tuple[int, ...]],
     ) -> tuple[ClientReport, Update | None]:
         """Read one answer; a bad one is left out, with the reason in its report."""
-        state = self.strategy.state
         client_id, modalities = assignment.client_id, assignment.modalities
         entry = ClientReport(client_id, phase, modalities)
         entry.bytes_down, entry.bytes_up = answer.bytes_down, answer.bytes_up
@@ -227,8 +236,10 @@ class FederatedRun:
         except Exception as error:  # whatever a foreign node sends must not end the run
             entry.status = f"unreadable answer: {error!r}"
             return entry, None
-        expected = {} if phase == "probe" else select_parts(state.arrays, modalities)
+        probe = phase == "probe"
+        expected = {} if probe else self.strategy.expected_arrays(modalities)
         fault = find_fault(update, expected, shapes=shapes)
+        fault = fault or self.strategy.check_update(update, probe=probe)
         if fault is not None:
             entry.status = fault
             return entry, None

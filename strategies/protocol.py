@@ -2,7 +2,7 @@
 
 One message carries one ``ArrayRecord`` whose keys are state-dict names (``encoders.<modality>.…``,
 ``head.…``; the name's prefix is the *part*), and one ``ConfigRecord`` with settings as JSON and
-with prototypes, class counts and signatures as one safetensors blob.
+with prototypes, class counts, signatures and measurements as one safetensors blob.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 #: Raised by one whenever a message changes its meaning; both sides must agree.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 #: Message types: a node introduces itself; measures without training; trains.
 ENROL, PROBE, TRAIN = "query.enrol", "query.probe", "train"
@@ -106,6 +106,8 @@ class Update:
         Imbalance ratio by modality (Eq. 17); empty where fewer than two were trained.
     signatures : dict
         Vectors for selection: ``"multi"`` and ``"enhance.<modality>"``, each (d,).
+    measurements : dict
+        Further float arrays that a particular method asks for, by name.
     metrics : dict
         Losses, seconds and the like, for the history.
     """
@@ -118,6 +120,7 @@ class Update:
     scores: dict[str, float] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
     signatures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    measurements: Arrays = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -162,7 +165,9 @@ def _array_record(arrays: Arrays) -> ArrayRecord:
 
 
 def _blob(
-    prototypes: Mapping[str, Prototypes], signatures: Mapping[str, NDArray[np.float32]]
+    prototypes: Mapping[str, Prototypes],
+    signatures: Mapping[str, NDArray[np.float32]],
+    measurements: Mapping[str, NDArray[Any]],
 ) -> bytes:
     tensors: Arrays = {}
     for modality, p in prototypes.items():
@@ -170,26 +175,30 @@ def _blob(
         tensors[f"prototypes/{modality}/counts"] = np.ascontiguousarray(p.counts)
     for name, vector in signatures.items():
         tensors[f"signatures/{name}"] = np.ascontiguousarray(vector)
+    for name, array in measurements.items():
+        tensors[f"measurements/{name}"] = np.ascontiguousarray(array)
     return save_safetensors(tensors) if tensors else b""
 
 
-def _unblob(data: bytes) -> tuple[dict[str, Prototypes], dict[str, NDArray[np.float32]]]:
+def _unblob(data: bytes) -> tuple[dict[str, Prototypes], dict[str, NDArray[np.float32]], Arrays]:
+    """Prototypes, signatures and measurements of a blob."""
     tensors = load_safetensors(data) if data else {}
     names = [n.split("/")[1] for n in tensors if n.startswith("prototypes/")]
     prototypes = {
         m: Prototypes(tensors[f"prototypes/{m}/means"], tensors[f"prototypes/{m}/counts"])
         for m in dict.fromkeys(names)
     }
-    signatures = {
-        n.removeprefix("signatures/"): v for n, v in tensors.items() if n.startswith("signatures/")
-    }
-    return prototypes, signatures
+    return prototypes, _below("signatures/", tensors), _below("measurements/", tensors)
+
+
+def _below(prefix: str, tensors: Arrays) -> Arrays:
+    return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
 
 def pack_task(task: Task) -> RecordDict:
     """Turn a task into the content of a message."""
     header = json.dumps({"modalities": task.modalities, "settings": task.settings})
-    config = ConfigRecord({"task": header, "blob": _blob(task.prototypes, {})})
+    config = ConfigRecord({"task": header, "blob": _blob(task.prototypes, {}, {})})
     return RecordDict({"arrays": _array_record(task.arrays), "config": config})
 
 
@@ -197,7 +206,7 @@ def unpack_task(content: RecordDict) -> Task:
     """Read a task from the content of a message."""
     config = content.config_records["config"]
     header = json.loads(str(config["task"]))
-    prototypes, _ = _unblob(_bytes(config["blob"]))
+    prototypes, _, _ = _unblob(_bytes(config["blob"]))
     return Task(
         modalities=tuple(header["modalities"]),
         arrays=read_arrays(content),
@@ -216,7 +225,8 @@ def pack_update(update: Update) -> RecordDict:
             "ratios": update.ratios,
         }
     )
-    config = ConfigRecord({"update": header, "blob": _blob(update.prototypes, update.signatures)})
+    blob = _blob(update.prototypes, update.signatures, update.measurements)
+    config = ConfigRecord({"update": header, "blob": blob})
     # flwr's own mods and strategies look for "num-examples".
     metrics = MetricRecord({"num-examples": update.num_samples, **update.metrics})
     return RecordDict(
@@ -236,7 +246,7 @@ def unpack_update(client_id: str, content: RecordDict) -> Update:
     metrics = dict(content.metric_records["metrics"])
     metrics.pop("num-examples", None)
     header = json.loads(str(config["update"]))
-    prototypes, signatures = _unblob(_bytes(config["blob"]))
+    prototypes, signatures, measurements = _unblob(_bytes(config["blob"]))
     return Update(
         client_id=client_id,
         modalities=tuple(header["modalities"]),
@@ -246,6 +256,7 @@ def unpack_update(client_id: str, content: RecordDict) -> Update:
         scores={str(k): float(v) for k, v in header["scores"].items()},
         ratios={str(k): float(v) for k, v in header["ratios"].items()},
         signatures=signatures,
+        measurements=measurements,
         metrics={k: float(v) for k, v in metrics.items() if isinstance(v, int | float)},
     )
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_safetensors
 
 from .protocol import Arrays, ClientInfo, Prototypes, Update, modalities_of
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
@@ -39,7 +39,7 @@ class ServerState:
     signatures : dict
         Latest selection vectors, by client id and name.
     memory : dict
-        Arrays that a particular method keeps besides, by name.
+        Arrays that a particular method keeps besides, by client id ("" for none) and name.
     """
 
     round: int = 0
@@ -49,7 +49,7 @@ class ServerState:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
     signatures: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
-    memory: Arrays = field(default_factory=dict)
+    memory: dict[str, Arrays] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -114,8 +114,9 @@ class ServerState:
         tensors: Arrays = {}
         for name, array in self.arrays.items():
             tensors[json.dumps(["arrays", name])] = array
-        for name, array in self.memory.items():
-            tensors[json.dumps(["memory", name])] = array
+        for client, kept in self.memory.items():
+            for name, array in kept.items():
+                tensors[json.dumps(["memory", client, name])] = array
         for client, protos in self.prototypes.items():
             for modality, p in protos.items():
                 tensors[json.dumps(["means", client, modality])] = p.means
@@ -160,7 +161,7 @@ class ServerState:
         state.arrays = {name: loaded["arrays", name] for name in header["arrays"]}
         for (kind, name, *rest), value in sorted(loaded.items()):
             if kind == "memory":
-                state.memory[name] = value
+                state.memory.setdefault(name, {})[rest[0]] = value
             elif kind == "means":
                 counts = loaded["counts", name, rest[0]]
                 state.prototypes.setdefault(name, {})[rest[0]] = Prototypes(value, counts)

@@ -50,6 +50,9 @@ def find_fault(
             return f"signature '{name}' has shape {vector.shape}, expected {shape}"
         if not np.isfinite(vector).all():
             return f"signature '{name}' holds NaN or infinity"
+    for name, array in update.measurements.items():
+        if not (np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all()):
+            return f"measurement '{name}' is not finite"
     return None
 
 

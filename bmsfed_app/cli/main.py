@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bmsfed_app.cli import data
 from bmsfed_app.config import ConfigError, ExperimentConfig, load_config
-from bmsfed_app.methods import METHODS, nearest
+from bmsfed_app.methods import METHODS, find_method, nearest
 from bmsfed_app.paths import default_run_dir
 
 #: Clients of a simulation whose configuration leaves their number to the federation.
@@ -132,7 +132,7 @@ def report(
 
 @cli.command()
 def methods(
-    describe: Annotated[str | None, typer.Option(help="Explain one method's settings.")] = None,
+    describe: Annotated[str | None, typer.Option(help="Explain one method.")] = None,
 ) -> None:
     """List the methods, or explain one."""
     if describe is None:
@@ -140,15 +140,10 @@ def methods(
         for name, method in METHODS.items():
             print(f"{name:<{width}}  {method.summary}")
         return
-    if describe not in METHODS:
+    entry = find_method(describe)
+    if entry is None:
         raise ConfigError(f"unknown method '{describe}'{nearest(describe, METHODS)}")
-    entry = METHODS[describe]
-    print(f"{describe}: {entry.summary}")
-    for key, about in entry.settings.model_fields.items():
-        value = entry.presets.get(key, about.default)
-        print(f"  {key} = {value}  {about.description}")
-    for key, value in entry.config.items():
-        print(f"  sets {key}: {value}")
+    print(entry.describe(describe))
 
 
 def _pairs(items: list[str]) -> dict[str, Any]:

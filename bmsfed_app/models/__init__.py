@@ -1,8 +1,8 @@
 """Encoders, the fusion head and the network that joins them."""
 
 from bmsfed_app.models.encoders import ENCODERS, Encoder, build_encoder
+from bmsfed_app.models.heads import HEADS, FusionHead, Head
 from bmsfed_app.models.network import (
-    FusionHead,
     MultiModalNetwork,
     NetworkSpec,
     Output,
@@ -11,8 +11,10 @@ from bmsfed_app.models.network import (
 
 __all__ = [
     "ENCODERS",
+    "HEADS",
     "Encoder",
     "FusionHead",
+    "Head",
     "MultiModalNetwork",
     "NetworkSpec",
     "Output",

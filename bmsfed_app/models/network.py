@@ -6,13 +6,15 @@ Shape legend: B batch, K classes, D feature width of a modality.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models.encoders import Encoder, build_encoder
+from bmsfed_app.models.heads import build_head
 
 
 @dataclass(frozen=True)
@@ -29,46 +31,40 @@ class NetworkSpec:
         Classes K.
     feature_norm : float
         If above 0, every feature is scaled to this Euclidean norm before head and prototypes.
+    head : str
+        Name of the fusion head.
+    head_settings : dict
+        Of the head.
     """
 
     encoders: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
     num_classes: int
     feature_norm: float = 0.0
+    head: str = "linear"
+    head_settings: dict[str, Any] = field(default_factory=dict)
 
     def __hash__(self) -> int:  # dictionaries have none; workers cache networks by their spec
-        return hash((tuple(self.encoders.items()), self.num_classes, self.feature_norm))
+        parts = (tuple(self.encoders.items()), self.num_classes, self.feature_norm, self.head)
+        return hash(parts)
 
 
 @dataclass
 class Output:
-    """What a network returns: features (B, D) by modality, and logits (B, K)."""
+    """What a network returns.
+
+    Attributes
+    ----------
+    features : dict
+        Features (B, D) by modality.
+    logits : Tensor (B, K)
+    parts : dict
+        What each modality contributes to the logits, (B, K): see the head.
+    """
 
     features: dict[str, Tensor]
     logits: Tensor
-
-
-class FusionHead(nn.Module):
-    """``logits = W · concat_m(z_m) + b``, with W kept as one block of columns per modality.
-
-    A modality that is not there contributes nothing, as a zero block would; the bias is used
-    whole. Parameters are named ``weight.<modality>`` (K, D) and ``bias`` (K,), so the columns of
-    a modality travel and are averaged with it.
-    """
-
-    def __init__(self, widths: Mapping[str, int], num_classes: int) -> None:
-        super().__init__()
-        self.weight = nn.ParameterDict(
-            {m: nn.Parameter(torch.empty(num_classes, d)) for m, d in widths.items()}
-        )
-        self.bias = nn.Parameter(torch.zeros(num_classes))
-
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Fuse features (B, D) by modality into logits (B, K)."""
-        logits: Tensor = self.bias
-        for modality, z in features.items():
-            logits = logits + F.linear(z, self.weight[modality])
-        return logits
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 class MultiModalNetwork(nn.Module):
@@ -98,7 +94,8 @@ class MultiModalNetwork(nn.Module):
         self.modalities = tuple(m for m in spec.encoders if m in wanted)
         encoders = {m: build_encoder(spec.encoders[m], spec.shapes[m]) for m in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
-        self.head = FusionHead({m: e.width for m, e in encoders.items()}, spec.num_classes)
+        widths = {m: e.width for m, e in encoders.items()}
+        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings)
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
         """Return the features (B, D) of one modality's inputs."""
@@ -110,14 +107,15 @@ class MultiModalNetwork(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Run the encoders of the modalities in ``inputs``, and the head on their features."""
         features = {m: self.encode(m, inputs[m]) for m in self.modalities if m in inputs}
-        return Output(features, self.head(features))
+        parts = self.head.parts(features)
+        return Output(features, self.head.fuse(parts), parts)
 
 
 def build_network(spec: NetworkSpec, seed: int) -> MultiModalNetwork:
     """Build the whole network with its initial weights.
 
-    Linear layers Xavier-normal (the head as one matrix over all modalities), convolutions
-    Kaiming-normal by fan-out, batch norm 1 and 0, biases 0.
+    Linear layers Xavier-normal, convolutions Kaiming-normal by fan-out, batch norm 1 and 0, biases
+    0; the head by its own rule, last.
 
     Parameters
     ----------
@@ -138,19 +136,8 @@ def build_network(spec: NetworkSpec, seed: int) -> MultiModalNetwork:
             )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    _init_head(network.head, rng)
+    network.head.reset(rng)
     return network
 
 
-def _init_head(head: FusionHead, rng: torch.Generator) -> None:
-    blocks = list(head.weight.values())
-    whole = torch.empty(blocks[0].shape[0], sum(b.shape[1] for b in blocks))
-    nn.init.xavier_normal_(whole, generator=rng)
-    with torch.no_grad():
-        for block, values in zip(
-            blocks, whole.split([b.shape[1] for b in blocks], dim=1), strict=True
-        ):
-            block.copy_(values)
-
-
-__all__ = ["Encoder", "FusionHead", "MultiModalNetwork", "NetworkSpec", "Output", "build_network"]
+__all__ = ["Encoder", "MultiModalNetwork", "NetworkSpec", "Output", "build_network"]

@@ -32,6 +32,8 @@ class ModalEnhancement(Objective):
         Whether a client that trains one modality is enhanced only if it is the weak one.
     head_weight : float
         Weight of a cross-entropy through the weak modality's own columns of the head, >= 0.
+    prototypes : {"global", "local"}
+        Distances to the server's prototypes (Eq. 7), or to the client's own ("BMSFed-local").
     """
 
     needs_local_prototypes: ClassVar[bool] = True  # type: ignore[misc]
@@ -40,6 +42,12 @@ class ModalEnhancement(Objective):
     coefficient_value: float = 1.0
     uni_enhancement: Literal["weak", "always"] = "weak"
     head_weight: float = 0.0
+    prototypes: Literal["global", "local"] = "global"
+
+    @property
+    def needs_features(self) -> bool:  # type: ignore[override]
+        """Own prototypes are needed whatever is assigned."""
+        return self.prototypes == "local"
 
     def loss(
         self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
@@ -51,8 +59,10 @@ class ModalEnhancement(Objective):
             return loss
         weak, coef = target
         z = output.features[weak]
-        if coef > 0 and weak in context.global_prototypes:
-            loss = loss + coef * enhancement_loss(z, labels, context.global_prototypes[weak])
+        local = self.prototypes == "local"
+        prototypes = context.local_prototypes if local else context.global_prototypes
+        if coef > 0 and weak in prototypes:
+            loss = loss + coef * enhancement_loss(z, labels, prototypes[weak])
         if self.head_weight > 0 and len(output.features) > 1:
             loss = loss + self.head_weight * F.cross_entropy(network.head({weak: z}), labels)
         return loss

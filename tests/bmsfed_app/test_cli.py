@@ -108,8 +108,25 @@ def test_methods_are_listed_and_described(
     assert all(name in listed for name in METHODS)
     assert call(monkeypatch, "methods", "--describe", "bmsfed-release") == 0
     described = capsys.readouterr().out
-    assert "pick = single" in described
+    assert re.search(r"pick +single +pair\|single", described)
     assert "sets prototypes: test" in described
+    assert call(monkeypatch, "methods", "--describe", "fedavg-0.3-fix") == 0
+    assert re.search(r"drop +0\.3 +>= 0, <= 1", capsys.readouterr().out)
+    assert call(monkeypatch, "methods", "--describe", "fedavv") == 2
+    assert "did you mean 'fedavg'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_says_what_it_does(name: str) -> None:
+    text = METHODS[name].describe(name)
+    for key, field in METHODS[name].settings.model_fields.items():
+        assert re.search(rf"^    {key} ", text, re.M)
+        assert field.description
+        default = METHODS[name].presets.get(key, field.default)
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            assert field.metadata, f"{key} has no range"
+    for part in (METHODS[name].equations, METHODS[name].travels, METHODS[name].source):
+        assert part
 
 
 def test_data_split_writes_a_folder_per_client(

@@ -8,7 +8,8 @@ import pytest
 
 from bmsfed_app.config import ConfigError, ExperimentConfig, check_config, load_config
 from bmsfed_app.datasets import DataError
-from bmsfed_app.methods import METHODS, BMSFedSettings
+from bmsfed_app.methods import METHODS
+from bmsfed_app.methods.bmsfed import BMSFedSettings
 from bmsfed_app.settings import ClientSettings
 
 

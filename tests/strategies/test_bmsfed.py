@@ -12,6 +12,7 @@ def probed(strategy: BMSFed, count: int = 4) -> list[ClientInfo]:
     clients = [ClientInfo(f"k{i}", ("a", "b"), 10) for i in range(count)]
     strategy.state.arrays = dict(ARRAYS)
     strategy.aggregate_probe(
+        1,
         [
             Update(
                 c.client_id,
@@ -22,7 +23,7 @@ def probed(strategy: BMSFed, count: int = 4) -> list[ClientInfo]:
                 prototypes={"b": Prototypes(np.full((1, 1), i, np.float32), np.array([1]))},
             )
             for i, c in enumerate(clients)
-        ]
+        ],
     )
     return clients
 
@@ -89,7 +90,7 @@ def test_clients_without_a_signature_are_not_selected() -> None:
     strategy = BMSFed(3)
     clients = [*probed(strategy, 2), ClientInfo("late", ("a", "b"), 10)]
     assert {a.client_id for a in strategy.configure_fit(1, clients)} == {"k0", "k1"}
-    assert [a.client_id for a in strategy.configure_probe(clients)] == ["late"]
+    assert [a.client_id for a in strategy.configure_probe(2, clients)] == ["late"]
     assert BMSFed(3).configure_fit(1, clients) == []
 
 

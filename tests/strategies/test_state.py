@@ -60,7 +60,7 @@ def full_state() -> ServerState:
     update = Update('odd "id".é', ("b",), prototypes={"b": protos([[1, 2]], [4])})
     update.ratios, update.signatures = {"b": 1.5}, {"enhance.b": np.arange(3, dtype=np.float32)}
     state.absorb(update)
-    state.memory["anything"] = np.eye(2)
+    state.memory["client-0"] = {"anything": np.eye(2)}
     return state
 
 
@@ -73,7 +73,7 @@ def test_a_state_survives_saving() -> None:
     for name, value in state.arrays.items():
         assert back.arrays[name].tobytes() == value.tobytes()
         assert back.arrays[name].shape == value.shape
-    np.testing.assert_array_equal(back.memory["anything"], np.eye(2))
+    np.testing.assert_array_equal(back.memory["client-0"]["anything"], np.eye(2))
     np.testing.assert_array_equal(back.signatures['odd "id".é']["enhance.b"], [0, 1, 2])
     np.testing.assert_array_equal(back.prototypes['odd "id".é']["b"].counts, [4])
     assert read_extra(data) == {"config": {"lr": 0.1}}

@@ -1,0 +1,48 @@
+"""The method registry: a method is a strategy, a local objective, and settings for both.
+
+Adding one takes a strategy or an objective (a file each, where the existing ones do not serve)
+and one entry in one of this package's files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bmsfed_app.methods import averaging, bmsfed, selecting
+from bmsfed_app.methods.base import Method, MethodSettings
+
+#: Every method by name. Where an entry has a ``number``, any number may stand for the name's "x".
+METHODS: dict[str, Method] = {
+    **averaging.METHODS,
+    **selecting.METHODS,
+    **bmsfed.METHODS,
+}
+
+
+def find_method(name: str) -> Method | None:
+    """Return the entry of a name such as ``fedavg`` or ``fedavg-0.3-fix``, or None.
+
+    >>> find_method("fedavg-0.3-fix").presets
+    {'drop': 0.3}
+    """
+    if name in METHODS:
+        return METHODS[name]
+    for key, method in METHODS.items():
+        pattern = re.escape(key).replace(r"\-x", r"\-(\d*\.?\d+)")
+        if method.number and (match := re.fullmatch(pattern, name)):
+            presets = {**method.presets, method.number: float(match[1])}
+            return dataclasses.replace(method, presets=presets)
+    return None
+
+
+def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """Return "; did you mean 'x'?" for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+__all__ = ["METHODS", "Method", "MethodSettings", "find_method", "nearest"]

@@ -1,0 +1,84 @@
+"""FedAvg-x: random clients, some of which leave out a random modality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from .fedavg import FedAvg
+from .protocol import Assignment, ClientInfo
+from .randomness import generator
+
+
+class ModalityDropout(FedAvg):
+    """FedAvg whose clients leave out one random modality with probability ``drop``.
+
+    The server draws it with the assignment, from (seed, round, client), or from (seed, client)
+    where ``fixed``: so nothing is kept, and a resumed run draws the same. One of the modalities
+    that the client holds is left out, never the last one.
+
+    Parameters
+    ----------
+    clients_per_round : int or float, default 0.5
+        See :class:`ModalityStrategy`.
+    drop : float
+        Probability x, from 0 (FedAvg) to 1.
+    fixed : bool, default False
+        Draw once per client instead of once per client and round ("-fix").
+    seed, head_columns, share_prototypes, app_version
+        See :class:`ModalityStrategy`.
+
+    Raises
+    ------
+    ValueError
+        If ``drop`` is not in [0, 1].
+
+    Source: BMSFed paper, Tables 1, 4 and 8 ("FedAvg-x", "FedAvg-x-fix").
+    """
+
+    def __init__(
+        self,
+        clients_per_round: int | float = 0.5,
+        *,
+        drop: float,
+        fixed: bool = False,
+        seed: int = 0,
+        head_columns: Literal["own", "all"] = "own",
+        share_prototypes: bool = False,
+        app_version: str | None = None,
+    ) -> None:
+        super().__init__(
+            clients_per_round,
+            seed=seed,
+            head_columns=head_columns,
+            share_prototypes=share_prototypes,
+            app_version=app_version,
+        )
+        if not 0 <= drop <= 1:
+            raise ValueError(f"drop is {drop}, it must be in [0, 1]")
+        self.drop, self.fixed = drop, fixed
+
+    def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
+        """Draw clients as FedAvg does, then what each leaves out."""
+        assignments = [
+            Assignment(a.client_id, self._kept(server_round, a))
+            for a in super().configure_fit(server_round, clients)
+        ]
+        self.picks = [
+            {
+                **pick,
+                "role": "uni" if len(a.modalities) < len(pick["modalities"]) else "multi",
+                "modalities": list(a.modalities),
+            }
+            for pick, a in zip(self.picks, assignments, strict=True)
+        ]
+        return assignments
+
+    def _kept(self, server_round: int, assignment: Assignment) -> tuple[str, ...]:
+        held, client = assignment.modalities, assignment.client_id
+        when = () if self.fixed else (server_round,)
+        rng = generator(self.seed, "drop", client, *when)
+        dropped, which = rng.random() < self.drop, int(rng.integers(len(held)))
+        if not dropped or len(held) == 1:
+            return held
+        return held[:which] + held[which + 1 :]

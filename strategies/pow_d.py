@@ -1,0 +1,123 @@
+"""pow-d: the clients with the largest loss (Power-of-Choice; Cho et al., AISTATS 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from .base import ModalityStrategy
+from .protocol import Assignment, ClientInfo, Task, Update
+from .randomness import generator
+
+
+class PowerOfChoice(ModalityStrategy):
+    """Ask d random clients for the global model's loss on their data; the n largest train.
+
+    Candidates receive the model and answer one number: the mean cross-entropy over their training
+    samples, in eval mode. Equal losses go by the order of the draw; a candidate that does not
+    answer is out for the round. Averages are weighted by samples.
+
+    The original draws candidates in proportion to their samples and averages equally; drawn here
+    uniformly, as the BMSFed paper does. Losses of clients that hold different modalities cannot be
+    compared, so a client that lacks one is refused (the paper calls pow-d inapplicable there).
+
+    Nothing is kept between rounds. Traffic per round: the model to d clients, 4 bytes from each.
+
+    Parameters
+    ----------
+    clients_per_round : int or float, default 0.5
+        n; see :class:`ModalityStrategy`.
+    d : int, default 0
+        Candidates per round, at least n; 0 takes ⌈N/2⌉ (the paper's), or n if that is more.
+    seed, head_columns, share_prototypes, app_version
+        See :class:`ModalityStrategy`.
+
+    Raises
+    ------
+    ValueError
+        If ``d`` is negative, or above 0 and below a whole ``clients_per_round``.
+
+    Source: https://arxiv.org/abs/2010.01243.
+    """
+
+    def __init__(
+        self,
+        clients_per_round: int | float = 0.5,
+        *,
+        d: int = 0,
+        seed: int = 0,
+        head_columns: Literal["own", "all"] = "own",
+        share_prototypes: bool = False,
+        app_version: str | None = None,
+    ) -> None:
+        super().__init__(
+            clients_per_round,
+            seed=seed,
+            head_columns=head_columns,
+            share_prototypes=share_prototypes,
+            app_version=app_version,
+        )
+        if d < 0 or 0 < d < clients_per_round:
+            raise ValueError(f"d is {d}: it must be 0 or at least {clients_per_round:g} clients")
+        self.d = d
+        self._losses: dict[str, float] = {}
+
+    def unsupported(self, client: ClientInfo) -> str | None:
+        """Refuse a client that lacks a modality: its loss compares with nobody's."""
+        if lacking := [m for m in self.state.modalities if m not in client.modalities]:
+            return (
+                f"client '{client.client_id}' lacks '{lacking[0]}': pow-d compares losses over "
+                "all modalities; give it the data or choose another method"
+            )
+        return None
+
+    def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
+        """Draw the d candidates, in the order that FedAvg would draw clients."""
+        self._losses = {}
+        return self._candidates(server_round, clients)
+
+    def _candidates(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
+        ordered = sorted(clients, key=lambda c: c.client_id)
+        total = len(ordered)
+        d = max(self.d or -(-total // 2), self.resolve_clients_per_round(total))
+        order = generator(self.seed, "select", server_round).permutation(total)
+        drawn = [ordered[i] for i in order[:d]]
+        return [Assignment(c.client_id, c.modalities) for c in drawn]
+
+    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
+        """Ask a candidate for its loss alone."""
+        task = super().task(server_round, assignment, probe=probe)
+        if probe:
+            task.settings["probe"] = "loss"
+        return task
+
+    def check_update(self, update: Update, *, probe: bool) -> str | None:
+        """Ask for one loss from every candidate."""
+        if probe and update.measurements.get("loss", np.empty(0)).shape != (1,):
+            return "the answer holds no loss"
+        return None
+
+    def aggregate_probe(self, server_round: int, updates: Sequence[Update]) -> None:
+        """Take the candidates' losses; nothing else of them is known or kept."""
+        self._losses = {u.client_id: float(u.measurements["loss"][0]) for u in updates}
+
+    def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
+        """Take the n candidates with the largest loss."""
+        n = self.resolve_clients_per_round(len(clients))
+        held = {c.client_id: c.modalities for c in clients}
+        drawn = [a.client_id for a in self._candidates(server_round, clients)]
+        answered = [c for c in drawn if c in self._losses]
+        chosen = sorted(answered, key=lambda c: -self._losses[c])[:n]  # stable: ties by the draw
+        self.picks = [
+            {
+                "client": c,
+                "role": "multi",
+                "modalities": list(held[c]),
+                "loss": self._losses[c],
+                "candidates": len(answered),
+            }
+            for c in chosen
+        ]
+        return [Assignment(c, held[c]) for c in chosen]
