@@ -4,6 +4,7 @@ Importing this package loads neither torch nor ray.
 """
 
 from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
+from .agm import AGM
 from .base import EvaluationModel, ModalityStrategy
 from .bmsfed import BMSFed
 from .callbacks import Callback, ClientReport, RoundReport
@@ -19,6 +20,7 @@ from .random_modality import RandomModality
 from .state import ServerState
 
 __all__ = [
+    "AGM",
     "Arrays",
     "Assignment",
     "BMSFed",

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from client_app.objectives.agm import AdaptiveGradientModulation
 from client_app.objectives.base import LocalContext, Objective
 from client_app.objectives.cross_entropy import CrossEntropy
 from client_app.objectives.modal_enhancement import ModalEnhancement
+from client_app.objectives.ogm_ge import OgmGe
+from client_app.objectives.pmr import PrototypicalModalRebalance
+from client_app.objectives.prototype_distance import PrototypeDistance
+from client_app.objectives.proximal import Proximal
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "cross_entropy": CrossEntropy,
     "modal_enhancement": ModalEnhancement,
+    "proximal": Proximal,
+    "prototype_distance": PrototypeDistance,
+    "ogm_ge": OgmGe,
+    "pmr": PrototypicalModalRebalance,
+    "agm": AdaptiveGradientModulation,
 }
 
 

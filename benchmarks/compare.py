@@ -1,0 +1,126 @@
+"""Accuracy of methods side by side: runs them, or goes on with what is there, and writes a table.
+
+``python -m benchmarks.compare --data-dir MNIST --out results/NAME [--seeds 0 1] [--methods ...]
+[--rounds 30] [--set key=value ...]`` runs every method and seed on cg-mnist, each into its own run
+folder below ``--runs``, skips what is complete and resumes what is not. A method may carry settings
+of its own, ``local:eval_every=30``. The table and every run's figures go to NAME.md and NAME.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.common import rows
+from bmsfed_app.methods import METHODS
+
+
+def run(method: str, seed: int, folder: Path, given: argparse.Namespace) -> bool:
+    """Run one method and seed unless it is complete; say whether it is now."""
+    name, _, own = method.partition(":")
+    summary = folder / "summary.json"
+    if summary.exists() and json.loads(summary.read_text())["complete"]:
+        return True
+    program = [sys.executable, "-m", "bmsfed_app.cli.main", "run"]
+    if (folder / "checkpoint.safetensors").exists():
+        command = [*program, "--resume", str(folder)]
+    else:
+        command = [*program, given.config, "--method", name, "--seed", str(seed)]
+        command += ["--rounds", str(given.rounds), "--out", str(folder)]
+        if given.data_dir:
+            command += ["--data-dir", given.data_dir]
+        for pair in [*given.set, *(own.split(",") if own else [])]:
+            command += ["--set", pair]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{name} seed {seed}: {done.stderr.strip()[-500:]}", file=sys.stderr, flush=True)
+    return done.returncode == 0
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """What the table says of one run, accuracies in percent."""
+    found = [r for r in rows(folder, "round") if r["round"] and "accuracy" in r]
+    info = json.loads((folder / "run.json").read_text())
+    late = found[-3:]
+
+    def middle(key: str, modality: str = "") -> float:
+        values = [r[key].get(modality) if modality else r[key] for r in late]
+        return round(100 * mean(v for v in values if v is not None), 2)
+
+    return {
+        "accuracy": round(100 * found[-1]["accuracy"], 2),
+        "late": middle("accuracy"),
+        "alone": {m: middle("accuracy_by_modality", m) for m in late[-1]["accuracy_by_modality"]},
+        "through_head": {
+            m: middle("head_accuracy_by_modality", m) for m in late[-1]["head_accuracy_by_modality"]
+        },
+        "prototypes": late[-1]["prototypes"],
+        "evaluated": [r["round"] for r in late],
+        "commit": info.get("commit"),
+    }
+
+
+def table(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    """Markdown: a line per method, seeds side by side."""
+    first = next(iter(next(iter(found.values())).values()))
+    modalities = list(first["alone"])
+    head = ["method", "all: last", "all: last three", *[f"{m} alone" for m in modalities]]
+    head += [f"{m} through the head" for m in modalities]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for method, by_seed in found.items():
+        runs = list(by_seed.values())
+        cells = [[f"{r['accuracy']:.1f}" for r in runs], [f"{r['late']:.1f}" for r in runs]]
+        cells += [[f"{r['alone'].get(m, float('nan')):.1f}" for r in runs] for m in modalities]
+        cells += [[f"{r['through_head'][m]:.1f}" for r in runs] for m in modalities]
+        name = f"`{method}`" + (" ¹" if runs[0]["prototypes"] == "test" else "")
+        lines.append("| " + " | ".join([name, *[", ".join(c) for c in cells]]) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="cg-mnist")
+    parser.add_argument("--data-dir", default="", help="folder with the data")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders")
+    parser.add_argument("--out", type=Path, help="write the table to OUT.md, figures to OUT.json")
+    given = parser.parse_args()
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for seed in given.seeds:
+        for method in given.methods:
+            name = method.partition(":")[0]
+            folder = given.runs / f"{name}-s{seed}"
+            if run(method, seed, folder, given):
+                found.setdefault(name, {})[seed] = result = figures(folder)
+                print(f"{name} seed {seed}: {result['accuracy']:.1f}", flush=True)
+    if not found:
+        raise SystemExit("no run is complete")
+    lines = table(found)
+    print("\n".join(lines))
+    if given.out is not None:
+        settings = " ".join(given.set)
+        machine = f"{platform.machine()}, {os.cpu_count()} cores"
+        note = (
+            f"{given.config}, rounds {given.rounds}, seeds {given.seeds}, {settings}; {machine}. "
+            "Percent of the test images; per cell one number per seed. Last three: mean of the "
+            f"last three evaluations (rounds {found[next(iter(found))][given.seeds[0]]['evaluated']}); so "
+            "are the columns to its right: each modality alone by nearest prototype of the training "
+            "data (¹: of the test data), and through its own columns of the head."
+        )
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.with_suffix(".md").write_text("\n".join([note, "", *lines]) + "\n")
+        given.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""AGM: adaptive gradient modulation (Li et al., ICCV 2023, https://arxiv.org/abs/2308.07686)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bmsfed_app.models import MultiModalNetwork, Output
+from client_app.data import LocalData
+from client_app.objectives.base import LocalContext, Objective
+from client_app.objectives.modulation import others_mean, split_logits
+from strategies import Arrays
+
+
+@dataclass
+class AdaptiveGradientModulation(Objective):
+    """Cross-entropy; what enters modality m is scaled by how far it leads, against its history.
+
+    phi_m is the Shapley value of modality m in the logits. With a linear fusion of features and a
+    missing modality padded by zero features, it is the modality's own share of the logits,
+    ``W_m z_m + b/a``, for any number of modalities: so no masked passes are needed (the official
+    code pads inputs and runs 2^a - 1 passes). Per batch::
+
+        s_m = mean -log softmax(phi_m)[y],                  at least 1e-8
+        r_m = exp(mean over the others (s_o - s_m))         how far m leads in this batch
+        tau_m = exp(mean over the others (S_o - S_m))       and in the running means S so far
+        kappa_m = exp(alpha min(tau_m - r_m, 10))
+        S <- S (t - 1)/t + s/t
+
+    Encoder m and its head columns get kappa_m times cross-entropy's gradient, the bias the mean
+    kappa. As in the official code, where an entry of the head's gradient then exceeds 1 in size,
+    all gradients are clipped to norm 1. One modality alone, or a round past the first ``until``,
+    is plain cross-entropy.
+
+    S and t go on over a client's rounds: they travel both ways and the server keeps them (8 bytes
+    per modality and 8 for t, per client).
+
+    Parameters
+    ----------
+    alpha : float
+        Strength, >= 0; 0 is FedAvg's objective. Official: 1 (2.5 for AV-MNIST).
+    until : float
+        Share of the rounds in which to modulate.
+    """
+
+    alpha: float = 1.0
+    until: float = 0.4
+    steps: int = field(default=0, init=False)
+    means: Tensor = field(default_factory=lambda: torch.zeros(0), init=False)
+
+    def on_start(self, network: MultiModalNetwork, data: LocalData, context: LocalContext) -> None:
+        known = context.state.get("means", {})
+        self.steps = int(context.state.get("steps", 0))
+        self.means = torch.tensor(
+            [float(known.get(m, 0.0)) for m in network.modalities], dtype=torch.float64
+        )
+
+    def loss(
+        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
+    ) -> Tensor:
+        """Return the batch's cross-entropy."""
+        return F.cross_entropy(output.logits, labels)
+
+    def after_backward(
+        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
+    ) -> None:
+        if len(output.features) < 2 or context.progress >= self.until or self.alpha == 0:
+            return
+        kappa = self.factors(split_logits(network, output), labels)
+        head = network.head
+        for modality, k in zip(output.features, kappa.tolist(), strict=True):
+            weights = [*network.encoders[modality].parameters()]
+            weights.append(head.get_parameter(f"weight.{modality}"))
+            grads = [w.grad for w in weights if w.grad is not None]
+            torch._foreach_mul_(grads, k)
+        bias = head.get_parameter("bias")
+        if bias.grad is not None:
+            bias.grad.mul_(float(kappa.mean()))
+        largest = max(float(p.grad.abs().max()) for p in head.parameters() if p.grad is not None)
+        if largest > 1.0:
+            nn.utils.clip_grad_norm_(network.parameters(), max_norm=1.0)
+
+    def factors(self, split: Tensor, labels: Tensor) -> Tensor:
+        """Return kappa_m (a,) from the shares of the logits (a, B, K); update the running means."""
+        classes = split.shape[2]
+        losses = F.cross_entropy(
+            split.double().reshape(-1, classes), labels.repeat(len(split)), reduction="none"
+        )
+        scores = losses.reshape(len(split), -1).mean(dim=1).clamp(min=1e-8).cpu()
+        lead = torch.exp(others_mean(scores) - scores)
+        usual = torch.exp(others_mean(self.means) - self.means)
+        self.steps += 1
+        self.means = self.means * ((self.steps - 1) / self.steps) + scores / self.steps
+        return torch.exp(self.alpha * (usual - lead).clamp(max=10.0))
+
+    def after_training(
+        self,
+        network: MultiModalNetwork,
+        features: dict[str, Tensor],
+        data: LocalData,
+        context: LocalContext,
+    ) -> Arrays:
+        if self.steps == 0:
+            return {}
+        found: Arrays = {
+            f"agm.{m}": np.array([s]) for m, s in zip(network.modalities, self.means, strict=True)
+        }
+        return found | {"agm.steps": np.array([float(self.steps)])}

@@ -1,0 +1,47 @@
+"""AGM's server side: FedAvg that keeps each client's running mono-modal losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .fedavg import FedAvg
+from .protocol import Arrays, Assignment, Task, Update
+
+
+class AGM(FedAvg):
+    """FedAvg that carries AGM's running means from one of a client's rounds to its next.
+
+    Clients keep nothing between messages. Each answers with its running mean loss S_m of every
+    modality it trained and with the number of steps t behind them (``measurements``
+    "agm.<modality>" and "agm.steps", shape (1,), 8 bytes each); the server keeps them per client
+    and sends them with the next task as ``method_state`` {"means", "steps"}.
+
+    Takes the parameters of :class:`ModalityStrategy`.
+
+    Source: Li et al., ICCV 2023, https://arxiv.org/abs/2308.07686.
+    """
+
+    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
+        """Add the client's running means."""
+        task = super().task(server_round, assignment, probe=probe)
+        kept = self.state.memory.get(assignment.client_id)
+        if kept is not None:
+            values = {n.removeprefix("agm."): float(v[0]) for n, v in kept.items()}
+            steps = int(values.pop("steps"))
+            task.settings["method_state"] = {"means": values, "steps": steps}
+        return task
+
+    def check_update(self, update: Update, *, probe: bool) -> str | None:
+        """Ask for one number per modality and the steps behind them, or for nothing."""
+        found = update.measurements
+        wanted = {f"agm.{m}" for m in update.modalities} | {"agm.steps"}
+        if found and (set(found) != wanted or any(v.shape != (1,) for v in found.values())):
+            return f"AGM's running means are {sorted(found)}, expected {sorted(wanted)}"
+        return None
+
+    def aggregate_fit(self, server_round: int, updates: Sequence[Update]) -> Arrays:
+        """Average the parts and keep the clients' running means."""
+        for update in updates:
+            if update.measurements:
+                self.state.memory.setdefault(update.client_id, {}).update(update.measurements)
+        return super().aggregate_fit(server_round, updates)

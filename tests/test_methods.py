@@ -1,0 +1,226 @@
+"""Every method of the registry in whole federations with real local training, without Ray."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flwr.app import Message, RecordDict
+
+from bmsfed_app.methods import METHODS, find_method
+from bmsfed_app.models import build_network
+from bmsfed_app.settings import ClientSettings
+from client_app.training import run_task
+from strategies import ClientInfo, FederationError, ModalityStrategy, ServerState
+from strategies.protocol import pack_enrolment, pack_update, unpack_task
+from strategies.testing import FakeGrid
+from tests import synthetic
+from tests.test_three_modalities import HELD, Keep, handler
+
+ROUNDS = 3
+
+
+def build(name: str, encoder: str = "identity", **changes: Any) -> tuple[ModalityStrategy, Any]:
+    """A method's strategy, and the settings that every client is sent."""
+    method = find_method(name)
+    assert method is not None
+    settings = method.settings(**(method.presets | changes))
+    head, head_settings = method.head(settings)
+    objective, objective_settings = method.objective(settings)
+    spec = synthetic.spec(encoder)
+    spec = type(spec)(spec.encoders, spec.shapes, spec.num_classes, 0.0, head, head_settings)
+    client = synthetic.settings(
+        network=spec,
+        objective=objective,
+        objective_settings=objective_settings,
+        prototypes=True,
+        local_epochs=2,
+        ratio_kind=getattr(settings, "ratio", "score"),
+    ).to_json()
+    per_message = ("round", "client_id", "signature", "weak", "ratio", "progress", "probe")
+    for key in (*per_message, "method_state"):
+        del client[key]
+    return method.strategy(settings, {"clients_per_round": 3, "seed": 4}), client
+
+
+def federate(
+    name: str,
+    *,
+    rounds: int = ROUNDS,
+    start: ServerState | None = None,
+    handlers: dict[str, Callable[[Message], RecordDict]] | None = None,
+    encoder: str = "identity",
+    **changes: Any,
+) -> tuple[ServerState, Keep]:
+    strategy, settings = build(name, encoder, **changes)
+    spec = ClientSettings.from_json(settings).network
+    initial = {n: v.numpy().copy() for n, v in build_network(spec, 0).state_dict().items()}
+    handlers = handlers or {client: handler(client) for client in HELD}
+    keep = Keep()
+    state = strategy.start(
+        FakeGrid(handlers, seed=0 if start is None else 1),
+        start or initial,
+        num_rounds=rounds,
+        settings=settings,
+        round_settings=lambda r: {"progress": (r - 1) / ROUNDS},
+        callbacks=[keep],
+        min_clients=len(handlers),
+        connect_timeout=5,
+    )
+    return state, keep
+
+
+def whole_holders() -> dict[str, Callable[[Message], RecordDict]]:
+    """Clients that hold all three modalities."""
+
+    def make(number: int) -> Callable[[Message], RecordDict]:
+        data = synthetic.client(f"w{number}", n=30 + 6 * number, seed=number)
+
+        def answer(message: Message) -> RecordDict:
+            if message.metadata.message_type == "query.enrol":
+                return pack_enrolment(data.info(), "1")
+            task = unpack_task(message.content)
+            probe = message.metadata.message_type == "query.probe"
+            settings = ClientSettings.from_json(task.settings)
+            return pack_update(run_task(task, data, settings, probe=probe))
+
+        return answer
+
+    return {f"w{i}": make(i) for i in range(5)}
+
+
+def clients_of(name: str) -> dict[str, Callable[[Message], RecordDict]] | None:
+    return whole_holders() if name == "pow-d" else None
+
+
+NAMES = [*METHODS, "fedavg-0", "fedavg-1-fix"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_modalities_and_clients_that_lack_some(name: str) -> None:
+    state, keep = federate(name, handlers=clients_of(name))
+    assert state.round == ROUNDS
+    for report in keep.reports:
+        assert report.failures == {}
+        assert len(report.assignments) == 3
+        for a in report.assignments:
+            assert set(a.modalities) <= set(state.clients[a.client_id].modalities)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_going_on_after_round_two_equals_never_stopping(name: str) -> None:
+    whole, rows = federate(name, handlers=clients_of(name))
+    half, _ = federate(name, rounds=2, handlers=clients_of(name))
+    start = ServerState.from_bytes(half.to_bytes())
+    resumed, more = federate(name, start=start, handlers=clients_of(name))
+    assert more.rows() == rows.rows()[2:]
+    assert resumed.to_bytes() == whole.to_bytes()
+
+
+def model(state: ServerState) -> dict[str, bytes]:
+    return {n: v.tobytes() for n, v in state.arrays.items()}
+
+
+REDUCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fedavg-0": ("fedavg-0", {}),
+    "fedavg-0-fix": ("fedavg-0-fix", {}),
+    "fedprox, mu 0": ("fedprox", {"mu": 0.0}),
+    "fedproto, lambda 0": ("fedproto", {"lam": 0.0}),
+    "fedproto-release, lambda 0": ("fedproto-release", {"lam": 0.0}),
+    "fedogm, alpha 0, no noise": ("fedogm", {"alpha": 0.0, "noise": False, "until": 1.0}),
+    "fedogm, no rounds": ("fedogm", {"until": 0.0}),
+    "fedpmr, coefficient 0": (
+        "fedpmr",
+        {"coefficient": "constant", "coefficient_value": 0.0, "until": 1.0},
+    ),
+    "agm, alpha 0": ("agm", {"alpha": 0.0, "until": 1.0}),
+    "agm, no rounds": ("agm", {"until": 0.0}),
+    "fedavg-me, coefficient 0": (
+        "fedavg-me",
+        {"coefficient": "constant", "coefficient_value": 0.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REDUCTIONS)
+def test_reductions_to_fedavg_are_exact(case: str) -> None:
+    name, settings = REDUCTIONS[case]
+    found, rows = federate(name, encoder="mlp", **settings)
+    plain, plain_rows = federate("fedavg", encoder="mlp")
+    assert model(found) == model(plain)
+    assert [r[0] for r in rows.rows()] == [r[0] for r in plain_rows.rows()]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("fedprox", {"mu": 1.0}),
+        ("fedproto", {"lam": 1.0}),
+        ("fedproto-release", {"lam": 1.0}),
+        ("fedogm", {"until": 1.0}),
+        ("fedpmr", {"until": 1.0}),
+        ("agm", {"until": 1.0}),
+        ("fedavg-me", {}),
+        ("fedavg-0.9", {}),
+    ],
+)
+def test_other_values_do_change_the_model(name: str, settings: dict[str, Any]) -> None:
+    found, _ = federate(name, encoder="mlp", **settings)
+    plain, _ = federate("fedavg", encoder="mlp")
+    assert model(found) != model(plain)
+
+
+def test_divfl_me_at_coefficient_0_is_divfl() -> None:
+    found, _ = federate("divfl-me", encoder="mlp", coefficient="constant", coefficient_value=0.0)
+    plain, _ = federate("divfl", encoder="mlp")
+    assert model(found) == model(plain)
+
+
+def test_pow_d_with_d_equal_to_n_is_fedavg_on_that_draw() -> None:
+    handlers = whole_holders()
+    found, _ = federate("pow-d", handlers=handlers, d=3)
+    plain, _ = federate("fedavg", handlers=handlers)
+    assert model(found) == model(plain)
+
+
+def test_pow_d_refuses_clients_that_lack_a_modality() -> None:
+    with pytest.raises(FederationError, match="client 'c2' lacks 'sound'.*another method"):
+        federate("pow-d")
+
+
+def test_local_models_stay_with_their_clients() -> None:
+    strategy, _ = build("local")
+    state, keep = federate("local")
+    strategy.state = state
+    models = {m.name: m for m in strategy.models()}
+    trained = {a.client_id for r in keep.reports for a in r.assignments}
+    assert trained <= set(models)
+    assert sum(m.weight for m in strategy.models()) == sum(
+        c.num_samples for c in state.clients.values()
+    )
+    for client in trained:
+        names = set(models[client].arrays)
+        held = set(HELD[client])
+        assert {n.split(".")[1] for n in names if n.startswith("encoders.")} == held
+        assert any((models[client].arrays[n] != state.arrays[n]).any() for n in names), (
+            "it trained, its model differs from the initial one"
+        )
+
+
+def test_clients_of_random_modality_are_split_as_bmsfed_would() -> None:
+    """As many uni-modal clients as BMSFed would take on the same state, but others."""
+    ours, settings = build("random-modality", chi=1.0)
+    theirs, _ = build("bmsfed", chi=1.0)
+    state, _ = federate("bmsfed", chi=1.0)
+    ours.state = theirs.state = state
+    clients: list[ClientInfo] = list(state.clients.values())
+    splits, same = [], []
+    for server_round in range(4, 24):
+        drawn = ours.configure_fit(server_round, clients)
+        chosen = theirs.configure_fit(server_round, clients)
+        splits.append([sum(p["role"] == "uni" for p in s.picks) for s in (ours, theirs)])
+        same.append({a.client_id for a in drawn} == {a.client_id for a in chosen})
+        for a in drawn:
+            assert set(a.modalities) <= set(HELD[a.client_id])
+    assert all(a == b for a, b in splits)
+    assert {b for _, b in splits} != {0}
+    assert not all(same)
