@@ -84,6 +84,17 @@ def table(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     return lines
 
 
+def _note(given: argparse.Namespace, found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    rounds = next(iter(next(iter(found.values())).values()))["evaluated"]
+    return [
+        f"`{given.config}`, {given.rounds} rounds, seeds {given.seeds}, {' '.join(given.set)};",
+        f"{platform.machine()}, {os.cpu_count()} cores. Percent of the test images, a number per",
+        f"seed. Last three: mean of evaluations after rounds {rounds}; so are the columns to the",
+        "right: each modality alone by nearest prototype of training data (¹: of test data),",
+        "and through its own columns of the head.",
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="cg-mnist")
@@ -108,17 +119,9 @@ def main() -> None:
     lines = table(found)
     print("\n".join(lines))
     if given.out is not None:
-        settings = " ".join(given.set)
-        machine = f"{platform.machine()}, {os.cpu_count()} cores"
-        note = (
-            f"{given.config}, rounds {given.rounds}, seeds {given.seeds}, {settings}; {machine}. "
-            "Percent of the test images; per cell one number per seed. Last three: mean of the "
-            f"last three evaluations (rounds {found[next(iter(found))][given.seeds[0]]['evaluated']}); so "
-            "are the columns to its right: each modality alone by nearest prototype of the training "
-            "data (¹: of the test data), and through its own columns of the head."
-        )
+        lines = [*_note(given, found), "", *lines]
         given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.with_suffix(".md").write_text("\n".join([note, "", *lines]) + "\n")
+        given.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
         given.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -183,7 +183,7 @@ def test_pow_d_with_d_equal_to_n_is_fedavg_on_that_draw() -> None:
 
 
 def test_pow_d_refuses_clients_that_lack_a_modality() -> None:
-    with pytest.raises(FederationError, match="client 'c2' lacks 'sound'.*another method"):
+    with pytest.raises(FederationError, match=r"client 'c2' lacks 'sound'.*another method"):
         federate("pow-d")
 
 
@@ -208,7 +208,7 @@ def test_local_models_stay_with_their_clients() -> None:
 
 def test_clients_of_random_modality_are_split_as_bmsfed_would() -> None:
     """As many uni-modal clients as BMSFed would take on the same state, but others."""
-    ours, settings = build("random-modality", chi=1.0)
+    ours, _ = build("random-modality", chi=1.0)
     theirs, _ = build("bmsfed", chi=1.0)
     state, _ = federate("bmsfed", chi=1.0)
     ours.state = theirs.state = state
