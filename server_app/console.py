@@ -38,7 +38,8 @@ class TableCallback(Callback):
         )
         of = "training" if config.prototypes == "train" else "test"
         self.write(
-            f"accuracy in %: all modalities; each alone by nearest prototype of the {of} data"
+            f"accuracy in % of {strategy.evaluated}: all modalities; each alone by nearest "
+            f"prototype of the {of} data"
         )
         self.write(
             self._line(

@@ -56,7 +56,7 @@ def run_experiment(
         grid,
         folder.load_checkpoint() or initial_model(config),
         num_rounds=config.rounds,
-        settings=_shared_settings(config),
+        settings=shared_settings(config),
         round_settings=lambda r: {
             "lr": config.learning_rate(r),
             "progress": (r - 1) / config.rounds,
@@ -105,7 +105,7 @@ def initial_model(config: ExperimentConfig) -> Arrays:
     }
 
 
-def _shared_settings(config: ExperimentConfig) -> dict[str, Any]:
+def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     """The settings that every message carries, less those that the round or the task sets."""
     per_message = {"round", "client_id", "lr", "progress", "weak", "ratio", "signature"}
     per_message |= {"probe", "method_state"}

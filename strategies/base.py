@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flwr.serverapp import Grid
 
@@ -78,6 +78,9 @@ class ModalityStrategy:
     ValueError
         If ``clients_per_round`` is not positive.
     """
+
+    #: What the accuracy is of, for those who watch.
+    evaluated: ClassVar[str] = "the global model"
 
     def __init__(
         self,

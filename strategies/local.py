@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ class LocalTraining(FedAvg):
 
     Source: BMSFed paper, Table 1 ("Local").
     """
+
+    evaluated: ClassVar[str] = "the clients' own models, weighted mean"
 
     def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
         """Send the client its own model, or the initial one the first time."""

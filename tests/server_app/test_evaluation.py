@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import NearestCentroid
 
 from bmsfed_app.models import build_network
-from server_app.evaluation import Evaluator
+from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
 from server_app.history import summarise
 from strategies import Prototypes
 from tests import synthetic
@@ -66,3 +66,26 @@ def test_summary_by_hand() -> None:
         {"last": 0.10, "best": 0.29, "mean_last": 0.145}
     )
     assert summarise(rows[:1]) == {}
+
+
+def test_the_mean_over_models_is_weighted_and_a_modality_counts_where_it_is() -> None:
+    whole = Evaluation(0.5, 1.0, {"a": 0.2, "b": 0.4}, {"a": 0.1, "b": 0.3})
+    part = Evaluation(0.9, 3.0, {"b": 0.8}, {"b": 0.7})
+    mean = mean_evaluation([(whole, 1.0), (part, 3.0)])
+    assert mean.accuracy == pytest.approx(0.8)
+    assert mean.loss == pytest.approx(2.5)
+    assert mean.by_prototype == pytest.approx({"a": 0.2, "b": 0.7})
+    assert mean.by_head == pytest.approx({"a": 0.1, "b": 0.6})
+    assert mean_evaluation([(whole, 5.0)]) is whole
+
+
+def test_a_model_that_lacks_modalities_is_tested_without_them() -> None:
+    spec = synthetic.spec()
+    test = synthetic.split(90, seed=3)
+    evaluator = Evaluator(spec, test, torch.device("cpu"))
+    state = build_network(spec, 0).state_dict()
+    arrays = {n: v.numpy() for n, v in state.items()}
+    part = {n: v for n, v in arrays.items() if "smell" not in n and "sound" not in n}
+    alone = evaluator(part)
+    assert set(alone.by_prototype) == {"touch"}
+    assert alone.accuracy == evaluator(arrays).by_head["touch"]

@@ -1,0 +1,103 @@
+"""Every method on cg-digits, from configuration to run folder, three rounds and resumed; no Ray."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message, RecordDict
+
+from bmsfed_app.config import ConfigError, load_config
+from bmsfed_app.methods import METHODS
+from client_app import app as client_app
+from server_app.experiment import run_experiment
+from server_app.run_folder import RunFolder
+from strategies import Callback, ModalityStrategy, RoundReport
+from strategies.testing import FakeGrid
+from tests.e2e.conftest import rows
+
+CLIENTS = 5
+SMALL: dict[str, Any] = {
+    "clients": CLIENTS,
+    "per_round": 2,
+    "rounds": 3,
+    "data_fraction": 0.1,
+    "local_epochs": 2,
+    "partition": "dirichlet",
+    "alpha": 1.0,
+    "min_samples": 4,
+    "connect_timeout": 5,
+}
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Any:
+    """Clients set the number of threads of their process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def handler(number: int) -> Callable[[Message], RecordDict]:
+    context: Any = SimpleNamespace(node_config={"partition-id": number, "num-partitions": CLIENTS})
+    kinds = {"query.enrol": client_app.enrol, "query.probe": client_app.probe}
+
+    def answer(message: Message) -> RecordDict:
+        kind = message.metadata.message_type
+        reply: Message = kinds.get(kind, client_app.train)(message, context)
+        return reply.content
+
+    return answer
+
+
+class StopAfter(Callback):
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> bool:
+        return report.round == self.last
+
+
+def run(folder: RunFolder, last: int = 3, seed: int = 0) -> None:
+    grid = FakeGrid({f"node {i}": handler(i) for i in range(CLIENTS)}, seed=seed)
+    run_experiment(grid, folder, callbacks=[StopAfter(last)])
+
+
+@pytest.mark.parametrize("name", [*METHODS, "fedavg-0.2", "fedavg-0.8-fix"])
+def test_three_rounds_resumed_after_the_second(name: str, tmp_path: Path) -> None:
+    config = load_config("cg-digits", SMALL | {"method": name})
+    whole = RunFolder.create(tmp_path / "whole", config)
+    run(whole)
+    broken = RunFolder.create(tmp_path / "broken", config)
+    run(broken, last=2)
+    run(RunFolder.reopen(broken.path, config), seed=1)
+    for file in ("history.jsonl", "selection.jsonl"):
+        assert rows(broken.path, file) == rows(whole.path, file)
+    for file in ("model.safetensors", "checkpoint.safetensors"):
+        assert (broken.path / file).read_bytes() == (whole.path / file).read_bytes()
+    by_round = [r for r in rows(whole.path) if r["kind"] == "round"]
+    assert [r["round"] for r in by_round] == [0, 1, 2, 3]
+    assert all(r["failures"] == {} for r in by_round)
+    assert set(by_round[-1]["accuracy_by_modality"]) == {"colored", "gray"}
+    assert 0 <= by_round[-1]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("fedprx", {}, "did you mean 'fedprox'"),
+        ("fedavg-1.5", {}, "drop: .* less than or equal to 1, not 1.5"),
+        ("fedprox", {"mu": -1}, "mu: .* greater than or equal to 0, not -1"),
+        ("fedproto", {"lamda": 1}, "unknown key 'lamda'.*did you mean 'lam'"),
+        ("fedogm", {"until": 2}, "until: .* less than or equal to 1, not 2"),
+        ("pow-d", {"d": 1}, "'pow-d': d: 1 candidates for 2 clients per round"),
+        ("pow-d", {"d": 9}, "'pow-d': d: 9 candidates of 5 clients"),
+    ],
+)
+def test_what_a_method_cannot_do_is_refused_before_anything_starts(
+    method: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("cg-digits", SMALL | {"method": method} | settings)
