@@ -42,7 +42,7 @@ class ClientSettings:
     """One client's view of the experiment.
 
     The first block is the experiment's and the same for all; the second is set per message, with
-    ``progress`` (the share of the rounds that are complete), ``probe`` (what a probe measures:
+    ``progress`` (the share of the rounds that are complete), ``probe_kind`` (what a probe measures:
     "signature" or "loss") and ``method_state`` (what the strategy tells the local objective).
     """
 
@@ -74,7 +74,7 @@ class ClientSettings:
     prototypes: bool = False
     ratio_kind: str = "score"
     signature: SignatureSettings = SignatureSettings()
-    probe: str = "signature"
+    probe_kind: str = "signature"
     method_state: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bo
     network = _network(settings.network, task.modalities, str(training_device(settings)))
     load_parts(network, task)
     update = Update(data.client_id, network.modalities, len(data))
-    if probe and settings.probe == "loss":
+    if probe and settings.probe_kind == "loss":
         update.measurements = {"loss": _mean_loss(network, data)}
     else:
         objective = build_objective(settings.objective, settings.objective_settings)
@@ -78,7 +78,7 @@ def _work(
         objective.needs_local_prototypes or (measuring and settings.signature.enhancing)
     )
     # At the received model; a pass over the data, so only where it is needed, and once.
-    needed = probe or comparing or objective.needs_features
+    needed = (probe and settings.prototypes) or comparing or objective.needs_features
     features = extract_features(network, data) if needed else {}
     context = _context(task, data, settings, features, probe=probe)
     rng = torch.Generator()
@@ -89,7 +89,8 @@ def _work(
     rng.manual_seed(_seed(settings, "batches"))
     received = flat_encoders(network)
     if probe:
-        _measure(update, features, data, settings)
+        if settings.prototypes:
+            _measure(update, features, data, settings)
         if settings.signature.kind == "update":
             train(network, data, objective, context, settings, rng, max_steps=1)
     else:

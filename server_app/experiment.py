@@ -108,6 +108,6 @@ def initial_model(config: ExperimentConfig) -> Arrays:
 def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
     """The settings that every message carries, less those that the round or the task sets."""
     per_message = {"round", "client_id", "lr", "progress", "weak", "ratio", "signature"}
-    per_message |= {"probe", "method_state"}
+    per_message |= {"probe_kind", "method_state"}
     settings = config.client_settings().to_json()
     return {k: v for k, v in settings.items() if k not in per_message}

@@ -90,7 +90,7 @@ class PowerOfChoice(ModalityStrategy):
         """Ask a candidate for its loss alone."""
         task = super().task(server_round, assignment, probe=probe)
         if probe:
-            task.settings["probe"] = "loss"
+            task.settings["probe_kind"] = "loss"
         return task
 
     def check_update(self, update: Update, *, probe: bool) -> str | None:

@@ -36,7 +36,7 @@ def build(name: str, encoder: str = "identity", **changes: Any) -> tuple[Modalit
         local_epochs=2,
         ratio_kind=getattr(settings, "ratio", "score"),
     ).to_json()
-    per_message = ("round", "client_id", "signature", "weak", "ratio", "progress", "probe")
+    per_message = ("round", "client_id", "signature", "weak", "ratio", "progress", "probe_kind")
     for key in (*per_message, "method_state"):
         del client[key]
     return method.strategy(settings, {"clients_per_round": 3, "seed": 4}), client

@@ -89,3 +89,18 @@ def test_head_weight_adds_cross_entropy_through_the_weak_columns() -> None:
 def test_unknown_objective() -> None:
     with pytest.raises(ValueError, match="unknown objective 'x'"):
         build_objective("x", {})
+
+
+def test_own_prototypes_in_place_of_the_servers() -> None:
+    """BMSFed-local; where both are the same (one client), the losses are the same."""
+    output, context = case()
+    labels = LABELS
+    network = build_network(synthetic.spec(), 0)
+    local = ModalEnhancement("constant", prototypes="local")
+    assert local.needs_features
+    assert not ModalEnhancement().needs_features
+    own = enhancement_loss(output.features["b"], labels, context.local_prototypes["b"])
+    expected = float(F.cross_entropy(output.logits, labels) + own)
+    assert float(local.loss(network, output, labels, context)) == pytest.approx(expected)
+    context.global_prototypes = context.local_prototypes
+    assert loss(local, output, context) == loss(ModalEnhancement("constant"), output, context)

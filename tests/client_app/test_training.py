@@ -94,11 +94,35 @@ def test_prototypes_and_ratios_are_of_the_trained_model() -> None:
 def test_a_probe_returns_measurements_and_no_parts() -> None:
     what = task()
     signature = SignatureSettings("decoupled", dim=0)
-    update = run(what, probe=True, objective="modal_enhancement", signature=signature)
+    update = run(
+        what, probe=True, objective="modal_enhancement", signature=signature, prototypes=True
+    )
     assert update.arrays == {}
     assert set(update.signatures) == {"multi", *(f"enhance.{m}" for m in ALL)}
     assert set(update.prototypes) == set(ALL)
     assert set(update.ratios) == set(ALL)
+
+
+def test_a_probe_for_selection_alone_measures_one_gradient() -> None:
+    """DivFL without training prototypes: no pass over the data, no enhancing gradients."""
+    signature = SignatureSettings("decoupled", dim=0, enhancing=False)
+    update = run(task(), probe=True, signature=signature)
+    assert set(update.signatures) == {"multi"}
+    assert update.prototypes == update.scores == update.ratios == {}
+    whole = run(task(), probe=True, signature=SignatureSettings("decoupled", dim=0))
+    np.testing.assert_array_equal(update.signatures["multi"], whole.signatures["multi"])
+
+
+def test_a_probe_for_the_loss_is_the_mean_cross_entropy_and_nothing_else() -> None:
+    what = task()
+    update = run(what, probe=True, probe_kind="loss")
+    assert (update.arrays, update.signatures, update.prototypes) == ({}, {}, {})
+    network = MultiModalNetwork(synthetic.spec("mlp"), ALL)
+    network.load_state_dict({n: torch.from_numpy(v) for n, v in what.arrays.items()})
+    data = synthetic.client()
+    logits = network({m: data.split.stores[m] for m in ALL}).logits.detach()
+    expected = F.cross_entropy(logits, data.labels)
+    np.testing.assert_allclose(update.measurements["loss"], [float(expected)], rtol=1e-6)
 
 
 def gradient(loss: torch.Tensor, network: MultiModalNetwork, modality: str) -> np.ndarray:

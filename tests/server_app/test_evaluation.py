@@ -5,10 +5,11 @@ import pytest
 import torch
 from sklearn.neighbors import NearestCentroid
 
+from bmsfed_app.config import load_config
 from bmsfed_app.models import build_network
 from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
-from server_app.history import summarise
-from strategies import Prototypes
+from server_app.history import EvaluateCallback, summarise
+from strategies import ClientInfo, LocalTraining, Prototypes, ServerState, Update
 from tests import synthetic
 
 
@@ -89,3 +90,23 @@ def test_a_model_that_lacks_modalities_is_tested_without_them() -> None:
     alone = evaluator(part)
     assert set(alone.by_prototype) == {"touch"}
     assert alone.accuracy == evaluator(arrays).by_head["touch"]
+
+
+def test_only_models_that_changed_are_evaluated_again() -> None:
+    seen: list[float] = []
+
+    def evaluator(arrays: dict[str, np.ndarray], prototypes: object) -> Evaluation:
+        seen.append(float(arrays["head.bias"][0]))
+        return Evaluation(float(arrays["head.bias"][0]), 0.0)
+
+    callback = EvaluateCallback(evaluator, load_config("cg-digits"))  # type: ignore[arg-type]
+    strategy = LocalTraining(1)
+    strategy.state = ServerState(arrays={"encoders.a.w": np.zeros(1), "head.bias": np.zeros(1)})
+    for name, samples in (("x", 10), ("y", 30)):
+        strategy.state.clients[name] = ClientInfo(name, ("a",), samples)
+    assert callback.evaluate(strategy).accuracy == 0.0
+    strategy.aggregate_fit(1, [Update("x", ("a",), 10, {"head.bias": np.full(1, 0.4)})])
+    assert callback.evaluate(strategy).accuracy == pytest.approx(0.1)
+    strategy.aggregate_fit(2, [Update("y", ("a",), 30, {"head.bias": np.full(1, 0.8)})])
+    assert callback.evaluate(strategy).accuracy == pytest.approx(0.7)
+    assert seen == [0.0, 0.4, 0.8]  # one for both beginners, then one per round
