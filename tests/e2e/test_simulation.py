@@ -75,7 +75,7 @@ def test_ctrl_c_keeps_what_was_reached(processes: Processes, tmp_path: Path) -> 
     assert (run / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("method", ["fedavg", "bmsfed-release"])
+@pytest.mark.parametrize("method", ["pow-d", "agm", "bmsfed-release"])
 def test_every_method_runs(method: str, processes: Processes, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = [*SMALL, "--rounds", "2", "--method", method, "--out", str(run)]
