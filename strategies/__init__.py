@@ -11,6 +11,7 @@ from .callbacks import Callback, ClientReport, RoundReport
 from .divfl import DivFL
 from .fedavg import FedAvg
 from .fleet import Fleet
+from .g_blending import GBlending
 from .local import LocalTraining
 from .loop import FederationError
 from .modality_dropout import ModalityDropout
@@ -32,6 +33,7 @@ __all__ = [
     "FedAvg",
     "FederationError",
     "Fleet",
+    "GBlending",
     "LocalTraining",
     "ModalityDropout",
     "ModalityStrategy",

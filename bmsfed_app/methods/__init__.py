@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bmsfed_app.methods import averaging, bmsfed, modulated, regularised, selecting
+from bmsfed_app.methods import averaging, blended, bmsfed, modulated, regularised, selecting
 from bmsfed_app.methods.base import Method, MethodSettings
 
 #: Every method by name. Where an entry has a ``number``, any number may stand for the name's "x".
@@ -20,6 +20,7 @@ METHODS: dict[str, Method] = {
     **averaging.METHODS,
     **regularised.METHODS,
     **modulated.METHODS,
+    **blended.METHODS,
     **selecting.METHODS,
     **bmsfed.METHODS,
 }

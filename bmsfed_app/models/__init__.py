@@ -1,7 +1,7 @@
 """Encoders, the fusion head and the network that joins them."""
 
 from bmsfed_app.models.encoders import ENCODERS, Encoder, build_encoder
-from bmsfed_app.models.heads import HEADS, FusionHead, Head
+from bmsfed_app.models.heads import HEADS, FusionHead, Head, MMTMHead, UniModalHeads
 from bmsfed_app.models.network import (
     MultiModalNetwork,
     NetworkSpec,
@@ -15,9 +15,11 @@ __all__ = [
     "Encoder",
     "FusionHead",
     "Head",
+    "MMTMHead",
     "MultiModalNetwork",
     "NetworkSpec",
     "Output",
+    "UniModalHeads",
     "build_encoder",
     "build_network",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -118,3 +119,10 @@ def build_encoder(name: str, shape: tuple[int, ...]) -> Encoder:
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ValueError(f"unknown encoder '{name}'{hint} (known: {', '.join(ENCODERS)})")
     return ENCODERS[name](tuple(shape))
+
+
+@lru_cache
+def encoder_width(name: str, shape: tuple[int, ...]) -> int:
+    """Return the width of an encoder's features without building its weights."""
+    with torch.device("meta"):
+        return build_encoder(name, shape).width

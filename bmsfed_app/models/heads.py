@@ -9,7 +9,7 @@ Shape legend: B batch, K classes, D feature width of a modality.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ class Head(nn.Module):
 
     A modality that is not there contributes nothing, as a zero block would.
     """
+
+    #: True where shapes depend on the features of modalities that a client lacks as well; such a
+    #: head is also given ``total_width``, the sum of all widths.
+    needs_total_width: ClassVar[bool] = False
 
     def parts(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what each modality contributes to the logits, (B, K) each."""
@@ -69,6 +73,146 @@ class FusionHead(Head):
         _xavier_blocks(self.weight, rng)
 
 
+class UniModalHeads(FusionHead):
+    """The plain fusion head, and besides a head of its own per modality, for training only.
+
+    Logits and initial weights are exactly the plain head's. Arrays: those of :class:`FusionHead`,
+    ``own_weight.<modality>`` (K, D), ``own_bias.<modality>`` (K,).
+    """
+
+    def __init__(self, widths: Mapping[str, int], num_classes: int) -> None:
+        super().__init__(widths, num_classes)
+        self.own_weight = _zeros({m: (num_classes, d) for m, d in widths.items()})
+        self.own_bias = _zeros({m: (num_classes,) for m in widths})
+
+    def own(self, modality: str, z: Tensor) -> Tensor:
+        """Return the logits (B, K) of one modality's own head, from its features (B, D)."""
+        return F.linear(z, self.own_weight[modality], self.own_bias[modality])
+
+    def reset(self, rng: torch.Generator) -> None:
+        """Draw the fused part first, as the plain head does, then Xavier-normal own heads."""
+        super().reset(rng)
+        for weight in self.own_weight.values():
+            nn.init.xavier_normal_(weight, generator=rng)
+
+
+class MMTMHead(Head):
+    """A classifier per modality on features that are gated by what all modalities show (MMTM).
+
+    ``h = relu(sum_m U_m z_m + c)``, gate ``g_m = sigmoid(V_m h + c_m)``, branch logits
+    ``W_m (g_m * z_m) + b_m``; the logits are the mean over the branches that are there. While it
+    trains, the head keeps the running mean of each gate (the mean over a batch, averaged over all
+    steps so far). A modality named ``frozen`` gets that mean as a constant gate in training mode,
+    so that neither its V_m and c_m nor the mean itself change.
+
+    Arrays: ``squeeze.<modality>`` U (H, D), ``squeeze_bias`` c (H,), ``excite.<modality>`` V
+    (D, H), ``excite_bias.<modality>`` (D,), ``weight.<modality>`` (K, D),
+    ``class_bias.<modality>`` (K,), ``gate_mean.<modality>`` (D,), ``gate_steps.<modality>`` (1,)
+    int64.
+
+    Source: Vaezi Joze et al., CVPR 2020, https://arxiv.org/abs/1911.08670. Gates commute with
+    average pooling, so gating pooled features is the module behind the last convolution.
+
+    Parameters
+    ----------
+    widths : mapping
+        D by modality that is there.
+    num_classes : int
+        K.
+    total_width : int
+        Sum of D over all modalities of the network, there or not.
+    ratio : int, default 4
+        H = max(1, 2 total_width // ratio).
+
+    Attributes
+    ----------
+    frozen : str or None
+        The modality whose gate is frozen; not an array: it does not travel.
+
+    Raises
+    ------
+    ValueError
+        If ``ratio`` is below 1.
+    """
+
+    needs_total_width = True
+
+    def __init__(
+        self, widths: Mapping[str, int], num_classes: int, *, total_width: int, ratio: int = 4
+    ) -> None:
+        super().__init__()
+        if ratio < 1:
+            raise ValueError(f"ratio is {ratio}, it must be at least 1")
+        hidden = max(1, 2 * total_width // ratio)
+
+        self.squeeze = _zeros({m: (hidden, d) for m, d in widths.items()})
+        self.squeeze_bias = nn.Parameter(torch.zeros(hidden))
+        self.excite = _zeros({m: (d, hidden) for m, d in widths.items()})
+        self.excite_bias = _zeros({m: (d,) for m, d in widths.items()})
+        self.weight = _zeros({m: (num_classes, d) for m, d in widths.items()})
+        self.class_bias = _zeros({m: (num_classes,) for m in widths})
+        self.gate_mean = _Buffers({m: torch.zeros(d) for m, d in widths.items()})
+        self.gate_steps = _Buffers({m: torch.zeros(1, dtype=torch.int64) for m in widths})
+        self.frozen: str | None = None
+
+    def gates(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the gates by modality: (B, D), or (D,) of a frozen one."""
+        squeezed: Tensor = self.squeeze_bias
+        for m, z in features.items():
+            squeezed = squeezed + F.linear(z, self.squeeze[m])
+        h = squeezed.relu()
+        gates = {}
+        for m in features:
+            if self.training and m == self.frozen:
+                gates[m] = self.gate_mean[m]
+                continue
+            gates[m] = torch.sigmoid(F.linear(h, self.excite[m], self.excite_bias[m]))
+            if self.training:
+                self._track(m, gates[m])
+        return gates
+
+    def parts(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the branches' logits (B, K) by modality."""
+        gates = self.gates(features)
+        return {
+            m: F.linear(z * gates[m], self.weight[m], self.class_bias[m])
+            for m, z in features.items()
+        }
+
+    def fuse(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean of the branches' logits."""
+        return torch.stack(list(parts.values())).mean(dim=0)
+
+    def reset(self, rng: torch.Generator) -> None:
+        """Xavier-normal: U as one matrix over all modalities, V and W one by one; biases 0."""
+        _xavier_blocks(self.squeeze, rng)
+        for block in (*self.excite.values(), *self.weight.values()):
+            nn.init.xavier_normal_(block, generator=rng)
+
+    @torch.no_grad()
+    def _track(self, modality: str, gate: Tensor) -> None:
+        mean, steps = self.gate_mean[modality], self.gate_steps[modality]
+        steps += 1
+        mean += (gate.mean(dim=0) - mean) / steps
+
+
+class _Buffers(nn.Module):
+    """Tensors by modality that are saved but not trained."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for modality, tensor in tensors.items():
+            self.register_buffer(modality, tensor)
+
+    def __getitem__(self, modality: str) -> Tensor:
+        return self.get_buffer(modality)
+
+
+def _zeros(shapes: Mapping[str, tuple[int, ...]]) -> nn.ParameterDict:
+    """Parameters by modality."""
+    return nn.ParameterDict({m: nn.Parameter(torch.zeros(s)) for m, s in shapes.items()})
+
+
 def _xavier_blocks(blocks: nn.ParameterDict, rng: torch.Generator) -> None:
     """Fill blocks of columns as one Xavier-normal matrix."""
     widths = [b.shape[1] for b in blocks.values()]
@@ -82,13 +226,19 @@ def _xavier_blocks(blocks: nn.ParameterDict, rng: torch.Generator) -> None:
 #: Heads by name; each is built from widths by modality, the number of classes, and its settings.
 HEADS: dict[str, Callable[..., Head]] = {
     "linear": FusionHead,
+    "blending": UniModalHeads,
+    "mmtm": MMTMHead,
 }
 
 
 def build_head(
-    name: str, widths: Mapping[str, int], num_classes: int, settings: Mapping[str, Any]
+    name: str,
+    widths: Mapping[str, int],
+    num_classes: int,
+    settings: Mapping[str, Any],
+    total_width: int,
 ) -> Head:
-    """Build a head by name.
+    """Build a head by name; ``total_width`` counts modalities that ``widths`` lacks as well.
 
     Raises
     ------
@@ -97,4 +247,6 @@ def build_head(
     """
     if name not in HEADS:
         raise ValueError(f"unknown head '{name}' (known: {', '.join(HEADS)})")
-    return HEADS[name](widths, num_classes, **settings)
+    head = HEADS[name]
+    known = {"total_width": total_width} if getattr(head, "needs_total_width", False) else {}
+    return head(widths, num_classes, **known, **settings)

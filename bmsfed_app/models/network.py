@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmsfed_app.models.encoders import Encoder, build_encoder
+from bmsfed_app.models.encoders import Encoder, build_encoder, encoder_width
 from bmsfed_app.models.heads import build_head
 
 
@@ -95,7 +95,11 @@ class MultiModalNetwork(nn.Module):
         encoders = {m: build_encoder(spec.encoders[m], spec.shapes[m]) for m in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
         widths = {m: e.width for m, e in encoders.items()}
-        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings)
+        total = sum(
+            widths[m] if m in widths else encoder_width(name, tuple(spec.shapes[m]))
+            for m, name in spec.encoders.items()
+        )
+        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, total)
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
         """Return the features (B, D) of one modality's inputs."""

@@ -8,6 +8,8 @@ from typing import Any
 from client_app.objectives.agm import AdaptiveGradientModulation
 from client_app.objectives.base import LocalContext, Objective
 from client_app.objectives.cross_entropy import CrossEntropy
+from client_app.objectives.g_blending import GradientBlending
+from client_app.objectives.greedy import Greedy
 from client_app.objectives.modal_enhancement import ModalEnhancement
 from client_app.objectives.ogm_ge import OgmGe
 from client_app.objectives.pmr import PrototypicalModalRebalance
@@ -22,6 +24,8 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "ogm_ge": OgmGe,
     "pmr": PrototypicalModalRebalance,
     "agm": AdaptiveGradientModulation,
+    "g_blending": GradientBlending,
+    "greedy": Greedy,
 }
 
 

@@ -1,0 +1,148 @@
+"""G-Blending: the joint loss and one per modality, blended (Wang et al., CVPR 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bmsfed_app.models import MultiModalNetwork, Output, UniModalHeads
+from client_app.data import LocalData
+from client_app.objectives.base import LocalContext, Objective
+from strategies import Arrays
+from strategies.g_blending import JOINT
+from strategies.randomness import generator
+
+
+@dataclass
+class GradientBlending(Objective):
+    """``F_k = w_0 CE_joint + sum_m w_m CE_m`` over the modalities that are there.
+
+    CE_m is of modality m's own head (head "blending"). The weights come from the server as
+    ``method_state`` {"weights"}, are scaled to sum 1 over what is there, and are equal where all
+    of those are 0. A loss of weight 0 is left out, so its head is not touched at all; the joint
+    loss alone, with nothing held out, is FedAvg's objective bit for bit.
+
+    A share of the client's samples, the same in every round, is held out of training. Measured are,
+    by "joint" and modality, the mean losses (4,) on the samples trained on and held out, before
+    and after local training (float64, 32 bytes each). A client with one sample holds out and
+    measures nothing. It is weighted by all its samples, held out or not.
+
+    Parameters
+    ----------
+    holdout : float
+        Share of the samples to hold out, in [0, 0.5]; at least one sample is on each side.
+    measure : bool
+        Whether the server wants the losses; if not, ``holdout`` may be 0.
+
+    Raises
+    ------
+    ValueError
+        If ``holdout`` is out of range, or 0 where losses are to be measured.
+    """
+
+    holdout: float = 0.1
+    measure: bool = True
+    held_out: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool), init=False)
+    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), init=False)
+    before: Tensor = field(default_factory=lambda: torch.zeros(0, 2), init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.holdout <= 0.5:
+            raise ValueError(f"holdout is {self.holdout}, it must be in [0, 0.5]")
+        if self.measure and self.holdout == 0:
+            raise ValueError("holdout is 0: weights are estimated on samples held out; fix them")
+
+    @property
+    def needs_features(self) -> bool:  # type: ignore[override]
+        """Losses at the received model come from its features."""
+        return self.measure
+
+    @property
+    def needs_trained_features(self) -> bool:  # type: ignore[override]
+        """Losses at the trained model come from its features."""
+        return self.measure
+
+    def training_data(self, data: LocalData, context: LocalContext) -> LocalData:
+        """Return all samples but those held out: drawn by (seed, client), whatever the round."""
+        self.held_out = torch.zeros(len(data), dtype=torch.bool, device=data.index.device)
+        self.labels = data.labels
+        if self.holdout == 0 or len(data) < 2:
+            return data
+        seed, _, client_id = context.origin
+        count = min(max(round(self.holdout * len(data)), 1), len(data) - 1)
+        drawn = generator(seed, "holdout", client_id).permutation(len(data))[:count]
+        self.held_out[torch.from_numpy(drawn).to(data.index.device)] = True
+        return replace(data, index=data.index[~self.held_out])
+
+    def on_start(self, network: MultiModalNetwork, data: LocalData, context: LocalContext) -> None:
+        if self._measures():
+            self.before = self._losses(_head(network), context.features)
+
+    def loss(
+        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
+    ) -> Tensor:
+        """Return the batch's blended loss."""
+        head = _head(network)
+        shares = blend(context.state.get("weights", {}), tuple(output.features))
+        terms = [
+            share * F.cross_entropy(_logits(head, name, output.logits, output.features), labels)
+            for name, share in shares.items()
+        ]
+        return torch.stack(terms).sum()
+
+    def after_training(
+        self,
+        network: MultiModalNetwork,
+        features: dict[str, Tensor],
+        data: LocalData,
+        context: LocalContext,
+    ) -> Arrays:
+        """Return each head's losses on both kinds of samples, before and after."""
+        if not self._measures():
+            return {}
+        losses = torch.cat([self.before, self._losses(_head(network), features)], dim=1)
+        return dict(zip((JOINT, *features), losses.cpu().numpy(), strict=True))
+
+    def _measures(self) -> bool:
+        return self.measure and len(self.held_out) > 1
+
+    @torch.no_grad()
+    def _losses(self, head: UniModalHeads, features: dict[str, Tensor]) -> Tensor:
+        """Mean losses (heads, 2), float64, on the samples trained on and on those held out."""
+        joint = head(features)
+        losses = [
+            F.cross_entropy(
+                _logits(head, name, joint, features).double(), self.labels, reduction="none"
+            )
+            for name in (JOINT, *features)
+        ]
+        return torch.stack(
+            [torch.stack([x[~self.held_out].mean(), x[self.held_out].mean()]) for x in losses]
+        )
+
+
+def blend(weights: Mapping[str, float], modalities: tuple[str, ...]) -> dict[str, float]:
+    """Return the shares above 0 of the heads that are there; they sum to 1.
+
+    >>> blend({"joint": 0.4, "a": 0.1, "b": 0.5}, ("a",))
+    {'joint': 0.8, 'a': 0.2}
+    """
+    names = (JOINT, *modalities)
+    total = sum(weights.get(n, 0.0) for n in names)
+    if total == 0:
+        return dict.fromkeys(names, 1.0 / len(names))
+    return {n: weights[n] / total for n in names if weights.get(n, 0.0) > 0}
+
+
+def _logits(head: UniModalHeads, name: str, joint: Tensor, features: dict[str, Tensor]) -> Tensor:
+    return joint if name == JOINT else head.own(name, features[name])
+
+
+def _head(network: MultiModalNetwork) -> UniModalHeads:
+    if not isinstance(network.head, UniModalHeads):
+        raise ValueError(f"G-Blending needs the head 'blending', not '{network.spec.head}'")
+    return network.head

@@ -1,0 +1,215 @@
+"""G-Blending: losses blended by how well each head generalises (Wang et al., CVPR 2020)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .fedavg import FedAvg
+from .protocol import Arrays, Assignment, ClientInfo, Task, Update
+
+#: Name of the loss of all modalities together, beside those of the modalities.
+JOINT = "joint"
+
+
+class GBlending(FedAvg):
+    """FedAvg that tells clients how to weigh the joint loss and each modality's own.
+
+    Clients train ``w_0 CE_joint + sum_m w_m CE_m`` and measure each head's loss on samples that
+    they train on and on some that they hold out, before and after local training. With
+    G the fall of the held-out loss and O the growth of (held-out minus training loss), sample-
+    weighted means over the clients' answers of ``super_epoch`` rounds::
+
+        w = max(G, 0) / max(O^2, 1e-6), scaled to sum 1; equal at first, or if all are 0
+
+    A head that nobody measured in these rounds keeps its weight, the others share the rest.
+
+    The original trains every modality alone, and all together, to estimate G and O. Solo trainings
+    would cost K + 1 times the federation, so here both come from the joint training itself. Its
+    published code has no estimator and takes fixed weights: ``weights`` does that.
+
+    A client that lacks modalities trains and measures the heads that it has; it scales their
+    weights to sum 1.
+
+    Kept: in ``state.memory[""]`` the weights "weights" (K + 1,) and "sums" (K + 1, 3) of samples, G
+    and O since the last estimate, float64, the joint head first, then the model's modalities.
+    Traffic: the weights down (K + 1 numbers); up 32 bytes per head, and the own heads besides.
+
+    Parameters
+    ----------
+    clients_per_round : int or float, default 0.5
+        See :class:`ModalityStrategy`.
+    weights : mapping, optional
+        Fixed weights by "joint" and modality, >= 0; who is not named has 0. Empty: estimate.
+    super_epoch : int, default 10
+        Rounds between two estimates, >= 1.
+    seed, head_columns, share_prototypes, app_version
+        See :class:`ModalityStrategy`.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative, infinite or of an unknown modality, if all are 0, or if
+        ``super_epoch`` is below 1.
+
+    Source: Wang et al., CVPR 2020, https://arxiv.org/abs/1905.12681.
+    """
+
+    def __init__(
+        self,
+        clients_per_round: int | float = 0.5,
+        *,
+        weights: Mapping[str, float] | None = None,
+        super_epoch: int = 10,
+        seed: int = 0,
+        head_columns: Literal["own", "all"] = "own",
+        share_prototypes: bool = False,
+        app_version: str | None = None,
+    ) -> None:
+        super().__init__(
+            clients_per_round,
+            seed=seed,
+            head_columns=head_columns,
+            share_prototypes=share_prototypes,
+            app_version=app_version,
+        )
+        if super_epoch < 1:
+            raise ValueError(f"super_epoch is {super_epoch}, it must be at least 1")
+        if fault := weights_fault(weights or {}):
+            raise ValueError(fault)
+        self.fixed = dict(weights or {})
+        self.super_epoch = super_epoch
+
+    def weights(self) -> dict[str, float]:
+        """Return the present weights by "joint" and modality; they sum to 1.
+
+        Raises
+        ------
+        ValueError
+            If fixed weights name a modality that the model lacks.
+        """
+        names = self._names()
+        if self.fixed:
+            if fault := weights_fault(self.fixed, names[1:]):
+                raise ValueError(fault)
+            total = sum(self.fixed.values())
+            return {n: self.fixed.get(n, 0.0) / total for n in names}
+        return dict(zip(names, self._kept()["weights"].tolist(), strict=True))
+
+    def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
+        """Draw clients as FedAvg does, and note the weights."""
+        assignments = super().configure_fit(server_round, clients)
+        weights = self.weights()
+        self.picks = [{**pick, "weights": weights} for pick in self.picks]
+        return assignments
+
+    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
+        """Add the weights of the heads that the client trains."""
+        task = super().task(server_round, assignment, probe=probe)
+        trained = {JOINT, *assignment.modalities}
+        task.settings["method_state"] = {
+            "weights": {n: w for n, w in self.weights().items() if n in trained}
+        }
+        return task
+
+    def check_update(self, update: Update, *, probe: bool) -> str | None:
+        """Ask for four losses of every head, unless the client has too few samples to hold out."""
+        if self.fixed or update.num_samples < 2:
+            return None
+        for name in (JOINT, *update.modalities):
+            found = update.measurements.get(name)
+            if found is None:
+                return f"the answer holds no losses of '{name}'"
+            if found.shape != (4,):
+                return f"the losses of '{name}' have shape {found.shape}, expected (4,)"
+        return None
+
+    def aggregate_fit(self, server_round: int, updates: Sequence[Update]) -> Arrays:
+        """Average the parts, take the losses, and estimate anew where a super-epoch ends."""
+        if not self.fixed:
+            kept = self._kept()
+            sums = kept["sums"] + self._sums(updates)
+            if server_round % self.super_epoch == 0:
+                kept = {"weights": _estimate(kept["weights"], sums)}
+                sums = np.zeros_like(sums)
+            self.state.memory[""] = {**kept, "sums": sums}
+        return super().aggregate_fit(server_round, updates)
+
+    def _names(self) -> tuple[str, ...]:
+        return (JOINT, *self.state.modalities)
+
+    def _kept(self) -> Arrays:
+        count = len(self._names())
+        first = {"weights": np.full(count, 1.0 / count), "sums": np.zeros((count, 3))}
+        return self.state.memory.get("", first)
+
+    def _sums(self, updates: Sequence[Update]) -> NDArray[np.float64]:
+        """Samples, samples times G and samples times O (K + 1, 3) of one round's answers."""
+        names = self._names()
+        sums = np.zeros((len(names), 3))
+        for update in sorted(updates, key=lambda u: u.client_id):  # float sums depend on the order
+            for row, name in enumerate(names):
+                if name in update.measurements:
+                    losses = update.measurements[name].astype(np.float64)
+                    gain, overfit = gain_and_overfitting(losses)
+                    sums[row] += update.num_samples * np.array([1.0, gain, overfit])
+        return sums
+
+
+def gain_and_overfitting(losses: NDArray[np.float64]) -> tuple[float, float]:
+    """Return G and O of one local training.
+
+    Parameters
+    ----------
+    losses : array (4,)
+        Training and held-out loss before, training and held-out loss after.
+
+    >>> gain_and_overfitting(np.array([1.0, 1.5, 0.25, 1.25]))
+    (0.25, 0.5)
+    """
+    train_before, held_before, train_after, held_after = losses.tolist()
+    return held_before - held_after, (held_after - train_after) - (held_before - train_before)
+
+
+def blending_weights(
+    gains: NDArray[np.float64], overfitting: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return ``max(G, 0) / max(O^2, 1e-6)`` scaled to sum 1; equal weights if all are 0.
+
+    >>> blending_weights(np.array([0.4, 0.1, 0.3]), np.array([0.2, 0.1, 0.5])).round(6).tolist()
+    [0.471698, 0.471698, 0.056604]
+    """
+    raw = np.maximum(gains, 0.0) / np.maximum(overfitting**2, 1e-6)
+    if not raw.any():
+        return np.full(len(raw), 1.0 / len(raw))
+    return np.asarray(raw / raw.sum())
+
+
+def weights_fault(
+    weights: Mapping[str, Any], modalities: Sequence[str] | None = None
+) -> str | None:
+    """Say why these cannot be fixed weights, or None; keys are checked if modalities are given."""
+    for name, weight in weights.items():
+        if modalities is not None and name not in {JOINT, *modalities}:
+            known = ", ".join([JOINT, *modalities])
+            return f"weights: '{name}' is no head of this model (it has {known})"
+        if not (math.isfinite(weight) and weight >= 0):
+            return f"weights: {name} is {weight}, it must be a number >= 0"
+    if weights and not any(weights.values()):
+        return "weights: all are 0; raise one, or give none to have them estimated"
+    return None
+
+
+def _estimate(old: NDArray[Any], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """New weights (K + 1,) from a super-epoch's sums; heads without samples keep their weight."""
+    known = sums[:, 0] > 0
+    if not known.any():
+        return np.asarray(old)
+    means = sums[known, 1:] / sums[known, :1]
+    new = np.array(old, np.float64)
+    new[known] = blending_weights(means[:, 0], means[:, 1]) * (1.0 - new[~known].sum())
+    return new
