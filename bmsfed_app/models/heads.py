@@ -83,7 +83,7 @@ class UniModalHeads(FusionHead):
     def __init__(self, widths: Mapping[str, int], num_classes: int) -> None:
         super().__init__(widths, num_classes)
         self.own_weight = _zeros({m: (num_classes, d) for m, d in widths.items()})
-        self.own_bias = _zeros({m: (num_classes,) for m in widths})
+        self.own_bias = _zeros(dict.fromkeys(widths, (num_classes,)))
 
     def own(self, modality: str, z: Tensor) -> Tensor:
         """Return the logits (B, K) of one modality's own head, from its features (B, D)."""
@@ -150,7 +150,7 @@ class MMTMHead(Head):
         self.excite = _zeros({m: (d, hidden) for m, d in widths.items()})
         self.excite_bias = _zeros({m: (d,) for m, d in widths.items()})
         self.weight = _zeros({m: (num_classes, d) for m, d in widths.items()})
-        self.class_bias = _zeros({m: (num_classes,) for m in widths})
+        self.class_bias = _zeros(dict.fromkeys(widths, (num_classes,)))
         self.gate_mean = _Buffers({m: torch.zeros(d) for m, d in widths.items()})
         self.gate_steps = _Buffers({m: torch.zeros(1, dtype=torch.int64) for m in widths})
         self.frozen: str | None = None
