@@ -37,7 +37,8 @@ class GBlending(FedAvg):
 
     Kept: in ``state.memory[""]`` the weights "weights" (K + 1,) and "sums" (K + 1, 3) of samples, G
     and O since the last estimate, float64, the joint head first, then the model's modalities.
-    Traffic: the weights down (K + 1 numbers); up 32 bytes per head, and the own heads besides.
+    Traffic: the weights down (K + 1 numbers), 32 bytes per head up, and with every encoder its own
+    head of 4 C (D + 1) bytes for C classes and features of width D, both ways.
 
     Parameters
     ----------

@@ -86,7 +86,8 @@ METHODS = {
         "v_m = log10(B_m / E_m), sums of ||grad||²/||θ||² of gate (U, c, V_m, c_m) and branch\n"
         "from the second local epoch: if max v - min v > eps, the gate of argmax v is its running "
         "mean for q steps",
-        "gates and their running means with the head; nothing is kept",
+        "gates and their running means with the head: 16 (Σ_m D_m)² / ratio bytes more each way, 4 "
+        "MiB for two conv4; nothing is kept",
         "Wu et al., ICML 2022, arXiv:2202.05306; one MMTM on pooled features; a client that lacks "
         "modalities gates what it has, one with a single modality has nothing to balance",
         fedavg,

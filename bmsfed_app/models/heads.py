@@ -108,7 +108,8 @@ class MMTMHead(Head):
     Arrays: ``squeeze.<modality>`` U (H, D), ``squeeze_bias`` c (H,), ``excite.<modality>`` V
     (D, H), ``excite_bias.<modality>`` (D,), ``weight.<modality>`` (K, D),
     ``class_bias.<modality>`` (K,), ``gate_mean.<modality>`` (D,), ``gate_steps.<modality>`` (1,)
-    int64.
+    int64. U and V are most of it: together about 16 (sum of D)^2 / ratio bytes, 4 MiB for two
+    encoders of width 512. Averaged over clients, means are weighted by samples, steps are the most.
 
     Source: Vaezi Joze et al., CVPR 2020, https://arxiv.org/abs/1911.08670. Gates commute with
     average pooling, so gating pooled features is the module behind the last convolution.
