@@ -9,6 +9,9 @@ from .bmsfed import BMSFed
 from .callbacks import Callback, ClientReport, RoundReport
 from .divfl import DivFL
 from .fedavg import FedAvg
+from .fedmsplit import FedMSplit
+from .fednh import FedNH
+from .fedpac import FedPAC
 from .fleet import Fleet
 from .local import LocalTraining
 from .loop import FederationError
@@ -28,6 +31,9 @@ __all__ = [
     "DivFL",
     "EvaluationModel",
     "FedAvg",
+    "FedMSplit",
+    "FedNH",
+    "FedPAC",
     "FederationError",
     "Fleet",
     "LocalTraining",

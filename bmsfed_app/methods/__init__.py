@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bmsfed_app.methods import averaging, bmsfed, selecting
+from bmsfed_app.methods import averaging, bmsfed, personal, selecting
 from bmsfed_app.methods.base import Method, MethodSettings
 
 #: Every method by name. Where an entry has a ``number``, any number may stand for the name's "x".
@@ -20,6 +20,7 @@ METHODS: dict[str, Method] = {
     **averaging.METHODS,
     **selecting.METHODS,
     **bmsfed.METHODS,
+    **personal.METHODS,
 }
 
 

@@ -1,7 +1,7 @@
 """Encoders, the fusion head and the network that joins them."""
 
 from bmsfed_app.models.encoders import ENCODERS, Encoder, build_encoder
-from bmsfed_app.models.heads import HEADS, FusionHead, Head
+from bmsfed_app.models.heads import HEADS, CosineHead, FusionHead, Head, joint_unit
 from bmsfed_app.models.network import (
     MultiModalNetwork,
     NetworkSpec,
@@ -12,6 +12,7 @@ from bmsfed_app.models.network import (
 __all__ = [
     "ENCODERS",
     "HEADS",
+    "CosineHead",
     "Encoder",
     "FusionHead",
     "Head",
@@ -20,4 +21,5 @@ __all__ = [
     "Output",
     "build_encoder",
     "build_network",
+    "joint_unit",
 ]

@@ -7,10 +7,14 @@ from typing import Any
 
 from client_app.objectives.base import LocalContext, Objective
 from client_app.objectives.cross_entropy import CrossEntropy
+from client_app.objectives.feature_alignment import FeatureAlignment
+from client_app.objectives.frozen_head import FrozenHead
 from client_app.objectives.modal_enhancement import ModalEnhancement
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "cross_entropy": CrossEntropy,
+    "feature_alignment": FeatureAlignment,
+    "frozen_head": FrozenHead,
     "modal_enhancement": ModalEnhancement,
 }
 
