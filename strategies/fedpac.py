@@ -73,9 +73,7 @@ class FedPAC(FedAvg):
             want = self.state.arrays[f"head.weight.{modality}"].shape
             shares = update.measurements.get(f"shares.{modality}", np.empty(0))
             if shares.shape != want:
-                return (
-                    f"class statistics of '{modality}' have shape {shares.shape}, expected {want}"
-                )
+                return f"class shares of '{modality}' have shape {shares.shape}, expected {want}"
             variance = update.measurements.get(f"variance.{modality}", np.empty(0))
             if variance.shape != (1,) or variance[0] < 0:
                 return f"the answer holds no variance of '{modality}' of 0 or more"
@@ -121,9 +119,7 @@ def mixing_weights(
 ) -> NDArray[np.float64]:
     """Return alpha (n, n): row i is how client i mixes the n heads; rows sum to 1.
 
-    Row i minimises ``sum_j alpha_j^2 V_j + ||h_i - sum_j alpha_j h_j||^2`` over the simplex,
-    which is the quadratic form of G_i there. The quadratic part is the same for every client, so
-    all rows take the same steps of accelerated projected gradient, as matrix products.
+    The optimum, but for weights below 1e-3, which are 0 (in a row that has larger ones).
 
     Parameters
     ----------
@@ -131,6 +127,21 @@ def mixing_weights(
         Every client's h, flattened.
     variance : array (n,)
         Every client's V, 0 or more.
+    """
+    alpha = optimal_weights(shares, variance)
+    least = np.minimum(_LEAST_WEIGHT, alpha.max(axis=1, keepdims=True))
+    kept = np.where(alpha < least, 0.0, alpha)
+    return np.asarray(kept / kept.sum(axis=1, keepdims=True))
+
+
+def optimal_weights(
+    shares: NDArray[np.floating], variance: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return the optimum (n, n) of every client's quadratic programme; see mixing_weights.
+
+    Row i minimises ``sum_j alpha_j^2 V_j + ||h_i - sum_j alpha_j h_j||^2`` over the simplex,
+    which is the form of G_i there. The quadratic part is the same for every client, so all rows
+    take the same steps of accelerated projected gradient, as matrix products.
     """
     n = len(variance)
     # On the simplex only differences between clients count; small numbers lose less.
@@ -151,9 +162,7 @@ def mixing_weights(
         gap = (alpha * slope).sum(axis=1) - slope.min(axis=1)
         if gap.max() <= _GAP * largest:
             break
-    least = np.minimum(_LEAST_WEIGHT, alpha.max(axis=1, keepdims=True))
-    kept = np.where(alpha < least, 0.0, alpha)
-    return np.asarray(kept / kept.sum(axis=1, keepdims=True))
+    return alpha
 
 
 def project_to_simplex(rows: NDArray[np.float64]) -> NDArray[np.float64]:
