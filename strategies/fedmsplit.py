@@ -82,7 +82,7 @@ class FedMSplit(FedAvg):
         rows = attention(self.state.arrays, trained)
         place = {u.client_id: i for i, u in enumerate(trained)}
 
-        def weigh(name: str, trainers: Sequence[Update]) -> list[float]:
+        def _weigh(name: str, trainers: Sequence[Update]) -> list[float]:
             there = [place[u.client_id] for u in trainers]
             mixed = rows[block_of(name)][np.ix_(there, there)]
             samples = np.array([u.num_samples for u in trainers], np.float64)
@@ -91,7 +91,7 @@ class FedMSplit(FedAvg):
             weights = self.gamma * samples + (1 - self.gamma) * others
             return [float(w) for w in weights]
 
-        return aggregate_parts(self.state.arrays, trained, self.head_columns, weigh)
+        return aggregate_parts(self.state.arrays, trained, self.head_columns, _weigh)
 
 
 def block_of(name: str) -> str:

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
 
 from bmsfed_app.methods import METHODS
+from server_app.evaluation import Evaluator
 from strategies import Assignment, ClientInfo, FedPAC, ServerState, Update, weighted_mean
 from strategies.fedpac import mixing_weights, optimal_weights, project_to_simplex
 from tests import synthetic
@@ -222,6 +224,8 @@ def test_a_federation_of_three_modalities_goes_on_where_it_stopped(encoder: str)
         own = state.memory[name]
         assert set(own) == {"head.bias"} | {f"head.weight.{m}" for m in held}
         assert all(np.isfinite(v).all() for v in own.values())
+    evaluate = Evaluator(client["network"], synthetic.split(300, seed=99), torch.device("cpu"))
+    assert evaluate(state.arrays, state.global_prototypes()).accuracy > 0.8  # at random: 0.33
     smell = [state.memory[c]["head.weight.smell"] for c in ("c0", "c3")]
     assert not np.array_equal(*smell)  # they are personal
 
