@@ -50,7 +50,7 @@ class FedNH(FedAvg):
     ValueError
         If ``rho`` is out of range.
 
-    Source: https://arxiv.org/abs/2212.02758, Algorithm 1.
+    Source: https://arxiv.org/abs/2212.02758.
     """
 
     def __init__(

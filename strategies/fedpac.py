@@ -41,7 +41,7 @@ class FedPAC(FedAvg):
 
     Takes the parameters of :class:`ModalityStrategy`, but for ``share_prototypes``.
 
-    Source: https://arxiv.org/abs/2306.11867, Algorithm 1 and Eqs. 10-13.
+    Source: https://arxiv.org/abs/2306.11867.
     """
 
     def __init__(

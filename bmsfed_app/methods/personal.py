@@ -98,7 +98,7 @@ METHODS = {
         "a client that lacks a modality: cosines and p over the blocks it has; P's blocks are "
         "means over their holders",
         "class directions up in place of the head's weights, and class counts; nothing is kept",
-        "Dai et al., AAAI 2023, Algorithm 1; bodies averaged by samples; several modalities: ours",
+        "Dai et al., AAAI 2023, arXiv:2212.02758; bodies averaged by samples; blocks: ours",
         _fednh,
         _frozen_head,
         FedNHSettings,
@@ -116,7 +116,7 @@ METHODS = {
         "a client that lacks a modality: α among each block's trainers, the bias by their mean",
         "prototypes both ways, h (as large as prototypes) and V up; the server keeps one head per "
         "client",
-        "Xu et al., ICLR 2023, Algorithm 1; tested with the mean of the heads that came in",
+        "Xu et al., ICLR 2023, arXiv:2306.11867; tested with the mean of the heads that came in",
         _fedpac,
         _feature_alignment,
         FedPACSettings,
