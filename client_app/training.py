@@ -226,6 +226,10 @@ def _context(
         progress=settings.progress,
         state=settings.method_state,
         origin=(settings.seed, settings.round, settings.client_id),
+        batch_size=settings.batch_size,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
     )
     context.local_prototypes = local_prototypes(features, data)
     if probe:  # nobody knows global prototypes or the weak modality yet

@@ -10,6 +10,9 @@ from .bmsfed import BMSFed
 from .callbacks import Callback, ClientReport, RoundReport
 from .divfl import DivFL
 from .fedavg import FedAvg
+from .fedmsplit import FedMSplit
+from .fednh import FedNH
+from .fedpac import FedPAC
 from .fleet import Fleet
 from .g_blending import GBlending
 from .local import LocalTraining
@@ -31,6 +34,9 @@ __all__ = [
     "DivFL",
     "EvaluationModel",
     "FedAvg",
+    "FedMSplit",
+    "FedNH",
+    "FedPAC",
     "FederationError",
     "Fleet",
     "GBlending",

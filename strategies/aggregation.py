@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -43,10 +43,16 @@ def imbalance_ratios(scores: Mapping[str, float]) -> dict[str, float]:
     return {m: best / s for m, s in scores.items()}
 
 
+def sample_counts(name: str, trainers: Sequence[Update]) -> list[float]:
+    """Return the trainers' sample counts, whatever the array."""
+    return [float(u.num_samples) for u in trainers]
+
+
 def aggregate_parts(
     current: Arrays,
     updates: Sequence[Update],
     head_columns: Literal["own", "all"] = "own",
+    weigh: Callable[[str, Sequence[Update]], Sequence[float]] = sample_counts,
 ) -> Arrays:
     """Average every array over exactly those clients that trained it.
 
@@ -60,6 +66,9 @@ def aggregate_parts(
         ``"own"``: the head's columns of a modality are averaged over the clients that trained
         the modality. ``"all"``: over everyone, where a client that did not train the modality
         counts with the columns it was sent, and so pulls them back (the published code's rule).
+    weigh : callable
+        Returns the weights of an array's trainers, which come sorted by client id; clients
+        without samples never come.
 
     Returns
     -------
@@ -76,5 +85,5 @@ def aggregate_parts(
         if head_columns == "all" and owner(name) and not name.startswith("encoders."):
             trainers = [u for u in ordered if u.num_samples > 0]
         values = [u.arrays.get(name, old) for u in trainers]
-        new[name] = weighted_mean(values, [float(u.num_samples) for u in trainers])
+        new[name] = weighted_mean(values, weigh(name, trainers))
     return new

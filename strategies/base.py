@@ -126,9 +126,13 @@ class ModalityStrategy:
         for update in sorted(updates, key=lambda u: u.client_id):
             self.state.absorb(update)
         self._shared = None
-        self.state.arrays = aggregate_parts(self.state.arrays, updates, self.head_columns)
+        self.state.arrays = self.aggregate(updates)
         self.state.round = server_round
         return self.state.arrays
+
+    def aggregate(self, updates: Sequence[Update]) -> Arrays:
+        """Return the new global model: averages by sample counts, part by part."""
+        return aggregate_parts(self.state.arrays, updates, self.head_columns)
 
     def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Return the clients to measure before selection; nobody, unless a method needs it."""

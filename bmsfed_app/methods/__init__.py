@@ -12,7 +12,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bmsfed_app.methods import averaging, blended, bmsfed, modulated, regularised, selecting
+from bmsfed_app.methods import (
+    averaging,
+    blended,
+    bmsfed,
+    modulated,
+    personal,
+    regularised,
+    selecting,
+)
 from bmsfed_app.methods.base import Method, MethodSettings
 
 #: Every method by name. Where an entry has a ``number``, any number may stand for the name's "x".
@@ -22,6 +30,7 @@ METHODS: dict[str, Method] = {
     **modulated.METHODS,
     **blended.METHODS,
     **selecting.METHODS,
+    **personal.METHODS,
     **bmsfed.METHODS,
 }
 

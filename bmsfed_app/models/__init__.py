@@ -1,7 +1,15 @@
 """Encoders, the fusion head and the network that joins them."""
 
 from bmsfed_app.models.encoders import ENCODERS, Encoder, build_encoder
-from bmsfed_app.models.heads import HEADS, FusionHead, Head, MMTMHead, UniModalHeads
+from bmsfed_app.models.heads import (
+    HEADS,
+    CosineHead,
+    FusionHead,
+    Head,
+    MMTMHead,
+    UniModalHeads,
+    joint_unit,
+)
 from bmsfed_app.models.network import (
     MultiModalNetwork,
     NetworkSpec,
@@ -12,6 +20,7 @@ from bmsfed_app.models.network import (
 __all__ = [
     "ENCODERS",
     "HEADS",
+    "CosineHead",
     "Encoder",
     "FusionHead",
     "Head",
@@ -22,4 +31,5 @@ __all__ = [
     "UniModalHeads",
     "build_encoder",
     "build_network",
+    "joint_unit",
 ]

@@ -70,7 +70,66 @@ class FusionHead(Head):
 
     def reset(self, rng: torch.Generator) -> None:
         """Xavier-normal, as one matrix over all modalities; bias 0."""
-        _xavier_blocks(self.weight, rng)
+        _fill_blocks(self.weight, lambda whole: nn.init.xavier_normal_(whole, generator=rng))
+
+
+class CosineHead(Head):
+    """``logits_c = s * cos(z, W_c)`` over the modalities that are there, z and W_c as one each.
+
+    Both are scaled to norm 1 over the present blocks together; there is no bias. Arrays:
+    ``weight.<modality>`` (K, D), ``scale`` (1,).
+
+    Parameters
+    ----------
+    scale : float, default 1.0
+        Initial s, above 0; it is learnt.
+
+    Raises
+    ------
+    ValueError
+        If ``scale`` is not above 0.
+    """
+
+    def __init__(self, widths: Mapping[str, int], num_classes: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"scale is {scale}, it must be above 0")
+        self.weight = nn.ParameterDict(
+            {m: nn.Parameter(torch.empty(num_classes, d)) for m, d in widths.items()}
+        )
+        self.scale = nn.Parameter(torch.full((1,), float(scale)))
+        self.initial_scale = float(scale)
+
+    def parts(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return each modality's share (B, K) of the cosines, times s; they sum to the logits."""
+        z, weight = joint_unit(features), joint_unit({m: self.weight[m] for m in features})
+        return {m: self.scale * F.linear(z[m], weight[m]) for m in features}
+
+    def fuse(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of the contributions."""
+        return torch.stack(list(parts.values())).sum(dim=0)
+
+    def reset(self, rng: torch.Generator) -> None:
+        """Draw orthonormal rows over all modalities together; s as it was set.
+
+        Raises
+        ------
+        ValueError
+            If there are more classes than features.
+        """
+        width = sum(b.shape[1] for b in self.weight.values())
+        classes = next(iter(self.weight.values())).shape[0]
+        if classes > width:
+            raise ValueError(f"{classes} classes cannot be orthogonal in {width} features")
+        _fill_blocks(self.weight, lambda whole: nn.init.orthogonal_(whole, generator=rng))
+        nn.init.constant_(self.scale, self.initial_scale)
+
+
+def joint_unit(blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scale rows to Euclidean norm 1 over all blocks (R, D) together; rows of zeros stay zero."""
+    widths = [b.shape[1] for b in blocks.values()]
+    rows = F.normalize(torch.cat(list(blocks.values()), dim=1), dim=1)
+    return dict(zip(blocks, rows.split(widths, dim=1), strict=True))
 
 
 class UniModalHeads(FusionHead):
@@ -186,7 +245,7 @@ class MMTMHead(Head):
 
     def reset(self, rng: torch.Generator) -> None:
         """Xavier-normal: U as one matrix over all modalities, V and W one by one; biases 0."""
-        _xavier_blocks(self.squeeze, rng)
+        _fill_blocks(self.squeeze, lambda whole: nn.init.xavier_normal_(whole, generator=rng))
         for block in (*self.excite.values(), *self.weight.values()):
             nn.init.xavier_normal_(block, generator=rng)
 
@@ -214,11 +273,11 @@ def _zeros(shapes: Mapping[str, tuple[int, ...]]) -> nn.ParameterDict:
     return nn.ParameterDict({m: nn.Parameter(torch.zeros(s)) for m, s in shapes.items()})
 
 
-def _xavier_blocks(blocks: nn.ParameterDict, rng: torch.Generator) -> None:
-    """Fill blocks of columns as one Xavier-normal matrix."""
+def _fill_blocks(blocks: nn.ParameterDict, draw: Callable[[Tensor], Tensor]) -> None:
+    """Fill blocks of columns as one matrix, which ``draw`` fills in place."""
     widths = [b.shape[1] for b in blocks.values()]
     whole = torch.empty(next(iter(blocks.values())).shape[0], sum(widths))
-    nn.init.xavier_normal_(whole, generator=rng)
+    draw(whole)
     with torch.no_grad():
         for block, values in zip(blocks.values(), whole.split(widths, dim=1), strict=True):
             block.copy_(values)
@@ -229,6 +288,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "linear": FusionHead,
     "blending": UniModalHeads,
     "mmtm": MMTMHead,
+    "cosine": CosineHead,
 }
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from client_app.objectives.agm import AdaptiveGradientModulation
 from client_app.objectives.base import LocalContext, Objective
 from client_app.objectives.cross_entropy import CrossEntropy
+from client_app.objectives.feature_alignment import FeatureAlignment
+from client_app.objectives.frozen_head import FrozenHead
 from client_app.objectives.g_blending import GradientBlending
 from client_app.objectives.greedy import Greedy
 from client_app.objectives.modal_enhancement import ModalEnhancement
@@ -18,6 +20,8 @@ from client_app.objectives.proximal import Proximal
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "cross_entropy": CrossEntropy,
+    "feature_alignment": FeatureAlignment,
+    "frozen_head": FrozenHead,
     "modal_enhancement": ModalEnhancement,
     "proximal": Proximal,
     "prototype_distance": PrototypeDistance,

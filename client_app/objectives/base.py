@@ -41,6 +41,8 @@ class LocalContext:
         What the method's strategy sent for this client and round.
     origin : tuple
         (seed, round, client id): where :meth:`generator` draws from.
+    batch_size, momentum, weight_decay, clip_norm : int or float
+        The experiment's, for an objective that has a training loop of its own.
     """
 
     modalities: tuple[str, ...]
@@ -52,6 +54,10 @@ class LocalContext:
     progress: float = 0.0
     state: dict[str, Any] = field(default_factory=dict)
     origin: tuple[int, int, str] = (0, 0, "")
+    batch_size: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.0
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Return a generator for one purpose of this client and round."""
