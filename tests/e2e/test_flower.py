@@ -97,6 +97,30 @@ def test_supernodes_with_their_own_data_and_one_that_comes_late(
         assert history[number]["assignments"]["bob"] == ["gray"]
     assert not any(r["failures"] for r in history.values())
 
+    # Other methods on the same nodes: what FedPAC keeps of a client is not on the node.
+    other = tmp_path / "fedpac"
+    code, text = processes.run(
+        "flwr",
+        "run",
+        ".",
+        "--stream",
+        "--run-config",
+        run_config(
+            rounds=3,
+            method="fedpac",
+            out=str(other),
+            set="per_round=3 local_epochs=1 min_clients=3",
+        ),
+    )
+    assert code == 0, text
+    wait_until(lambda: (other / "summary.json").exists(), 60, "the run's end")
+    assert json.loads((other / "summary.json").read_text())["complete"] is True
+    assert not any(r["failures"] for r in rounds(other))
+    code, text = processes.run(
+        "flwr", "run", ".", "--stream", "--run-config", run_config(rounds=1, method="pow-d")
+    )
+    assert "client 'bob' lacks 'colored': pow-d compares losses" in text
+
 
 def rounds(run: Path) -> list[dict[str, object]]:
     return [r for r in rows(run) if r["kind"] == "round"]
