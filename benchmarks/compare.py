@@ -23,11 +23,13 @@ from bmsfed_app.methods import METHODS
 
 
 def run(method: str, seed: int, folder: Path, given: argparse.Namespace) -> bool:
-    """Run one method and seed unless it is complete; say whether it is now."""
+    """Run one method and seed unless it is complete; say whether it now is."""
     name, _, own = method.partition(":")
     summary = folder / "summary.json"
     if summary.exists() and json.loads(summary.read_text())["complete"]:
         return True
+    if given.table_only:
+        return False
     program = [sys.executable, "-m", "bmsfed_app.cli.main", "run"]
     if (folder / "checkpoint.safetensors").exists():
         command = [*program, "--resume", str(folder)]
@@ -104,6 +106,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders")
+    parser.add_argument("--table-only", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, help="write the table to OUT.md, figures to OUT.json")
     given = parser.parse_args()
     found: dict[str, dict[int, dict[str, Any]]] = {}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
 
 from bmsfed_app.methods.base import Method, MethodSettings, Named
-from bmsfed_app.models import build_encoder
+from bmsfed_app.models.encoders import encoder_width
 from strategies import FedMSplit, FedNH, FedPAC, ModalityStrategy
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ def _cosine(settings: FedNHSettings) -> Named:
 
 def _check_fednh(settings: FedNHSettings, config: ExperimentConfig) -> str | None:
     spec = config.network_spec()
-    with torch.device("meta"):  # widths only
-        width = sum(build_encoder(e, spec.shapes[m]).width for m, e in spec.encoders.items())
+    width = sum(encoder_width(e, tuple(spec.shapes[m])) for m, e in spec.encoders.items())
     if spec.num_classes > width:
         return (
             f"needs orthogonal class directions, but the encoders give {width} features for "
