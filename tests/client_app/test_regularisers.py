@@ -28,8 +28,8 @@ def test_the_proximal_term_is_half_mu_times_the_squared_drift() -> None:
             p += 0.1 * (i + 1)
     drift = sum(p.numel() * (0.1 * (i + 1)) ** 2 for i, p in enumerate(network.parameters()))
     output = network(inputs)
-    expected = float(F.cross_entropy(output.logits, labels)) + 0.25 * drift
-    found = float(objective.loss(network, output, labels, context))
+    expected = F.cross_entropy(output.logits, labels).item() + 0.25 * drift
+    found = objective.loss(network, output, labels, context).item()
     assert found == pytest.approx(expected, rel=1e-5)
 
 

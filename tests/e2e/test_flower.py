@@ -106,7 +106,7 @@ def test_supernodes_with_their_own_data_and_one_that_comes_late(
         "--stream",
         "--run-config",
         run_config(
-            rounds=3,
+            rounds=2,
             method="fedpac",
             out=str(other),
             set="per_round=3 local_epochs=1 min_clients=3",
