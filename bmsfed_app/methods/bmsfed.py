@@ -118,7 +118,7 @@ METHODS = {
         BMSFedSettings,
     ),
     "bmsfed-plus": Method(
-        "BMSFed's strongest known settings: χ 1, constant coefficient, features of norm 10",
+        "BMSFed with χ 1, constant coefficient, features of norm 10: its strongest at small lr",
         _EQUATIONS + "\nz <- 10 z / ||z|| before head and prototypes",
         _TRAVELS,
         f"{_PAPER}; the scaled features are ours",
