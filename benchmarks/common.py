@@ -6,13 +6,17 @@ import json
 import os
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from flwr.app import Message, RecordDict
 
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.datasets.colored import ColorSettings, pair_info, pair_split
+from client_app import app as client_app
 from server_app.run_folder import commit, versions
+from strategies.testing import Handler
 
 
 def made_up_digits(n: int) -> Split:
@@ -22,6 +26,19 @@ def made_up_digits(n: int) -> Split:
     labels = torch.arange(n) % 10
     info = pair_info("made-up")
     return pair_split(info, digits, labels, "train", seed=0, settings=ColorSettings())
+
+
+def client(number: int, total: int) -> Handler:
+    """A simulated client of this process, for :class:`strategies.testing.FakeGrid`."""
+    context: Any = SimpleNamespace(node_config={"partition-id": number, "num-partitions": total})
+    kinds = {"query.enrol": client_app.enrol, "query.probe": client_app.probe}
+
+    def answer(message: Message) -> RecordDict:
+        task = kinds.get(message.metadata.message_type, client_app.train)
+        reply: Message = task(message, context)
+        return reply.content
+
+    return answer
 
 
 def write(out: Path | None, figures: dict[str, Any]) -> None:

@@ -12,37 +12,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
-from types import SimpleNamespace
 from typing import Any
 
-from flwr.app import Message, RecordDict
-
-from benchmarks.common import write
+from benchmarks.common import client, write
 from bmsfed_app.config import ExperimentConfig, load_config
 from bmsfed_app.methods import METHODS, find_method
-from client_app import app as client_app
 from server_app.experiment import build_strategy, initial_model, shared_settings
 from strategies import Callback, ModalityStrategy, RoundReport
 from strategies.testing import FakeGrid
 
 CLIENTS, ROUNDS = 30, 3
-
-
-def handler(number: int) -> Callable[[Message], RecordDict]:
-    """A client of this process."""
-    context: Any = SimpleNamespace(node_config={"partition-id": number, "num-partitions": CLIENTS})
-    kinds = {"query.enrol": client_app.enrol, "query.probe": client_app.probe}
-
-    def answer(message: Message) -> RecordDict:
-        reply: Message = kinds.get(message.metadata.message_type, client_app.train)(
-            message, context
-        )
-        return reply.content
-
-    return answer
 
 
 class Clock(Callback):
@@ -78,7 +59,7 @@ def measure(method: str, data_dir: str) -> dict[str, float]:
     config = configure(method, data_dir)
     clock, strategy = Clock(), build_strategy(config)
     state = strategy.start(
-        FakeGrid({f"node {i}": handler(i) for i in range(CLIENTS)}),
+        FakeGrid({f"node {i}": client(i, CLIENTS) for i in range(CLIENTS)}),
         initial_model(config),
         num_rounds=ROUNDS,
         settings=shared_settings(config),

@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 from flwr.serverapp import Grid
 
@@ -46,6 +46,14 @@ class EvaluationModel:
     weight: float
     arrays: Arrays
     prototypes: dict[str, Prototypes]
+
+
+class StrategyOptions(TypedDict, total=False):
+    """Keywords that every strategy hands on to :class:`ModalityStrategy`."""
+
+    seed: int
+    head_columns: Literal["own", "all"]
+    app_version: str | None
 
 
 class ModalityStrategy:

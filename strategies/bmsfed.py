@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from .aggregation import imbalance_ratios
+from .base import StrategyOptions
 from .protocol import Arrays, Assignment, ClientInfo, Task, Update
 from .randomness import generator
 from .signatures import SignatureStrategy
@@ -111,9 +112,7 @@ class BMSFed(SignatureStrategy):
         prototype_scope: Literal["all", "selected"] = "all",
         cover_sample: int = 5000,
         send_prototypes: bool = True,
-        seed: int = 0,
-        head_columns: Literal["own", "all"] = "own",
-        app_version: str | None = None,
+        **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(
             clients_per_round,
@@ -121,10 +120,8 @@ class BMSFed(SignatureStrategy):
             sketch_dim=sketch_dim,
             probe_batches=probe_batches,
             cover_sample=cover_sample,
-            seed=seed,
-            head_columns=head_columns,
             share_prototypes=True,
-            app_version=app_version,
+            **options,
         )
         if not threshold >= 0:
             raise ValueError(f"threshold is {threshold}, it must be >= 0")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .aggregation import aggregate_parts
+from .base import StrategyOptions
 from .fedavg import FedAvg
 from .protocol import Arrays, Update
 
@@ -44,7 +45,7 @@ class FedMSplit(FedAvg):
         See :class:`ModalityStrategy`.
     gamma : float, default 0.9
         A client's own share in its block, in [0, 1]; 1 is FedAvg.
-    seed, head_columns, share_prototypes, app_version
+    seed, head_columns, app_version
         See :class:`ModalityStrategy`.
 
     Raises
@@ -60,18 +61,9 @@ class FedMSplit(FedAvg):
         clients_per_round: int | float = 0.5,
         *,
         gamma: float = 0.9,
-        seed: int = 0,
-        head_columns: Literal["own", "all"] = "own",
-        share_prototypes: bool = False,
-        app_version: str | None = None,
+        **options: Unpack[StrategyOptions],
     ) -> None:
-        super().__init__(
-            clients_per_round,
-            seed=seed,
-            head_columns=head_columns,
-            share_prototypes=share_prototypes,
-            app_version=app_version,
-        )
+        super().__init__(clients_per_round, **options)
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma is {gamma}, it must be in [0, 1]")
         self.gamma = gamma

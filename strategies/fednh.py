@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .base import StrategyOptions
 from .fedavg import FedAvg
 from .protocol import Arrays, Update
 
@@ -42,7 +43,7 @@ class FedNH(FedAvg):
         See :class:`ModalityStrategy`.
     rho : float, default 0.9
         How much of the directions stays each round, in [0, 1]; 1 never moves them.
-    seed, head_columns, share_prototypes, app_version
+    seed, head_columns, app_version
         See :class:`ModalityStrategy`.
 
     Raises
@@ -58,18 +59,9 @@ class FedNH(FedAvg):
         clients_per_round: int | float = 0.5,
         *,
         rho: float = 0.9,
-        seed: int = 0,
-        head_columns: Literal["own", "all"] = "own",
-        share_prototypes: bool = False,
-        app_version: str | None = None,
+        **options: Unpack[StrategyOptions],
     ) -> None:
-        super().__init__(
-            clients_per_round,
-            seed=seed,
-            head_columns=head_columns,
-            share_prototypes=share_prototypes,
-            app_version=app_version,
-        )
+        super().__init__(clients_per_round, **options)
         if not 0 <= rho <= 1:
             raise ValueError(f"rho is {rho}, it must be in [0, 1]")
         self.rho = rho

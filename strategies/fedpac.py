@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .base import StrategyOptions
 from .fedavg import FedAvg
 from .protocol import Arrays, Assignment, Task, Update, owner
 
@@ -47,18 +48,9 @@ class FedPAC(FedAvg):
     def __init__(
         self,
         clients_per_round: int | float = 0.5,
-        *,
-        seed: int = 0,
-        head_columns: Literal["own", "all"] = "own",
-        app_version: str | None = None,
+        **options: Unpack[StrategyOptions],
     ) -> None:
-        super().__init__(
-            clients_per_round,
-            seed=seed,
-            head_columns=head_columns,
-            share_prototypes=True,
-            app_version=app_version,
-        )
+        super().__init__(clients_per_round, share_prototypes=True, **options)
 
     def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
         """Send the client its own head, or the global one the first time."""

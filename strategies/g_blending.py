@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .base import StrategyOptions
 from .fedavg import FedAvg
 from .protocol import Arrays, Assignment, ClientInfo, Task, Update
 
@@ -48,7 +49,7 @@ class GBlending(FedAvg):
         Fixed weights by "joint" and modality, >= 0; who is not named has 0. Empty: estimate.
     super_epoch : int, default 10
         Rounds between two estimates, >= 1.
-    seed, head_columns, share_prototypes, app_version
+    seed, head_columns, app_version
         See :class:`ModalityStrategy`.
 
     Raises
@@ -66,18 +67,9 @@ class GBlending(FedAvg):
         *,
         weights: Mapping[str, float] | None = None,
         super_epoch: int = 10,
-        seed: int = 0,
-        head_columns: Literal["own", "all"] = "own",
-        share_prototypes: bool = False,
-        app_version: str | None = None,
+        **options: Unpack[StrategyOptions],
     ) -> None:
-        super().__init__(
-            clients_per_round,
-            seed=seed,
-            head_columns=head_columns,
-            share_prototypes=share_prototypes,
-            app_version=app_version,
-        )
+        super().__init__(clients_per_round, **options)
         if super_epoch < 1:
             raise ValueError(f"super_epoch is {super_epoch}, it must be at least 1")
         if fault := weights_fault(weights or {}):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Unpack
 
+from .base import StrategyOptions
 from .fedavg import FedAvg
 from .protocol import Assignment, ClientInfo
 from .randomness import generator
@@ -25,7 +26,7 @@ class ModalityDropout(FedAvg):
         Probability x, from 0 (FedAvg) to 1.
     fixed : bool, default False
         Draw once per client instead of once per client and round ("-fix").
-    seed, head_columns, share_prototypes, app_version
+    seed, head_columns, app_version
         See :class:`ModalityStrategy`.
 
     Raises
@@ -42,18 +43,9 @@ class ModalityDropout(FedAvg):
         *,
         drop: float,
         fixed: bool = False,
-        seed: int = 0,
-        head_columns: Literal["own", "all"] = "own",
-        share_prototypes: bool = False,
-        app_version: str | None = None,
+        **options: Unpack[StrategyOptions],
     ) -> None:
-        super().__init__(
-            clients_per_round,
-            seed=seed,
-            head_columns=head_columns,
-            share_prototypes=share_prototypes,
-            app_version=app_version,
-        )
+        super().__init__(clients_per_round, **options)
         if not 0 <= drop <= 1:
             raise ValueError(f"drop is {drop}, it must be in [0, 1]")
         self.drop, self.fixed = drop, fixed

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Unpack
 
 import numpy as np
 
-from .base import ModalityStrategy
+from .base import ModalityStrategy, StrategyOptions
 from .protocol import Assignment, ClientInfo, Task, Update
 from .randomness import generator
 
@@ -31,7 +31,7 @@ class PowerOfChoice(ModalityStrategy):
         n; see :class:`ModalityStrategy`.
     d : int, default 0
         Candidates per round, at least n; 0 takes ⌈N/2⌉ (the paper's), or n if that is more.
-    seed, head_columns, share_prototypes, app_version
+    seed, head_columns, app_version
         See :class:`ModalityStrategy`.
 
     Raises
@@ -47,18 +47,9 @@ class PowerOfChoice(ModalityStrategy):
         clients_per_round: int | float = 0.5,
         *,
         d: int = 0,
-        seed: int = 0,
-        head_columns: Literal["own", "all"] = "own",
-        share_prototypes: bool = False,
-        app_version: str | None = None,
+        **options: Unpack[StrategyOptions],
     ) -> None:
-        super().__init__(
-            clients_per_round,
-            seed=seed,
-            head_columns=head_columns,
-            share_prototypes=share_prototypes,
-            app_version=app_version,
-        )
+        super().__init__(clients_per_round, **options)
         if d < 0 or 0 < d < clients_per_round:
             raise ValueError(f"d is {d}: it must be 0 or at least {clients_per_round:g} clients")
         self.d = d

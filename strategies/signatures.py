@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import ModalityStrategy
+from .base import ModalityStrategy, StrategyOptions
 from .facility import FacilityLocation
 from .protocol import Assignment, ClientInfo, Task
 from .randomness import generator, integer_seed
@@ -55,18 +55,10 @@ class SignatureStrategy(ModalityStrategy):
         sketch_dim: int = 4096,
         probe_batches: int = 1,
         cover_sample: int = 5000,
-        seed: int = 0,
-        head_columns: Literal["own", "all"] = "own",
         share_prototypes: bool = False,
-        app_version: str | None = None,
+        **options: Unpack[StrategyOptions],
     ) -> None:
-        super().__init__(
-            clients_per_round,
-            seed=seed,
-            head_columns=head_columns,
-            share_prototypes=share_prototypes,
-            app_version=app_version,
-        )
+        super().__init__(clients_per_round, share_prototypes=share_prototypes, **options)
         if sketch_dim < 0 or probe_batches < 1 or cover_sample < 1:
             raise ValueError(
                 f"sketch_dim {sketch_dim} must be >= 0, probe_batches {probe_batches} and "

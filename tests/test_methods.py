@@ -1,20 +1,16 @@
 """Every method of the registry in whole federations with real local training, without Ray."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flwr.app import Message, RecordDict
 
 from bmsfed_app.methods import METHODS, find_method
 from bmsfed_app.models import build_network
 from bmsfed_app.settings import ClientSettings
-from client_app.training import run_task
 from strategies import ClientInfo, FederationError, ModalityStrategy, ServerState
-from strategies.protocol import pack_enrolment, pack_update, unpack_task
-from strategies.testing import FakeGrid
+from strategies.testing import FakeGrid, Handler
 from tests import synthetic
-from tests.test_three_modalities import HELD, Keep, handler
+from tests.test_three_modalities import HELD, Keep, answering, handler
 
 ROUNDS = 3
 
@@ -47,7 +43,7 @@ def federate(
     *,
     rounds: int = ROUNDS,
     start: ServerState | None = None,
-    handlers: dict[str, Callable[[Message], RecordDict]] | None = None,
+    handlers: dict[str, Handler] | None = None,
     encoder: str = "identity",
     **changes: Any,
 ) -> tuple[ServerState, Keep]:
@@ -69,26 +65,16 @@ def federate(
     return state, keep
 
 
-def whole_holders() -> dict[str, Callable[[Message], RecordDict]]:
+def whole_holders() -> dict[str, Handler]:
     """Clients that hold all three modalities."""
 
-    def make(number: int) -> Callable[[Message], RecordDict]:
-        data = synthetic.client(f"w{number}", n=30 + 6 * number, seed=number)
-
-        def answer(message: Message) -> RecordDict:
-            if message.metadata.message_type == "query.enrol":
-                return pack_enrolment(data.info(), "1")
-            task = unpack_task(message.content)
-            probe = message.metadata.message_type == "query.probe"
-            settings = ClientSettings.from_json(task.settings)
-            return pack_update(run_task(task, data, settings, probe=probe))
-
-        return answer
+    def make(number: int) -> Handler:
+        return answering(synthetic.client(f"w{number}", n=30 + 6 * number, seed=number))
 
     return {f"w{i}": make(i) for i in range(5)}
 
 
-def clients_of(name: str) -> dict[str, Callable[[Message], RecordDict]] | None:
+def clients_of(name: str) -> dict[str, Handler] | None:
     return whole_holders() if name == "pow-d" else None
 
 

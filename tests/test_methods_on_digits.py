@@ -1,17 +1,14 @@
 """Every method on cg-digits, from configuration to run folder, three rounds and resumed; no Ray."""
 
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import Message, RecordDict
 
+from benchmarks.common import client
 from bmsfed_app.config import ConfigError, load_config
 from bmsfed_app.methods import METHODS
-from client_app import app as client_app
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies import Callback, ModalityStrategy, RoundReport
@@ -40,18 +37,6 @@ def _threads() -> Any:
     torch.set_num_threads(before)
 
 
-def handler(number: int) -> Callable[[Message], RecordDict]:
-    context: Any = SimpleNamespace(node_config={"partition-id": number, "num-partitions": CLIENTS})
-    kinds = {"query.enrol": client_app.enrol, "query.probe": client_app.probe}
-
-    def answer(message: Message) -> RecordDict:
-        kind = message.metadata.message_type
-        reply: Message = kinds.get(kind, client_app.train)(message, context)
-        return reply.content
-
-    return answer
-
-
 class StopAfter(Callback):
     def __init__(self, last: int) -> None:
         self.last = last
@@ -61,7 +46,7 @@ class StopAfter(Callback):
 
 
 def run(folder: RunFolder, last: int = 3, seed: int = 0) -> None:
-    grid = FakeGrid({f"node {i}": handler(i) for i in range(CLIENTS)}, seed=seed)
+    grid = FakeGrid({f"node {i}": client(i, CLIENTS) for i in range(CLIENTS)}, seed=seed)
     run_experiment(grid, folder, callbacks=[StopAfter(last)])
 
 

@@ -11,6 +11,7 @@ from flwr.app import Message, RecordDict
 
 from bmsfed_app.models import build_network
 from bmsfed_app.settings import ClientSettings
+from client_app.data import LocalData
 from client_app.training import run_task
 from server_app.evaluation import Evaluator
 from strategies import BMSFed, Callback, FedAvg, ModalityStrategy, RoundReport, ServerState
@@ -30,7 +31,11 @@ HELD = {
 
 def handler(name: str) -> Callable[[Message], RecordDict]:
     number = int(name[1:])
-    data = synthetic.client(name, n=30 + 6 * number, seed=number, modalities=HELD[name])
+    return answering(synthetic.client(name, n=30 + 6 * number, seed=number, modalities=HELD[name]))
+
+
+def answering(data: LocalData) -> Callable[[Message], RecordDict]:
+    """A client with real local training on its data."""
 
     def answer(message: Message) -> RecordDict:
         if message.metadata.message_type == "query.enrol":
