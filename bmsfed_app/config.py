@@ -16,7 +16,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bmsfed_app.datasets import DATASETS, dataset_info
+from bmsfed_app.datasets import DataError, DatasetInfo, dataset_info, find_source
 from bmsfed_app.methods import METHODS, Method, MethodSettings, find_method, nearest
 from bmsfed_app.models import NetworkSpec, build_encoder
 from bmsfed_app.settings import ClientSettings
@@ -106,12 +106,16 @@ class ExperimentConfig(BaseModel):
         own = {k: v for k, v in self.methods.get(self.method, {}).items() if k != "base"}
         return entry.settings(**{**entry.presets, **own})
 
+    def dataset_info(self) -> DatasetInfo:
+        """What is known of the data set without loading it."""
+        return dataset_info(self.dataset, self.dataset_settings)
+
     def network_spec(self) -> NetworkSpec:
         """What the network is made of."""
-        info = dataset_info(self.dataset)
+        info = self.dataset_info()
         head, head_settings = self.method_entry().head(self.method_settings())
         return NetworkSpec(
-            encoders={m: self.encoders.get(m, "conv4") for m in info.modalities},
+            encoders={m: self.encoders.get(m) or info.encoders[m] for m in info.modalities},
             shapes=dict(info.shapes),
             num_classes=info.num_classes,
             feature_norm=self.feature_norm,
@@ -213,7 +217,7 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
 
 def _check_encoders(config: ExperimentConfig) -> None:
     """Check that every encoder exists, for a modality of the data set, and takes its inputs."""
-    info = dataset_info(config.dataset)
+    info = config.dataset_info()
     for modality, name in config.encoders.items():
         if modality not in info.modalities:
             raise ConfigError(
@@ -262,7 +266,7 @@ def _shipped() -> list[Any]:
 def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:
     """Put each override where it belongs: the experiment, its method or its data set."""
     name, entry = _method_of(values)
-    dataset_keys = DATASETS[str(values["dataset"])].settings
+    dataset_keys = find_source(str(values["dataset"])).setting_names
     for key, raw in overrides.items():
         value = yaml.safe_load(raw) if isinstance(raw, str) and raw else raw
         if key in ExperimentConfig.model_fields:
@@ -282,17 +286,17 @@ def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:
 def _check_names(values: dict[str, Any]) -> None:
     """Check what names other things: the data set, its settings, methods and their bases."""
     name = str(values.get("dataset", ""))
-    if name not in DATASETS:
-        raise ConfigError(
-            f"unknown dataset '{name}'{nearest(name, DATASETS)} (known: {', '.join(DATASETS)})"
-        )
+    try:
+        source = find_source(name)
+    except DataError as error:
+        raise ConfigError(f"dataset: {error}") from None
     for key in values.get("dataset_settings") or {}:
-        if key not in DATASETS[name].settings:
-            known = DATASETS[name].settings
+        if key not in source.setting_names:
+            known = list(source.setting_names)
             raise ConfigError(
-                f"unknown key 'dataset_settings.{key}' of '{name}'{nearest(key, list(known))}"
+                f"unknown key 'dataset_settings.{key}' of '{name}'{nearest(key, known)}"
             )
-    DATASETS[name].parse(values.get("dataset_settings") or {})
+    source.parse(values.get("dataset_settings") or {})
     values["methods"] = dict(values.get("methods") or {})
     for method, own in values["methods"].items():
         values["methods"][method] = dict(own or {})
