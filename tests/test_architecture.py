@@ -57,7 +57,7 @@ def test_functions_fit_a_screen_and_modules_say_what_they_are(file: Path) -> Non
 
 
 def _overrides(node: ast.AST) -> bool:
-    """Hooks of ``Callback`` and methods of ``Kind`` are documented there; inner functions need none."""
+    """Hooks of ``Callback`` and methods of ``Kind`` are documented there."""
     name = getattr(node, "name", "")
     of_kinds = {"shape", "vocabulary", "decode", "render", "augment", "attempt"}
     return name.startswith(("on_", "after_", "forward")) or name in {"run", "loss"} | of_kinds

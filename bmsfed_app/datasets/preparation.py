@@ -122,7 +122,8 @@ def check_scan(source: PreparedSource, scan: Scan, settings: Any) -> Scan:
     Samples of the training split whose key is in the test split are taken out, and noted.
     """
     classes = len(source.classes(settings))
-    kept, outside = [], []
+    kept: list[Sample] = []
+    outside: list[Sample] = []
     for s in scan.samples:
         (kept if 0 <= s.label < classes else outside).append(s)
     bad = scan.bad + [(s.id, f"label {s.label} is not in 0 to {classes - 1}") for s in outside]
@@ -150,7 +151,7 @@ def fingerprint(scan: Scan) -> str:
     digest = hashlib.sha256()
     for s in scan.samples:
         values = {
-            m: zlib.crc32(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else str(v)
+            m: zlib.crc32(np.ascontiguousarray(v).data) if isinstance(v, np.ndarray) else str(v)
             for m, v in s.values.items()
         }
         digest.update(repr((s.id, s.split, s.label, s.client, values)).encode())
@@ -267,7 +268,7 @@ def _join(samples: Sequence[Sample], partial: Path, prepared: Prepared, mark: st
         stores = _write_stores(joined / split, partial, parts, len(kept))
         labels = np.array([s.label for s in kept], dtype=np.int64)
         np.save(joined / split / "labels.npy", labels)
-        stores["labels"] = _describe(labels, zlib.crc32(labels))
+        stores["labels"] = _describe(labels, zlib.crc32(labels.data))
         with (joined / split / "samples.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "label", "client"])
@@ -305,7 +306,7 @@ def _write_stores(
                         shape=(count, *values.shape[1:]),
                     )
                 arrays[name][at : at + len(values)] = values
-                sums[name] = zlib.crc32(values, sums[name])
+                sums[name] = zlib.crc32(values.data, sums[name])
         at += len(wanted)
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]

@@ -31,8 +31,8 @@ class Column(BaseModel):
     ``tokenizer``): the text itself, or with ``file: true`` a path. ``series`` (``steps``,
     ``features``): the path of a .npy, .csv or .txt file of (any steps, features), stretched.
     ``array`` (``shape``, ``offset``, ``scale``): the path of such a file. ``numbers`` (``columns``,
-    ``offset``, ``scale``): the columns themselves. Paths are relative to the data folder. Arrays and
-    numbers enter the model as (value - offset) / scale.
+    ``offset``, ``scale``): the columns themselves. Paths are relative to the data folder. Arrays
+    and numbers enter the model as (value - offset) / scale.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -166,9 +166,11 @@ class Table(PreparedSource):
             except ValueError as error:
                 scan.bad.append((where, f"{where}: {error}"))
                 continue
-            label, client = names.index(row[settings.label]), row.get(settings.client, "")
             name = row.get(settings.id) or str(number - 2)
-            scan.samples.append(Sample(name, split, label, values, client))
+            client = row.get(settings.client, "")
+            scan.samples.append(
+                Sample(name, split, names.index(row[settings.label]), values, client)
+            )
         if drawn is not None:
             scan.notes.append(
                 f"no column '{settings.split}': {settings.test_share:.0%} of every class, drawn "
