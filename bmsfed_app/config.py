@@ -7,7 +7,7 @@ before anything starts, with the nearest right name and the allowed range.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bmsfed_app.datasets import DataError, DatasetInfo, dataset_info, find_source
+from bmsfed_app.datasets import DataError, DatasetInfo, dataset_info, dataset_names, find_source
 from bmsfed_app.methods import METHODS, Method, MethodSettings, find_method, nearest
 from bmsfed_app.models import NetworkSpec, build_encoder
 from bmsfed_app.settings import ClientSettings
@@ -194,6 +194,20 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     return check_config(values)
 
 
+def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
+    """Turn ``key=value`` texts into overrides for :func:`load_config`.
+
+    Raises
+    ------
+    ConfigError
+        If one has no equals sign.
+    """
+    split = [pair.partition("=") for pair in pairs]
+    if bad := [key for key, equals, _ in split if not equals]:
+        raise ConfigError(f"set: expected key=value, not '{bad[0]}'")
+    return {key: value for key, _, value in split}
+
+
 def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     """Check plain values; see :func:`load_config`."""
     if unknown := [k for k in values if k not in ExperimentConfig.model_fields]:
@@ -236,6 +250,8 @@ def _parse(source: str) -> dict[str, Any]:
     try:
         if path.suffix in {".yaml", ".yml"} or path.is_file():
             text = path.read_text(encoding="utf-8")
+        elif source in dataset_names() and source not in config_names():
+            return {"dataset": source}  # a data set without a file of its own: all by default
         else:
             [found] = [p for p in _shipped() if p.name == f"{source}.yaml"]
             text = found.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -64,6 +64,10 @@ class Kind(ABC):
 
     #: As ``render``, with a generator at the end: what training sees; None for the same.
     augment: Any = None
+
+    def caption(self, value: Any) -> str:
+        """Return what a reader would want to see of a value in words; empty for most kinds."""
+        return ""
 
     def stores(self, modality: str) -> tuple[str, ...]:
         """Names of this kind's stores for a modality."""
@@ -299,9 +303,12 @@ class Text(Kind):
         return len(_hf_tokenizer(self.tokenizer.removeprefix("hf:"))) + 1
 
     def decode(self, value: Any) -> Rows:
-        text = clean(media.read_text(value) if isinstance(value, Path) else str(value))
-        ids = self._ids(text)[: self.tokens]
+        ids = self._ids(self.caption(value))[: self.tokens]
         return {"ids": np.array(ids + [0] * (self.tokens - len(ids)), dtype=np.int32)}
+
+    def caption(self, value: Any) -> str:
+        """Return the text, cleaned."""
+        return clean(media.read_text(value) if isinstance(value, Path) else str(value))
 
     def _ids(self, text: str) -> list[int]:
         if self.tokenizer == "hash":
@@ -404,8 +411,3 @@ class Array(Kind):
         values = rows[0]
         offset, scale = (torch.tensor(v, device=values.device) for v in (self.offset, self.scale))
         return (values.float() - offset) / scale
-
-
-def stores_of(kinds: Mapping[str, Kind]) -> dict[str, tuple[str, Kind]]:
-    """Return (modality, kind) by store name."""
-    return {store: (m, kind) for m, kind in kinds.items() for store in kind.stores(m)}

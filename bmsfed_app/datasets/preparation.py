@@ -105,7 +105,7 @@ def prepare(
             kinds = source.kinds(settings)
             bad = _decode(scan, kinds, partial, workers or os.cpu_count() or 1, max_bad, progress)
             prepared = Prepared(cache, {}, scan.bad + bad, scan.notes)
-            _join(scan.samples, partial, prepared, mark)
+            _join(scan.samples, kinds, partial, prepared, mark)
             _replace(partial / "joined", cache)
             shutil.rmtree(partial)
     except OSError as error:
@@ -250,7 +250,13 @@ def _some(items: Sequence[str], number: int = 3) -> str:
 # --- joining ------------------------------------------------------------------------------------
 
 
-def _join(samples: Sequence[Sample], partial: Path, prepared: Prepared, mark: str) -> None:
+def _join(
+    samples: Sequence[Sample],
+    kinds: Mapping[str, Kind],
+    partial: Path,
+    prepared: Prepared,
+    mark: str,
+) -> None:
     """Write the arrays of the cache into ``joined`` in the partial folder."""
     chunks = [(i, _read_chunk(_chunk_file(partial, i))[0]) for i in range(0, len(samples), _CHUNK)]
     rows = {
@@ -271,8 +277,10 @@ def _join(samples: Sequence[Sample], partial: Path, prepared: Prepared, mark: st
         stores["labels"] = _describe(labels, zlib.crc32(labels.data))
         with (joined / split / "samples.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["id", "label", "client"])
-            writer.writerows([s.id, s.label, s.client] for s in kept)
+            writer.writerow(["id", "label", "client", *kinds])
+            for s in kept:
+                captions = [kind.caption(s.values[m]) for m, kind in kinds.items()]
+                writer.writerow([s.id, s.label, s.client, *captions])
         prepared.counts[split] = len(kept)
         described[split] = {"count": len(kept), "stores": stores}
     index = {

@@ -5,8 +5,8 @@ modality is (:meth:`PreparedSource.kinds`); :mod:`bmsfed_app.datasets.preparatio
 
 The cache of a data set is a folder under ``$BMSFED_HOME/cache`` (``~/.bmsfed/cache``), named by
 data set, settings and data folder: per split one ``.npy`` per store, the labels, ``samples.csv``
-(id, label, natural client); and an ``index.json`` with shapes, types, CRC-32 and what was skipped.
-Arrays are mapped, so processes on one machine share their pages.
+(id, label, natural client, texts); and an ``index.json`` with shapes, types, CRC-32 and what was
+skipped. Arrays are mapped, so processes on one machine share their pages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -85,12 +85,9 @@ class PreparedSource(Source):
     ----------
     version : int
         Raised when what :meth:`scan` or the kinds give changes, so that caches are made anew.
-    natural : str
-        What natural clients are, e.g. "talkers"; empty if the data set knows none.
     """
 
-    version: int = 1
-    natural: str = ""
+    version: ClassVar[int] = 1
 
     @abstractmethod
     def kinds(self, settings: Any) -> dict[str, Kind]:
@@ -185,13 +182,25 @@ def read_cache(cache: Path, split: str, info: DatasetInfo) -> Split:
         for name, of in described["stores"].items()
     }
     labels = stores.pop("labels").long()
-    try:
-        with (cache / split / "samples.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise DataError(f"cannot read {error.filename} ({error}): {_again(cache)}") from None
+    rows = read_samples(cache, split)
     owners = np.array([row["client"] for row in rows]) if info.natural else None
     return Split(labels, stores, info.renderers, owners, np.array([row["id"] for row in rows]))
+
+
+def read_samples(cache: Path, split: str) -> list[dict[str, str]]:
+    """Read a split's ``samples.csv``: id, label, client and a caption per modality, in words.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    file = cache / split / "samples.csv"
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {file} ({error}): {_again(cache)}") from None
 
 
 def _mapped(path: Path, described: Mapping[str, Any], cache: Path) -> Tensor:

@@ -33,6 +33,8 @@ class Source(ABC):
         What the data folder must hold.
     official : mapping
         Samples by split ("train", "test") in the published data set; empty if it fixes none.
+    natural : str
+        What natural clients are, e.g. "talkers"; empty if the data set knows none.
     settings : type
         The data set's settings, a :class:`SourceSettings`.
     """
@@ -42,6 +44,7 @@ class Source(ABC):
     obtain: ClassVar[str]
     layout: ClassVar[str]
     official: ClassVar[Mapping[str, int]] = {}
+    natural: ClassVar[str] = ""
     settings: ClassVar[type[Any]] = SourceSettings
 
     @abstractmethod
