@@ -84,7 +84,7 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     DataError, PartitionError
         If the node configuration names no data, or the data cannot be read.
     """
-    info = dataset_info(settings.dataset)
+    info = dataset_info(settings.dataset, settings.dataset_settings)
     held = _held(node_config, info.modalities)
     device = training_device(settings)
     if "partition-id" in node_config:
