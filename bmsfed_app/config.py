@@ -7,7 +7,7 @@ before anything starts, with the nearest right name and the allowed range.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bmsfed_app.datasets import DATASETS, dataset_info
+from bmsfed_app.datasets import DataError, DatasetInfo, dataset_info, dataset_names, find_source
 from bmsfed_app.methods import METHODS, Method, MethodSettings, find_method, nearest
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
@@ -121,17 +121,22 @@ class ExperimentConfig(BaseModel):
         own = {k: v for k, v in self.methods.get(self.method, {}).items() if k != "base"}
         return entry.settings(**{**entry.presets, **own})
 
+    def dataset_info(self) -> DatasetInfo:
+        """What is known of the data set without loading it."""
+        return dataset_info(self.dataset, self.dataset_settings)
+
     def network_spec(self) -> NetworkSpec:
         """What the network is made of."""
-        info = dataset_info(self.dataset)
+        info = self.dataset_info()
         head, head_settings = self.method_entry().head(self.method_settings())
         return NetworkSpec(
-            encoders={m: self.encoders.get(m, "conv4") for m in info.modalities},
+            encoders={m: self.encoders.get(m) or info.encoders[m] for m in info.modalities},
             shapes=dict(info.shapes),
             num_classes=info.num_classes,
             feature_norm=self.feature_norm,
             head=head,
             head_settings=head_settings,
+            vocabularies=dict(info.vocabularies),
             widths=dict(self.widths),
         )
 
@@ -208,6 +213,20 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     return config
 
 
+def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
+    """Turn ``key=value`` texts into overrides for :func:`load_config`.
+
+    Raises
+    ------
+    ConfigError
+        If one has no equals sign.
+    """
+    split = [pair.partition("=") for pair in pairs]
+    if bad := [key for key, equals, _ in split if not equals]:
+        raise ConfigError(f"set: expected key=value, not '{bad[0]}'")
+    return {key: value for key, _, value in split}
+
+
 def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     """Check plain values; see :func:`load_config`."""
     if unknown := [k for k in values if k not in ExperimentConfig.model_fields]:
@@ -231,7 +250,7 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
 
 def _check_encoders(config: ExperimentConfig) -> None:
     """Check that every encoder exists, for a modality of the data set, and takes its inputs."""
-    known = list(dataset_info(config.dataset).modalities)
+    known = list(config.dataset_info().modalities)
     for key in ("encoders", "widths", "initial_weights"):
         for modality in getattr(config, key):
             if modality not in known:
@@ -270,6 +289,8 @@ def _parse(source: str) -> dict[str, Any]:
     try:
         if path.suffix in {".yaml", ".yml"} or path.is_file():
             text = path.read_text(encoding="utf-8")
+        elif source in dataset_names() and source not in config_names():
+            return {"dataset": source}  # a data set without a file of its own: all by default
         else:
             [found] = [p for p in _shipped() if p.name == f"{source}.yaml"]
             text = found.read_text(encoding="utf-8")
@@ -300,7 +321,7 @@ def _shipped() -> list[Any]:
 def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:
     """Put each override where it belongs: the experiment, its method or its data set."""
     name, entry = _method_of(values)
-    dataset_keys = DATASETS[str(values["dataset"])].settings
+    dataset_keys = find_source(str(values["dataset"])).setting_names
     for key, raw in overrides.items():
         value = yaml.safe_load(raw) if isinstance(raw, str) and raw else raw
         if key in ExperimentConfig.model_fields:
@@ -320,17 +341,17 @@ def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:
 def _check_names(values: dict[str, Any]) -> None:
     """Check what names other things: the data set, its settings, methods and their bases."""
     name = str(values.get("dataset", ""))
-    if name not in DATASETS:
-        raise ConfigError(
-            f"unknown dataset '{name}'{nearest(name, DATASETS)} (known: {', '.join(DATASETS)})"
-        )
+    try:
+        source = find_source(name)
+    except DataError as error:
+        raise ConfigError(f"dataset: {error}") from None
     for key in values.get("dataset_settings") or {}:
-        if key not in DATASETS[name].settings:
-            known = DATASETS[name].settings
+        if key not in source.setting_names:
+            known = list(source.setting_names)
             raise ConfigError(
-                f"unknown key 'dataset_settings.{key}' of '{name}'{nearest(key, list(known))}"
+                f"unknown key 'dataset_settings.{key}' of '{name}'{nearest(key, known)}"
             )
-    DATASETS[name].parse(values.get("dataset_settings") or {})
+    source.parse(values.get("dataset_settings") or {})
     values["methods"] = dict(values.get("methods") or {})
     for method, own in values["methods"].items():
         values["methods"][method] = dict(own or {})

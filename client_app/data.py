@@ -54,10 +54,10 @@ class LocalData:
     def batches(
         self, size: int, modalities: tuple[str, ...], rng: torch.Generator | None = None
     ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """Yield (inputs by modality, labels), shuffled by ``rng`` or in order without one."""
+        """Yield (inputs by modality, labels); ``rng``, if there is one, shuffles and augments."""
         order = torch.arange(len(self)) if rng is None else torch.randperm(len(self), generator=rng)
         for chunk in self.index[order.to(self.index.device)].split(size):
-            yield self.split.batch(chunk, modalities), self.split.labels[chunk]
+            yield self.split.batch(chunk, modalities, rng), self.split.labels[chunk]
 
     def info(self) -> ClientInfo:
         """Return how this client introduces itself to the server."""

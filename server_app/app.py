@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from bmsfed_app.config import ConfigError, load_config
+from bmsfed_app.config import load_config, parse_pairs
 from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
@@ -68,11 +68,7 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         value = run_config.get(key, empty)
         if value != empty:
             overrides[key.replace("-", "_")] = value
-    for pair in str(run_config.get("set", "")).split():
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"run-config 'set' holds '{pair}': expected key=value pairs")
-        overrides[key] = value
+    overrides |= parse_pairs(str(run_config.get("set", "")).split())
     config = load_config(str(run_config.get("config", "cg-digits")), overrides)
     if resume := str(run_config.get("resume", "")):
         return RunFolder.reopen(Path(resume).expanduser(), config)

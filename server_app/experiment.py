@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from bmsfed_app import __version__
 from bmsfed_app.config import ExperimentConfig
-from bmsfed_app.datasets import load_dataset
+from bmsfed_app.datasets import ensure_prepared, load_dataset
 from bmsfed_app.models import build_network, load_weights
 from server_app.evaluation import Evaluator
 from server_app.history import EvaluateCallback, RecordCallback
@@ -82,6 +82,8 @@ def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
 def build_evaluator(config: ExperimentConfig) -> Evaluator:
     """Load the test split and build the evaluator, on the GPU if there is one and may be used."""
     data_dir = Path(config.data_dir) if config.data_dir else None
+    # Here, once, before any client of this machine looks for it.
+    ensure_prepared(config.dataset, data_dir, config.dataset_settings)
     dataset = load_dataset(
         config.dataset,
         data_dir,

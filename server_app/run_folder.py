@@ -21,7 +21,6 @@ import yaml
 from safetensors.numpy import save_file
 
 from bmsfed_app.config import ExperimentConfig, check_config
-from bmsfed_app.datasets import dataset_info
 from strategies import Arrays, ServerState
 from strategies.state import read_extra
 
@@ -99,7 +98,7 @@ class RunFolder:
         return cls(path, config or saved)
 
     def _description(self, command: str) -> dict[str, Any]:
-        info = dataset_info(self.config.dataset)
+        info = self.config.dataset_info()
         return {
             "method": self.config.method,
             "dataset": self.config.dataset,

@@ -1,15 +1,47 @@
-"""``bmsfed data``: fetch a data set, check it, cut it into folders for devices."""
+"""``bmsfed data``: list, fetch, check, prepare, draw and split data sets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bmsfed_app.config import ConfigError, load_config
+from bmsfed_app.config import ExperimentConfig, load_config, parse_pairs
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A data set's name, or a YAML file.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder with the data.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Any other key=value; repeatable.")
+]
+
+
+@cli.command("list")
+def list_() -> None:
+    """List the data sets: modalities, classes, official sizes, and what each is."""
+    from bmsfed_app.datasets import DataError, dataset_info, dataset_names, find_source
+
+    rows: list[tuple[str, ...]] = [
+        ("name", "modalities", "classes", "train", "test", "natural clients", "what")
+    ]
+    for name in dataset_names():
+        source = find_source(name)
+        try:
+            info = dataset_info(name)
+        except DataError:  # what it holds depends on settings that only its user knows
+            rows.append((name, "yours", "yours", "", "", source.natural, source.summary))
+            continue
+        counts = source.official_counts(source.parse({}))
+        sizes = [f"{counts[s]:,}" if s in counts else "" for s in ("train", "test")]
+        held = " ".join(info.modalities)
+        rows.append((name, held, str(info.num_classes), *sizes, info.natural, source.summary))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{v:<{w}}" for v, w in zip(row, widths, strict=True)).rstrip())
 
 
 @cli.command()
@@ -18,74 +50,167 @@ def download(
     data_dir: Annotated[Path | None, typer.Option(help="Folder to download into.")] = None,
 ) -> None:
     """Download a data set that can be had without a licence click."""
-    from bmsfed_app.datasets import DATASETS
-    from bmsfed_app.paths import default_data_dir
+    from bmsfed_app.datasets import data_folder, find_source
 
-    entry = DATASETS.get(name)
-    if entry is None or entry.download is None:
-        able = [n for n, e in DATASETS.items() if e.download is not None]
-        raise ConfigError(f"'{name}' cannot be downloaded (these can: {', '.join(able)})")
-    folder = data_dir or default_data_dir(name)
-    entry.download(folder)
+    folder = data_folder(name, data_dir)
+    find_source(name).download(folder)
     print(f"{name} is in {folder}")
 
 
 @cli.command()
 def check(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")],
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the data.")] = None,
+    name: Name,
+    data_dir: DataDir = None,
+    set_: Settings = None,
+    quick: Annotated[
+        bool, typer.Option(help="Only look whether the files are there; decode nothing.")
+    ] = False,
 ) -> None:
-    """Say what a configuration's data set holds, or what is wrong with it."""
-    from bmsfed_app.datasets import dataset_info, load_dataset
+    """Say what is in a data folder, what is missing and what is broken."""
+    from bmsfed_app.datasets import find_source
+    from bmsfed_app.datasets.inspection import inspect
 
-    wanted = load_config(config, {} if data_dir is None else {"data_dir": data_dir})
-    info = dataset_info(wanted.dataset)
-    folder = Path(wanted.data_dir) if wanted.data_dir else None
-    found = load_dataset(wanted.dataset, folder, seed=wanted.seed, settings=wanted.dataset_settings)
-    for name, split in (("train", found.train), ("test", found.test)):
-        if split is not None:
-            counts = " ".join(str(int(c)) for c in split.class_counts(info.num_classes))
-            print(f"{wanted.dataset} {name}: {len(split)} samples; per class: {counts}")
+    config, folder = _wanted(name, data_dir, set_)
+    source = find_source(config.dataset)
+    settings = source.parse(config.dataset_settings)
+    with _bar("checking") as progress:
+        found = inspect(
+            source, folder, settings, seed=config.seed, decode_all=not quick, progress=progress
+        )
+    info = config.dataset_info()
+    print(f"{config.dataset} in {folder}")
+    for split, counts in found.per_class.items():
+        expected = found.official.get(split)
+        official = "" if expected is None else f" of {expected:,} officially"
+        print(f"  {split}: {sum(counts):,} samples{official}; per class: {_join(counts)}")
     shapes = ", ".join(f"{m} {'x'.join(map(str, s))}" for m, s in info.shapes.items())
-    print(f"modalities: {shapes}")
+    print(f"  modalities: {shapes}")
+    for note in found.notes:
+        print(f"  note: {note}")
+    if found.cache:
+        print(f"  prepared: {found.cache}")
+    _print_bad(found.bad)
+    for fault in found.cache_faults:
+        print(f"  {fault}")
+    if found.bad or found.cache_faults:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def prepare(
+    name: Name,
+    data_dir: DataDir = None,
+    set_: Settings = None,
+    max_bad: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the samples that may be left out.")
+    ] = 0.01,
+    workers: Annotated[int, typer.Option(min=0, help="Threads; 0: one per core.")] = 0,
+) -> None:
+    """Decode a data set's media once into a cache that training reads fast."""
+    from bmsfed_app.datasets import PreparedSource, find_source
+    from bmsfed_app.datasets.preparation import prepare as run
+
+    config, folder = _wanted(name, data_dir, set_)
+    source = find_source(config.dataset)
+    if not isinstance(source, PreparedSource):
+        print(f"{config.dataset} is read as it is: nothing to prepare")
+        return
+    settings = source.parse(config.dataset_settings)
+    with _bar("decoding") as progress:
+        done = run(source, folder, settings, workers=workers, max_bad=max_bad, progress=progress)
+    counts = ", ".join(f"{n:,} {split}" for split, n in done.counts.items())
+    print(f"{config.dataset}: {counts} samples in {done.cache}")
+    for note in done.notes:
+        print(f"  note: {note}")
+    _print_bad(done.bad)
+
+
+def _print_bad(bad: list[tuple[str, str]]) -> None:
+    if bad:
+        print(f"  {len(bad)} samples cannot be used:")
+    for _, reason in bad[:20]:
+        print(f"    {reason}")
+    if len(bad) > 20:
+        print(f"    ... and {len(bad) - 20} more")
+
+
+@cli.command()
+def show(
+    name: Name,
+    data_dir: DataDir = None,
+    set_: Settings = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(),
+    samples: Annotated[int, typer.Option(min=1, max=20, help="Samples to draw.")] = 8,
+    clients: Annotated[int | None, typer.Option(min=1, help="Clients to divide among.")] = None,
+    partition: Annotated[str | None, typer.Option(help="See `bmsfed run --help`.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Dirichlet concentration.")] = None,
+) -> None:
+    """Draw samples of every modality, and each client's class counts, as PNGs."""
+    from bmsfed_app.cli.drawing import show_clients, show_samples
+
+    given = {"clients": clients, "partition": partition, "alpha": alpha}
+    config, _ = _wanted(name, data_dir, set_, given)
+    _prepared(config)
+    out.mkdir(parents=True, exist_ok=True)
+    print(show_samples(config, samples, out))
+    print(show_clients(config, out))
 
 
 @cli.command()
 def split(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")],
+    name: Name,
     out: Annotated[Path, typer.Option(help="Folder to fill with one folder per client.")],
     clients: Annotated[int | None, typer.Option(help="Clients, if not the file's.")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the data.")] = None,
+    data_dir: DataDir = None,
+    set_: Settings = None,
 ) -> None:
     """Write each client's share of the training data into its own folder, for real SuperNodes."""
-    from bmsfed_app.datasets import dataset_info, load_dataset
-    from bmsfed_app.datasets.shard import save_shard
-    from bmsfed_app.partitions import client_name, divide
 
-    wanted = load_config(config, {} if data_dir is None else {"data_dir": data_dir})
-    number = wanted.clients if clients is None else clients
-    if not number:
-        raise ConfigError("say how many clients to split the data for: --clients N")
-    folder = Path(wanted.data_dir) if wanted.data_dir else None
-    data = load_dataset(
-        wanted.dataset,
-        folder,
-        seed=wanted.seed,
-        settings=wanted.dataset_settings,
-        splits=("train",),
+
+def _wanted(
+    name: str, data_dir: str | None, pairs: list[str] | None, more: dict[str, Any] | None = None
+) -> tuple[ExperimentConfig, Path]:
+    """The configuration that a name stands for, and its data folder."""
+    from bmsfed_app.datasets import data_folder
+
+    given = {"data_dir": data_dir, **(more or {})}
+    overrides = parse_pairs(pairs or []) | {k: v for k, v in given.items() if v is not None}
+    config = load_config(name, overrides)
+    folder = Path(config.data_dir) if config.data_dir else None
+    return config, data_folder(config.dataset, folder)
+
+
+def _prepared(config: ExperimentConfig) -> None:
+    from bmsfed_app.datasets import ensure_prepared
+
+    folder = Path(config.data_dir) if config.data_dir else None
+    with _bar("decoding") as progress:
+        ensure_prepared(config.dataset, folder, config.dataset_settings, progress)
+
+
+def _join(counts: list[int]) -> str:
+    return " ".join(str(c) for c in counts)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal; nothing elsewhere, and nothing before the first step."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
     )
-    assert data.train is not None
-    parts = divide(
-        data.train.labels.numpy(),
-        number,
-        wanted.partition,
-        fraction=wanted.data_fraction,
-        alpha=wanted.alpha,
-        seed=wanted.seed,
-        min_samples=wanted.min_samples,
-    )
-    info = dataset_info(wanted.dataset)
-    for i, part in enumerate(parts):
-        path = out / client_name(i, number)
-        save_shard(data.train, part, info, path)
-        print(f"{path}: {len(part)} samples")
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: list[Any] = []
+
+        def report(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(progress.add_task("", total=total))
+            progress.update(tasks[0], completed=done)
+
+        yield report

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from bmsfed_app.cli import data
-from bmsfed_app.config import ConfigError, ExperimentConfig, load_config
+from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
 from bmsfed_app.methods import METHODS, find_method, nearest
 from bmsfed_app.paths import default_run_dir
 
@@ -70,7 +70,7 @@ def run(
         "cpus_per_client": cpus_per_client,
         "gpus_per_client": gpus_per_client,
     }
-    overrides = _pairs(set_ or []) | {k: v for k, v in given.items() if v is not None}
+    overrides = parse_pairs(set_ or []) | {k: v for k, v in given.items() if v is not None}
     wanted = _wanted(config, overrides, resume)
     raise typer.Exit(_run(wanted, out, resume))
 
@@ -144,16 +144,6 @@ def methods(
     if entry is None:
         raise ConfigError(f"unknown method '{describe}'{nearest(describe, METHODS)}")
     print(entry.describe(describe))
-
-
-def _pairs(items: list[str]) -> dict[str, Any]:
-    pairs = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {item}: expected key=value")
-        pairs[key] = value
-    return pairs
 
 
 if __name__ == "__main__":

@@ -1,80 +1,115 @@
-"""Data sets by name. Adding one takes a file here and an entry in ``DATASETS``."""
+"""Data sets by name: one file each, joined in ``DATASETS``; other packages add theirs.
+
+Another package registers a data set with an entry point in the group ``bmsfed.datasets``, whose
+name is the data set's and whose object is a :class:`Source` or a class of it.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from bmsfed_app.datasets import cg_digits, cg_mnist, colored
+from bmsfed_app.datasets.av_digits import AvDigits
+from bmsfed_app.datasets.ave import Ave
+from bmsfed_app.datasets.avletters import AvLetters
 from bmsfed_app.datasets.base import DataError, Dataset, DatasetInfo, Renderer, Split
+from bmsfed_app.datasets.cg_digits import CgDigits
+from bmsfed_app.datasets.cg_mnist import CgMnist
+from bmsfed_app.datasets.crema_d import CremaD
+from bmsfed_app.datasets.crisismmd import CrisisMmd
+from bmsfed_app.datasets.modelnet40 import ModelNet40
+from bmsfed_app.datasets.mvsa import Mvsa
+from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
+from bmsfed_app.datasets.source import Source, SourceSettings
+from bmsfed_app.datasets.table import Table
+from bmsfed_app.datasets.utd_mhad import UtdMhad
 from bmsfed_app.paths import default_data_dir
 
 __all__ = [
     "DATASETS",
     "DataError",
     "Dataset",
-    "DatasetEntry",
     "DatasetInfo",
+    "PreparedSource",
     "Renderer",
+    "Sample",
+    "Scan",
+    "Source",
+    "SourceSettings",
     "Split",
     "dataset_info",
+    "dataset_names",
+    "find_source",
     "load_dataset",
 ]
 
 SPLITS = ("train", "test")
 
-
-@dataclass(frozen=True)
-class DatasetEntry:
-    """One entry of the registry.
-
-    Attributes
-    ----------
-    info : DatasetInfo
-    load_split : callable
-        Loads one split from (its name, the data folder, the seed, the parsed settings).
-    settings : tuple of str
-        Names of the data set's own settings.
-    parse : callable
-        Turns plain values of some settings into a hashable whole, or raises ``DataError``.
-    download : callable, optional
-        Fetches the data into a folder; None where there is nothing to download.
-    """
-
-    info: DatasetInfo
-    load_split: Callable[[str, Path, int, Any], Split]
-    settings: tuple[str, ...]
-    parse: Callable[[Mapping[str, Any]], Any]
-    download: Callable[[Path], None] | None = None
-
-
-DATASETS: dict[str, DatasetEntry] = {
-    "cg-digits": DatasetEntry(
-        cg_digits.INFO, cg_digits.load_split, colored.SETTINGS, colored.ColorSettings.parse
-    ),
-    "cg-mnist": DatasetEntry(
-        cg_mnist.INFO,
-        cg_mnist.load_split,
-        colored.SETTINGS,
-        colored.ColorSettings.parse,
-        cg_mnist.download,
-    ),
+#: The data sets that ship with the app, by name.
+DATASETS: dict[str, Source] = {
+    source.name: source
+    for source in (
+        CgDigits(),
+        CgMnist(),
+        CremaD(),
+        Ave(),
+        ModelNet40(),
+        CrisisMmd(),
+        AvLetters(),
+        UtdMhad(),
+        AvDigits(),
+        Mvsa(),
+        Table(),
+    )
 }
 
 
-def dataset_info(name: str) -> DatasetInfo:
-    """Return what is known of a data set without loading it.
+def dataset_names() -> list[str]:
+    """Names of all data sets: ours, then those of other installed packages."""
+    return list(dict.fromkeys([*DATASETS, *_installed()]))
+
+
+def find_source(name: str) -> Source:
+    """Return a data set by name.
 
     Raises
     ------
     DataError
-        If there is no such data set.
+        If there is none, or another package's cannot be loaded.
     """
-    return _entry(name).info
+    if name in DATASETS:
+        return DATASETS[name]
+    found = _installed()
+    if name not in found:
+        near = difflib.get_close_matches(name, dataset_names(), 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise DataError(f"unknown data set '{name}'{hint} (known: {', '.join(dataset_names())})")
+    try:
+        loaded = found[name].load()
+    except Exception as error:  # whatever another package's import raises
+        raise DataError(
+            f"the data set '{name}' of {found[name].value} cannot be loaded ({error}): mend or "
+            "remove that package"
+        ) from error
+    source: Source = loaded() if isinstance(loaded, type) else loaded
+    return source
+
+
+def dataset_info(name: str, settings: Mapping[str, Any] | None = None) -> DatasetInfo:
+    """Return what is known of a data set without loading it, from its plain settings.
+
+    Raises
+    ------
+    DataError
+        If there is no such data set or setting.
+    """
+    source = find_source(name)
+    return source.info(source.parse(settings or {}))
 
 
 def load_dataset(
@@ -85,12 +120,12 @@ def load_dataset(
     settings: Mapping[str, Any] | None = None,
     splits: Sequence[str] = SPLITS,
 ) -> Dataset:
-    """Load splits of a data set into memory, once per process.
+    """Load splits of a data set, once per process.
 
     Parameters
     ----------
     name : str
-        Key of ``DATASETS``.
+        See :func:`dataset_names`.
     data_dir : Path or None
         The data set's folder; None takes the user's default one.
     seed : int
@@ -103,25 +138,54 @@ def load_dataset(
     Raises
     ------
     DataError
-        If there is no such data set, split or setting, or the data cannot be read.
+        If there is no such data set, split or setting, or the data cannot be read or has not been
+        prepared.
     """
-    entry = _entry(name)
-    parsed = entry.parse(settings or {})
-    folder = default_data_dir(name) if data_dir is None else data_dir.expanduser()
+    source = find_source(name)
+    parsed = source.parse(settings or {})
     if unknown := [s for s in splits if s not in SPLITS]:
         raise DataError(f"unknown split '{unknown[0]}' of '{name}' (known: {', '.join(SPLITS)})")
-    loaded = {s: _cached_split(name, s, folder, seed, parsed) for s in splits}
-    return Dataset(entry.info, loaded.get("train"), loaded.get("test"))
+    plain = json.dumps(dict(settings or {}), sort_keys=True, default=list)
+    folder = data_folder(name, data_dir)
+    loaded = {s: _cached_split(name, s, folder, seed, plain) for s in splits}
+    return Dataset(source.info(parsed), loaded.get("train"), loaded.get("test"))
+
+
+def ensure_prepared(
+    name: str,
+    data_dir: Path | None,
+    settings: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Decode a data set into its cache if it is of the prepared sort and has none.
+
+    Raises
+    ------
+    DataError
+        As :func:`bmsfed_app.datasets.preparation.prepare`.
+    """
+    source = find_source(name)
+    if not isinstance(source, PreparedSource):
+        return
+    parsed, folder = source.parse(settings or {}), data_folder(name, data_dir)
+    if (source.cache_dir(folder, parsed) / "index.json").is_file():
+        return
+    from bmsfed_app.datasets.preparation import prepare
+
+    prepare(source, folder, parsed, progress=progress)
+
+
+def data_folder(name: str, data_dir: Path | None) -> Path:
+    """Return a data set's folder: the one given, or the user's default one."""
+    return default_data_dir(name) if data_dir is None else data_dir.expanduser()
 
 
 @lru_cache(maxsize=4)
-def _cached_split(name: str, split: str, folder: Path, seed: int, parsed: Any) -> Split:
-    return DATASETS[name].load_split(split, folder, seed, parsed)
+def _cached_split(name: str, split: str, folder: Path, seed: int, plain: str) -> Split:
+    source = find_source(name)
+    return source.load_split(split, folder, seed, source.parse(json.loads(plain)))
 
 
-def _entry(name: str) -> DatasetEntry:
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise DataError(f"unknown data set '{name}'{hint} (known: {', '.join(DATASETS)})")
-    return DATASETS[name]
+@lru_cache(maxsize=1)
+def _installed() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group="bmsfed.datasets")}

@@ -1,15 +1,22 @@
-"""What a data set is: splits held compactly in memory, rendered to model inputs batch by batch.
+"""What a data set is: splits kept compactly, rendered to model inputs batch by batch.
 
-Shape legend: n samples of a split, b samples of a batch.
+A split's stores lie in memory or are mapped from files: then only the rows of a batch are read, and
+all processes of a machine share the pages. Shape legend: n samples of a split, b of a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+#: Larger stores stay on the host when a split moves to a GPU; their rows follow batch by batch.
+RESIDENT_BYTES = 2**30
 
 
 class DataError(ValueError):
@@ -26,11 +33,15 @@ class Renderer:
         Names of the stores it reads.
     render : callable
         Takes the batch's rows of those stores, in that order, each (b, ...), and returns the
-        inputs (b, *shape) as float32. Deterministic, sample by sample independent.
+        inputs (b, *shape): float32, or int64 for token ids. Deterministic, sample by sample
+        independent.
+    augment : callable, optional
+        As ``render``, with a ``torch.Generator`` (CPU) after the rows: what training sees instead.
     """
 
     stores: tuple[str, ...]
     render: Callable[..., Tensor]
+    augment: Callable[..., Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,12 @@ class DatasetInfo:
         Shape of one sample's model input, by modality.
     renderers : dict
         How inputs come from the stores, by modality.
+    encoders : dict
+        Encoder by modality where the configuration names none.
+    vocabularies : dict
+        Number of token ids, for modalities whose inputs are token ids.
+    natural : str
+        What the data set's natural clients are, e.g. "talkers"; empty if it knows none.
     """
 
     name: str
@@ -56,24 +73,34 @@ class DatasetInfo:
     class_names: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     renderers: Mapping[str, Renderer]
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    vocabularies: Mapping[str, int] = field(default_factory=dict)
+    natural: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split in memory, on one device.
+    """One split, in memory or mapped from files.
 
     Attributes
     ----------
     labels : Tensor (n,), int64
+        Its device is where batches are made.
     stores : dict
         Raw tensors by name, each with first dimension n, as compact as they come.
     renderers : dict
         How inputs come from the stores, for each modality that this split holds.
+    owners : array (n,) of str, optional
+        Each sample's natural client: a talker, a subject, an event.
+    ids : array (n,) of str, optional
+        Each sample's name in the data set.
     """
 
     labels: Tensor
     stores: Mapping[str, Tensor]
     renderers: Mapping[str, Renderer]
+    owners: NDArray[np.str_] | None = None
+    ids: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,7 +110,9 @@ class Split:
         """The modalities this split can render."""
         return tuple(self.renderers)
 
-    def batch(self, index: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
+    def batch(
+        self, index: Tensor, modalities: Sequence[str], rng: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
         """Return model inputs of some samples; only what is asked for is computed.
 
         Parameters
@@ -91,11 +120,13 @@ class Split:
         index : Tensor (b,), int64
             Rows of the split, on its device.
         modalities : sequence of str
+        rng : torch.Generator, optional
+            On the CPU. With it, modalities that have an augmentation are augmented.
 
         Returns
         -------
         dict
-            Inputs (b, *shape), float32, by modality.
+            Inputs (b, *shape) by modality.
 
         Raises
         ------
@@ -104,17 +135,31 @@ class Split:
         """
         self._check_held(modalities)
         needed = {s for m in modalities for s in self.renderers[m].stores}
+        rows = {s: self._rows(s, index) for s in needed}
+        inputs = {}
+        for modality in modalities:
+            renderer = self.renderers[modality]
+            own = [rows[s] for s in renderer.stores]
+            if rng is not None and renderer.augment is not None:
+                inputs[modality] = renderer.augment(*own, rng)
+            else:
+                inputs[modality] = renderer.render(*own)
+        return inputs
+
+    def _rows(self, name: str, index: Tensor) -> Tensor:
+        store = self.stores[name]
         # index_select is ten times faster than indexing for small rows on a CPU.
-        rows = {s: self.stores[s].index_select(0, index) for s in needed}
-        return {
-            m: self.renderers[m].render(*(rows[s] for s in self.renderers[m].stores))
-            for m in modalities
-        }
+        return store.index_select(0, index.to(store.device)).to(index.device)
 
     def subset(self, index: Tensor) -> Split:
         """Return a copy of some rows; ``index`` is (b,), int64, on the split's device."""
-        stores = {name: store.index_select(0, index) for name, store in self.stores.items()}
-        return replace(self, labels=self.labels.index_select(0, index), stores=stores)
+        rows = index.cpu().numpy()
+        named: dict[str, Any] = {
+            "owners": None if self.owners is None else self.owners[rows],
+            "ids": None if self.ids is None else self.ids[rows],
+        }
+        stores = {name: self._rows(name, index) for name in self.stores}
+        return replace(self, labels=self.labels.index_select(0, index), stores=stores, **named)
 
     def only(self, modalities: Sequence[str]) -> Split:
         """Return the split with just some of its modalities and the stores they read.
@@ -131,8 +176,14 @@ class Split:
         return replace(self, stores=stores, renderers=renderers)
 
     def to(self, device: torch.device | str) -> Split:
-        """Return the split on another device; shares memory where it is there already."""
-        stores = {name: store.to(device) for name, store in self.stores.items()}
+        """Return the split on another device; shares memory where it is there already.
+
+        Stores above ``RESIDENT_BYTES`` stay where they are, and are read batch by batch.
+        """
+        stores = {
+            name: store if store.nbytes > RESIDENT_BYTES else store.to(device)
+            for name, store in self.stores.items()
+        }
         return replace(self, labels=self.labels.to(device), stores=stores)
 
     def class_counts(self, num_classes: int) -> Tensor:

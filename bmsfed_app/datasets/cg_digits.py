@@ -7,6 +7,7 @@ CC BY 4.0) come with scikit-learn.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bmsfed_app.datasets.base import Split
-from bmsfed_app.datasets.colored import ColorSettings, pair_info, pair_split
+from bmsfed_app.datasets.colored import ColoredPair, ColorSettings, pair_info, pair_split
 
 INFO = pair_info("cg-digits")
 
@@ -51,3 +52,17 @@ def enlarge(images: Tensor) -> Tensor:
     exact = (large * 14 * 14).round().long()
     scale = 14 * 14 * 16
     return ((exact * 255 + scale // 2) // scale).to(torch.uint8)
+
+
+class CgDigits(ColoredPair):
+    """Scikit-learn's digits as a colored/gray pair."""
+
+    name = "cg-digits"
+    summary = "scikit-learn's 8x8 digits, colored and gray; embedded"
+    obtain = "Comes with scikit-learn (UCI, CC BY 4.0)."
+    layout = "nothing"
+    official: ClassVar = {"train": 1437, "test": 360}
+
+    def load_split(self, split: str, data_dir: Path, seed: int, settings: ColorSettings) -> Split:
+        """Load a split; see :func:`load_split`."""
+        return load_split(split, data_dir, seed, settings)

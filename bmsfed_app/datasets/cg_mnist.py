@@ -11,12 +11,13 @@ import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from bmsfed_app.datasets.base import DataError, Split
-from bmsfed_app.datasets.colored import ColorSettings, pair_info, pair_split
+from bmsfed_app.datasets.colored import ColoredPair, ColorSettings, pair_info, pair_split
 
 INFO = pair_info("cg-mnist")
 
@@ -178,3 +179,21 @@ def _replace(data_dir: Path) -> str:
 
 def _command(data_dir: Path) -> str:
     return f"`bmsfed data download {INFO.name} --data-dir {data_dir}`"
+
+
+class CgMnist(ColoredPair):
+    """MNIST as a colored/gray pair."""
+
+    name = "cg-mnist"
+    summary = "MNIST, colored and gray"
+    obtain = "`bmsfed data download cg-mnist` (LeCun and Cortes; CC BY-SA 3.0)."
+    layout = "MNIST's four idx files, plain or .gz, in the folder, its raw/ or its MNIST/raw/"
+    official: ClassVar = {"train": 60_000, "test": 10_000}
+
+    def load_split(self, split: str, data_dir: Path, seed: int, settings: ColorSettings) -> Split:
+        """Load a split; see :func:`load_split`."""
+        return load_split(split, data_dir, seed, settings)
+
+    def download(self, data_dir: Path) -> None:
+        """Fetch MNIST through torchvision; see :func:`download`."""
+        download(data_dir)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bmsfed_app.datasets.base import DataError, DatasetInfo, Renderer, Split
+from bmsfed_app.datasets.source import Source
 from strategies.randomness import generator
 
 NUM_CLASSES = 10
@@ -169,6 +170,7 @@ def pair_info(name: str) -> DatasetInfo:
             "colored": Renderer(("digits", "colors"), render_colored),
             "gray": Renderer(("digits",), render_gray),
         },
+        encoders={"colored": "conv4", "gray": "conv4"},
     )
 
 
@@ -197,3 +199,20 @@ def pair_split(
     """
     stores = {"digits": digits, "colors": colors(labels, split, seed, settings)}
     return Split(labels, stores, info.renderers)
+
+
+class ColoredPair(Source):
+    """A data set of ten digits as a colored/gray pair."""
+
+    def info(self, settings: ColorSettings) -> DatasetInfo:
+        """Return what is known without any file."""
+        return pair_info(self.name)
+
+    @property
+    def setting_names(self) -> tuple[str, ...]:
+        """Names of the data set's own settings."""
+        return SETTINGS
+
+    def parse(self, values: Mapping[str, Any]) -> ColorSettings:
+        """Turn plain values into settings; see :meth:`ColorSettings.parse`."""
+        return ColorSettings.parse(values)

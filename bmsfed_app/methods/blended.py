@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from bmsfed_app.datasets import dataset_info
 from bmsfed_app.methods.base import Method, MethodSettings, Named, fedavg
 from strategies import GBlending, ModalityStrategy
 from strategies.g_blending import weights_fault
@@ -51,7 +50,7 @@ def _own_heads(settings: GBlendingSettings) -> Named:
 def _check_g_blending(settings: GBlendingSettings, config: ExperimentConfig) -> str | None:
     if not settings.weights and settings.holdout == 0:
         return "holdout: 0, but weights are estimated on samples held out; raise it or set weights"
-    return weights_fault(settings.weights, dataset_info(config.dataset).modalities)
+    return weights_fault(settings.weights, config.dataset_info().modalities)
 
 
 def _greedy(settings: GreedySettings) -> Named:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 
 #: Rounds with an evaluation behind the closing mean.
 LAST_ROUNDS = 10

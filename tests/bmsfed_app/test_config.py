@@ -75,7 +75,7 @@ def test_every_method_builds_its_settings_and_travels() -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"metod": "fedavg"}, "unknown key 'metod'.*did you mean 'method'"),
     ({"method": "fedavgg"}, "unknown method 'fedavgg'; did you mean 'fedavg'"),
-    ({"dataset": "cg-mnits"}, "unknown dataset 'cg-mnits'; did you mean 'cg-mnist'"),
+    ({"dataset": "cg-mnits"}, "unknown data set 'cg-mnits'; did you mean 'cg-mnist'"),
     ({"chii": "1"}, "unknown key 'chii' for method 'bmsfed'.*did you mean 'chi'"),
     ({"partition": "dirichlett"}, "partition: .*'iid' or 'dirichlet'"),
     ({"alpha": "0"}, "alpha: .*greater than 0, not 0"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from bmsfed_app.datasets import DATASETS, DataError, Split, cg_mnist, dataset_info, load_dataset
+from bmsfed_app.datasets import DataError, Split, cg_mnist, dataset_info, load_dataset
 from bmsfed_app.datasets.cg_digits import enlarge
 from bmsfed_app.datasets.colored import PALETTE, ColorSettings, colors, pair_info, pair_split
 from bmsfed_app.datasets.shard import FILE_NAME, load_shard, save_shard
@@ -41,7 +41,7 @@ def every_class(n: int) -> torch.Tensor:
 # --- the registry -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ["cg-digits", "cg-mnist"])
 def test_info_names_strong_modality_first(name: str) -> None:
     info = dataset_info(name)
     assert info.name == name

@@ -31,7 +31,7 @@ class HuggingFaceModel(Encoder):
     shape : tuple of int
         One input, (L,), of token ids.
     vocabulary : int
-        Token ids are below it.
+        Token ids, the model's own plus 1, are below it.
 
     Raises
     ------
@@ -56,8 +56,8 @@ class HuggingFaceModel(Encoder):
         if getattr(config, "is_encoder_decoder", False):
             raise ValueError("it also decodes: choose a model that only encodes or only decodes")
         known = getattr(config, "vocab_size", 0)
-        if vocabulary > known:
-            raise InputError(f"token ids below {known}")
+        if vocabulary - 1 > known:
+            raise InputError(f"token ids below {known + 1}")
         self.model: Any = _transformers().AutoModel.from_config(config, dtype=torch.float32)
         if isinstance(getattr(self.model, "pooler", None), nn.Module):
             self.model.pooler = None
@@ -79,7 +79,7 @@ class HuggingFaceModel(Encoder):
         """Encode token ids (B, L) as features (B, D)."""
         there, attended = padded_attention(ids)
         states: Tensor = self.model(
-            input_ids=ids.masked_fill(~there, self.padding),
+            input_ids=(ids - 1).masked_fill(~there, self.padding),
             # Libraries look into a mask, and meta tensors have no values to look at.
             attention_mask=None if ids.is_meta else attended.long(),
         ).last_hidden_state

@@ -1,0 +1,64 @@
+"""Pictures of a data set: samples of every modality, and each client's class counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bmsfed_app.config import ExperimentConfig
+from bmsfed_app.datasets import PreparedSource, data_folder, find_source, load_dataset
+from bmsfed_app.datasets.base import Split
+from bmsfed_app.datasets.prepared import read_samples
+from bmsfed_app.report.samples_figure import draw_samples
+
+
+def show_samples(config: ExperimentConfig, number: int, out: Path) -> Path:
+    """Draw training samples of as many classes as there are columns, into a PNG.
+
+    Returns
+    -------
+    Path
+        The PNG.
+    """
+    train, folder = _train(config), _folder(config)
+    info = config.dataset_info()
+    rows = _one_of_each_class(train, number)
+    inputs = train.batch(torch.from_numpy(rows), info.modalities)
+    source = find_source(config.dataset)
+    captions = {}
+    if isinstance(source, PreparedSource):
+        cache = source.cache_dir(folder, source.parse(config.dataset_settings))
+        known = read_samples(cache, "train")
+        captions = {m: [known[r][m] for r in rows] for m in info.vocabularies}
+    titles = [info.class_names[int(train.labels[r])] for r in rows]
+    path = out / f"{config.dataset}-samples.png"
+    draw_samples(inputs, titles, path, captions=captions, heading=f"{config.dataset}: training")
+    return path
+
+
+def _train(config: ExperimentConfig) -> Split:
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    data = load_dataset(
+        config.dataset,
+        data_dir,
+        seed=config.seed,
+        settings=config.dataset_settings,
+        splits=("train",),
+    )
+    assert data.train is not None
+    return data.train
+
+
+def _folder(config: ExperimentConfig) -> Path:
+    return data_folder(config.dataset, Path(config.data_dir) if config.data_dir else None)
+
+
+def _one_of_each_class(train: Split, number: int) -> np.ndarray:
+    """Rows of the first samples of the first classes, going round if there are few."""
+    labels = train.labels.numpy()
+    order = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    turn, place = np.divmod(np.arange(number), len(starts))
+    return np.asarray(order[starts[place] + turn % counts[place]])

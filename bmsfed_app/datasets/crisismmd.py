@@ -1,0 +1,103 @@
+"""CrisisMMD v2.0: posts of disasters, text and picture (Alam et al., 2018; the paper's Table 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from bmsfed_app.datasets.base import DataError
+from bmsfed_app.datasets.kinds import Image, Kind, Text
+from bmsfed_app.datasets.media import read_lines
+from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
+from bmsfed_app.datasets.source import SourceSettings
+
+CLASSES = {
+    "informative": ("not_informative", "informative"),
+    "humanitarian": (
+        "affected_individuals",
+        "infrastructure_and_utility_damage",
+        "injured_or_dead_people",
+        "missing_or_found_people",
+        "not_humanitarian",
+        "other_relevant_information",
+        "rescue_volunteering_or_donation_effort",
+        "vehicle_damage",
+    ),
+}
+_COLUMNS = ("event_name", "image_id", "tweet_text", "image", "label")
+
+
+class CrisisSettings(SourceSettings):
+    """Settings of ``crisismmd``."""
+
+    task: Literal["informative", "humanitarian"] = Field(
+        "informative", description="two classes, or eight"
+    )
+    evaluate_on: Literal["test", "dev"] = Field("test", description="the list to test on")
+    side: int = Field(224, ge=32, description="side of a picture in pixels")
+    tokens: int = Field(40, ge=1, description="longest text, in tokens")
+    tokenizer: str = Field("hash", description="hash, or hf:NAME of a Hugging Face model")
+
+
+class CrisisMmd(PreparedSource):
+    """Posts whose text and picture were given the same label; natural clients are the events."""
+
+    name = "crisismmd"
+    summary = "posts of disasters: text and picture, 2 (or 8) classes"
+    obtain = "crisisnlp.qcri.org/crisismmd, version 2.0 with agreed labels; CC BY-NC-SA 4.0."
+    layout = (
+        "task_<task>_text_img_agreed_lab_train.tsv, ..._dev.tsv, ..._test.tsv and the pictures in "
+        "data_image/"
+    )
+    natural = "events"
+    settings = CrisisSettings
+
+    def official_counts(self, settings: CrisisSettings) -> Mapping[str, int]:
+        """Rows of the published lists."""
+        counts = {
+            "informative": {"train": 9601, "dev": 1573, "test": 1534},
+            "humanitarian": {"train": 6126, "dev": 998, "test": 955},
+        }[settings.task]
+        return {"train": counts["train"], "test": counts[settings.evaluate_on]}
+
+    def kinds(self, settings: CrisisSettings) -> dict[str, Kind]:
+        """Text first: it is the stronger one."""
+        side = settings.side
+        return {
+            "text": Text(settings.tokens, settings.tokenizer),
+            "image": Image(side, kept=max(side * 8 // 7, side)),
+        }
+
+    def classes(self, settings: CrisisSettings) -> tuple[str, ...]:
+        """The task's labels."""
+        return CLASSES[settings.task]
+
+    def scan(self, data_dir: Path, settings: CrisisSettings) -> Scan:
+        """List the rows of the published division."""
+        if not (data_dir / "data_image").is_dir():
+            raise DataError(
+                f"no folder data_image in {data_dir}: '{self.name}' needs {self.layout}"
+            )
+        names, scan = self.classes(settings), Scan()
+        for split, part in (("train", "train"), ("test", settings.evaluate_on)):
+            file = data_dir / f"task_{settings.task}_text_img_agreed_lab_{part}.tsv"
+            # The lists are not quoted: a quotation mark is text.
+            head, *lines = read_lines(file, f"'{self.name}' needs {self.layout}") or [""]
+            columns = head.split("\t")
+            if missing := [c for c in _COLUMNS if c not in columns]:
+                raise DataError(f"{file} has no column '{missing[0]}': get the official file again")
+            for number, line in enumerate(lines, start=2):
+                row = dict(zip(columns, line.split("\t"), strict=False))
+                if len(row) != len(columns) or row["label"] not in names:
+                    where = f"{file.name} line {number}"
+                    scan.bad.append((where, f"{where} is not a row of {', '.join(columns)}"))
+                    continue
+                values = {"text": row["tweet_text"], "image": data_dir / row["image"]}
+                sample = (row["image_id"], split, names.index(row["label"]), values)
+                scan.samples.append(
+                    Sample(*sample, client=row["event_name"], key=row.get("tweet_id", ""))
+                )
+        return scan

@@ -1,0 +1,114 @@
+"""What a registered data set is, whether its files are read as they are or prepared once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bmsfed_app.datasets.base import DataError, DatasetInfo, Split
+
+
+class SourceSettings(BaseModel):
+    """A data set's own settings; a subclass lists them with ranges and descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(ABC):
+    """A data set by name: what is known of it, and how a split is loaded.
+
+    Attributes
+    ----------
+    name : str
+        As in the configuration.
+    summary : str
+        One line: what the samples are.
+    obtain : str
+        Where the data comes from, and its licence.
+    layout : str
+        What the data folder must hold.
+    official : mapping
+        Samples by split ("train", "test") in the published data set; empty if it fixes none.
+    natural : str
+        What natural clients are, e.g. "talkers"; empty if the data set knows none.
+    settings : type
+        The data set's settings, a :class:`SourceSettings`.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    obtain: ClassVar[str]
+    layout: ClassVar[str]
+    official: ClassVar[Mapping[str, int]] = {}
+    natural: ClassVar[str] = ""
+    settings: ClassVar[type[Any]] = SourceSettings
+
+    @abstractmethod
+    def info(self, settings: Any) -> DatasetInfo:
+        """Return what is known without any file, from the parsed settings."""
+
+    @abstractmethod
+    def load_split(self, split: str, data_dir: Path, seed: int, settings: Any) -> Split:
+        """Load a split.
+
+        Parameters
+        ----------
+        split : {"train", "test"}
+        data_dir : Path
+            The data set's folder.
+        seed : int
+            The experiment's: what the data set draws at random follows from it.
+        settings
+            As :meth:`parse` returned them.
+
+        Raises
+        ------
+        DataError
+            If it cannot be read; the message names the file and the remedy.
+        """
+
+    @property
+    def setting_names(self) -> tuple[str, ...]:
+        """Names of the data set's own settings."""
+        return tuple(self.settings.model_fields)
+
+    def parse(self, values: Mapping[str, Any]) -> Any:
+        """Turn plain values (YAML, JSON), some of which may be left out, into settings.
+
+        Raises
+        ------
+        DataError
+            If a key is unknown or a value is out of its range.
+        """
+        try:
+            return self.settings(**values)
+        except ValidationError as error:
+            raise DataError(f"dataset_settings of '{self.name}': {explain(error)}") from None
+
+    def download(self, data_dir: Path) -> None:
+        """Fetch the data into a folder, where it can be had without a licence click.
+
+        Raises
+        ------
+        DataError
+            If it cannot.
+        """
+        raise DataError(f"'{self.name}' cannot be downloaded by us. {self.obtain}")
+
+    def official_counts(self, settings: Any) -> Mapping[str, int]:
+        """Return the published number of samples by split, for these settings."""
+        return self.official
+
+
+def explain(error: ValidationError) -> str:
+    """One line for the first fault that pydantic found."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'"
+    return f"{key}: {message}, not {first['input']!r}" if key else message
