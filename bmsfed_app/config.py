@@ -50,7 +50,7 @@ class ExperimentConfig(BaseModel):
 
     encoders: dict[str, str] = Field(default_factory=dict)
     widths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    weights: dict[str, str] = Field(default_factory=dict)
+    initial_weights: dict[str, str] = Field(default_factory=dict)
     feature_norm: float = Field(0.0, ge=0)
     local_epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -85,7 +85,7 @@ class ExperimentConfig(BaseModel):
         local = {m for m, n in names.items() if n != encoders[m] and Path(n).expanduser().is_dir()}
         return {m: HUGGING_FACE + _absolute(names[m]) if m in local else encoders[m] for m in names}
 
-    @field_validator("weights")
+    @field_validator("initial_weights")
     @classmethod
     def _absolute_weights(cls, files: dict[str, str]) -> dict[str, str]:
         return {m: f if f == PUBLISHED else _absolute(f) for m, f in files.items()}
@@ -251,7 +251,7 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
 def _check_encoders(config: ExperimentConfig) -> None:
     """Check that every encoder exists, for a modality of the data set, and takes its inputs."""
     known = list(config.dataset_info().modalities)
-    for key in ("encoders", "widths", "weights"):
+    for key in ("encoders", "widths", "initial_weights"):
         for modality in getattr(config, key):
             if modality not in known:
                 raise ConfigError(
@@ -268,16 +268,16 @@ def _check_encoders(config: ExperimentConfig) -> None:
 
 def _check_weights(config: ExperimentConfig) -> None:
     """Check that files of weights are there; a run that goes on needs them no more."""
-    for modality, file in config.weights.items():
+    for modality, file in config.initial_weights.items():
         if file == PUBLISHED:
             continue
         if not file.endswith(ENDINGS):
             raise ConfigError(
-                f"weights.{modality}: '{file}' is neither a {' nor a '.join(ENDINGS)} file nor "
-                f"'{PUBLISHED}'"
+                f"initial_weights.{modality}: '{file}' is neither a {' nor a '.join(ENDINGS)} "
+                f"file nor '{PUBLISHED}'"
             )
         if not Path(file).is_file():
-            raise ConfigError(f"weights.{modality}: there is no file '{file}'")
+            raise ConfigError(f"initial_weights.{modality}: there is no file '{file}'")
 
 
 def _absolute(path: str) -> str:

@@ -100,15 +100,15 @@ def build_evaluator(config: ExperimentConfig) -> Evaluator:
 
 
 def initial_model(config: ExperimentConfig) -> Arrays:
-    """Return the initial global model by state-dict name, of the seed and of ``weights`` only.
+    """Return the initial global model by state-dict name, of the seed and ``initial_weights``.
 
     Raises
     ------
     WeightsError
-        If ``weights`` cannot be read, or do not fit.
+        If ``initial_weights`` cannot be read, or do not fit.
     """
     network = build_network(config.network_spec(), integer_seed(config.seed, "init"))
-    load_weights(network, config.weights)
+    load_weights(network, config.initial_weights)
     return {
         name: np.array(value.numpy(), order="C") for name, value in network.state_dict().items()
     }

@@ -10,6 +10,7 @@ from bmsfed_app.models import NetworkSpec, build_network
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData
 from client_app.training import run_task
+from server_app.evaluation import Evaluator
 from strategies import BMSFed, ServerState, Task
 from strategies.testing import FakeGrid
 from tests import synthetic
@@ -48,7 +49,7 @@ def client(name: str, n: int = 24) -> LocalData:
     words[0] = 0
     stores["words"] = words
     split = Split(labels, stores, {m: Renderer((m,), lambda x: x) for m in SPEC.encoders})
-    return LocalData(name, split, torch.arange(n), HELD[name], CLASSES)
+    return LocalData(name, split, torch.arange(n), HELD.get(name, ()), CLASSES)
 
 
 def settings(network: NetworkSpec = SPEC) -> ClientSettings:
@@ -88,6 +89,9 @@ def test_two_rounds_over_four_kinds_of_input() -> None:
     assert all(np.isfinite(v).all() for v in state.arrays.values())
     assert state.arrays["encoders.view.layers.0.num_batches_tracked"].dtype == np.int64
     assert state.to_bytes() == same.to_bytes()
+    evaluate = Evaluator(SPEC, client("c9", n=90).split, torch.device("cpu"))
+    accuracy = evaluate(state.arrays, state.global_prototypes()).accuracy
+    assert accuracy > 0.6  # one of three classes at random: 0.33
 
 
 def test_dropout_follows_from_the_seed_alone(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def load_weights(network: MultiModalNetwork, sources: Mapping[str, str]) -> None
     for modality, source in sources.items():
         encoder = network.encoders[modality]
         assert isinstance(encoder, Encoder)
-        label = f"weights.{modality}: '{source}'"
+        label = f"initial_weights.{modality}: '{source}'"
         try:
             given = encoder.published_weights() if source == PUBLISHED else _read(Path(source))
             weights = _renamed(given, encoder, modality)

@@ -97,9 +97,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"widths": "{grey: 3}"}, "widths: .*no modality 'grey'; did you mean 'gray'"),
     ({"widths": "{gray: 3}"}, "encoders.gray: encoder conv4 has features of width 512, not 3"),
     ({"widths": "{gray: 0}"}, "widths.gray: .*greater than or equal to 1"),
-    ({"weights": "{grey: a.pt}"}, "weights: .*no modality 'grey'; did you mean 'gray'"),
-    ({"weights": "{gray: nowhere.pt}"}, "weights.gray: there is no file '/.*nowhere.pt'"),
-    ({"weights": "{gray: nowhere.bin}"}, "weights.gray: '.*nowhere.bin' is neither a .safetensors"),
+    (
+        {"initial_weights": "{grey: a.pt}"},
+        "initial_weights: .*did you mean 'gray'",
+    ),
+    (
+        {"initial_weights": "{gray: nowhere.pt}"},
+        "initial_weights.gray: there is no file '/.*pt'",
+    ),
+    (
+        {"initial_weights": "{gray: nowhere.bin}"},
+        "weights.gray: '.*bin' is neither a .safetensors",
+    ),
 ]
 
 

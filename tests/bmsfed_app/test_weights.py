@@ -112,10 +112,10 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     for number, (weights, message) in enumerate(faults):
         for ending in (".pt", ".safetensors"):
             file = save(weights, tmp_path / f"{number}{ending}")
-            with pytest.raises(WeightsError, match=f"^weights.felt: '{file}'.*{message}"):
+            with pytest.raises(WeightsError, match=f"^initial_weights.felt: '{file}'.*{message}"):
                 load_weights(network, {"felt": file})
     assert_equal(encoder_state(network, "felt"), fit)
-    with pytest.raises(WeightsError, match=r"weights.felt: .*nobody publishes weights"):
+    with pytest.raises(WeightsError, match=r"initial_weights.felt: .*nobody publishes weights"):
         load_weights(network, {"felt": "published"})
 
 
@@ -143,8 +143,8 @@ def test_the_servers_initial_model_starts_from_the_configured_files(
     gray = {n: torch.from_numpy(v) for n, v in other.items() if "encoders.gray" in n}
     save(gray, tmp_path / "gray.safetensors")
     monkeypatch.chdir(tmp_path)
-    config = load_config("cg-digits", {"weights": "{gray: gray.safetensors}"})
-    assert config.weights == {"gray": str(tmp_path / "gray.safetensors")}
+    config = load_config("cg-digits", {"initial_weights": "{gray: gray.safetensors}"})
+    assert config.initial_weights == {"gray": str(tmp_path / "gray.safetensors")}
     drawn, loaded = initial_model(load_config("cg-digits")), initial_model(config)
     for name, value in loaded.items():
         source = other if name.startswith("encoders.gray.") else drawn
