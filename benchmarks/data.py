@@ -1,6 +1,6 @@
 """(i) Reading samples against what training needs, and preparing them, for every data set at hand.
 
-``python -m benchmarks.data mvsa=DIR avletters=DIR ... [--threads 1] [--out results.json]``: per set,
+``python -m benchmarks.data mvsa=DIR avletters=DIR ... [--threads 1] [--out FILE]``: per set,
 samples per second of decoding into a fresh cache (all cores), of reading batches as training does
 (random rows, augmented), and of training steps on made batches with the set's encoders; then the
 share of a training step that reading adds. Reading is fast enough where that share is small.

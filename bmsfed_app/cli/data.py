@@ -208,9 +208,9 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks: list[Any] = []
 
-        def report(done: int, total: int) -> None:
+        def _report(done: int, total: int) -> None:
             if not tasks:
                 tasks.append(progress.add_task("", total=total))
             progress.update(tasks[0], completed=done)
 
-        yield report
+        yield _report

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmsfed_app.cli.main import _pairs
-from bmsfed_app.config import ConfigError, load_config
+from bmsfed_app.config import ConfigError, load_config, parse_pairs
 from bmsfed_app.methods import METHODS
 from strategies import Assignment, ClientInfo, GBlending, ServerState, Update
 from strategies.g_blending import blending_weights, gain_and_overfitting
@@ -215,7 +214,7 @@ def test_weights_of_heads_that_the_model_lacks_are_refused() -> None:
 
 
 def test_weights_are_given_as_yaml() -> None:
-    given = _pairs(["weights={joint: 1, gray: 0.5}", "holdout=0"])
+    given = parse_pairs(["weights={joint: 1, gray: 0.5}", "holdout=0"])
     config = load_config("cg-digits", {"method": "g-blending", **given})
     settings: Any = config.method_settings()
     assert (settings.weights, settings.holdout) == ({"joint": 1.0, "gray": 0.5}, 0.0)
