@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bmsfed_app.config import ExperimentConfig, load_config, parse_pairs
+from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True)
 
@@ -165,6 +165,28 @@ def split(
     set_: Settings = None,
 ) -> None:
     """Write each client's share of the training data into its own folder, for real SuperNodes."""
+    from bmsfed_app.datasets import load_dataset
+    from bmsfed_app.datasets.shard import save_shard
+    from bmsfed_app.partitions import experiment_shares
+
+    config, folder = _wanted(name, data_dir, set_)
+    number = config.clients if clients is None else clients
+    if not number:
+        raise ConfigError("say how many clients to split the data for: --clients N")
+    _prepared(config)
+    data = load_dataset(
+        config.dataset,
+        folder,
+        seed=config.seed,
+        settings=config.dataset_settings,
+        splits=("train",),
+    )
+    assert data.train is not None
+    settings = config.partition_settings()
+    for share in experiment_shares(data.train, settings, number, seed=config.seed):
+        path = out / share.name
+        save_shard(data.train, share.rows, config.dataset_info(), path, share.modalities)
+        print(f"{path}: {len(share.rows)} samples of {' + '.join(share.modalities)}")
 
 
 def _wanted(

@@ -19,7 +19,7 @@ from rich.console import Console
 from bmsfed_app.cli.progress import ProgressCallback
 from bmsfed_app.config import ConfigError, ExperimentConfig
 from bmsfed_app.datasets import load_dataset
-from bmsfed_app.partitions import divide
+from bmsfed_app.partitions import experiment_shares
 from server_app.app import make_app
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
@@ -56,15 +56,7 @@ def check_experiment(config: ExperimentConfig) -> None:
         config.dataset, data_dir, seed=config.seed, settings=config.dataset_settings
     )
     assert data.train is not None
-    divide(
-        data.train.labels.numpy(),
-        config.clients,
-        config.partition,
-        fraction=config.data_fraction,
-        alpha=config.alpha,
-        seed=config.seed,
-        min_samples=config.min_samples,
-    )
+    experiment_shares(data.train, config.partition_settings(), config.clients, seed=config.seed)
 
 
 def simulate(folder: RunFolder, console: Console) -> BaseException | None:
