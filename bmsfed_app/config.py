@@ -8,23 +8,29 @@ before anything starts, with the nearest right name and the allowed range.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bmsfed_app.datasets import DataError, DatasetInfo, dataset_info, dataset_names, find_source
+from bmsfed_app.config_files import ConfigError, config_names, read_values
+from bmsfed_app.datasets import DataError, DatasetInfo, dataset_info, find_source
 from bmsfed_app.methods import METHODS, Method, MethodSettings, find_method, nearest
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
+from bmsfed_app.partitions import PartitionSettings, Scheme, subsets_fault
 from bmsfed_app.settings import ClientSettings
 
-
-class ConfigError(ValueError):
-    """A configuration cannot be used; the message names the key and the remedy."""
+__all__ = [
+    "ConfigError",
+    "ExperimentConfig",
+    "check_config",
+    "config_names",
+    "load_config",
+    "parse_pairs",
+]
 
 
 class ExperimentConfig(BaseModel):
@@ -44,9 +50,15 @@ class ExperimentConfig(BaseModel):
 
     clients: int = Field(0, ge=0)
     per_round: int | float = Field(0.5, gt=0)
-    partition: Literal["iid", "dirichlet"] = "iid"
+    partition: Scheme = "iid"
     alpha: float = Field(1.0, gt=0)
+    sigma: float = Field(1.0, ge=0)
+    classes_per_client: int = Field(2, ge=1)
+    partition_file: str = ""
     min_samples: int = Field(1, ge=1)
+    samples_per_client: int = Field(0, ge=0)
+    whole_share: float = Field(1.0, ge=0, le=1)
+    subsets: list[list[str]] = Field(default_factory=list)
 
     encoders: dict[str, str] = Field(default_factory=dict)
     widths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
@@ -72,7 +84,7 @@ class ExperimentConfig(BaseModel):
     connect_timeout: float = Field(120.0, gt=0)
     timeout: float = Field(3600.0, gt=0)
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "partition_file")
     @classmethod
     def _absolute_data(cls, folder: str) -> str:
         """Workers need not share this process's directory."""
@@ -103,6 +115,16 @@ class ExperimentConfig(BaseModel):
             raise ValueError(
                 f"per_round: {self.per_round} clients a round of {self.clients} in all; lower "
                 "per_round or raise clients"
+            )
+        if self.partition == "file" and not self.partition_file:
+            raise ValueError(
+                "partition_file: empty; partition: file needs a CSV file with the columns client "
+                "and sample"
+            )
+        if 0 < self.samples_per_client < self.min_samples:
+            raise ValueError(
+                f"samples_per_client: {self.samples_per_client} of a client that has at least "
+                f"{self.min_samples}; raise it or lower min_samples"
             )
         return self
 
@@ -140,6 +162,21 @@ class ExperimentConfig(BaseModel):
             widths=dict(self.widths),
         )
 
+    def partition_settings(self) -> PartitionSettings:
+        """How the training data is divided among simulated clients."""
+        return PartitionSettings(
+            scheme=self.partition,
+            alpha=self.alpha,
+            sigma=self.sigma,
+            classes_per_client=self.classes_per_client,
+            file=self.partition_file,
+            min_samples=self.min_samples,
+            samples_per_client=self.samples_per_client,
+            fraction=self.data_fraction,
+            whole_share=self.whole_share,
+            subsets=tuple(map(tuple, self.subsets)),
+        )
+
     def learning_rate(self, server_round: int) -> float:
         """Learning rate of a round: constant, then falling linearly to ``lr_min`` at the last."""
         progress = (server_round - 1) / max(self.rounds - 1, 1)
@@ -158,10 +195,7 @@ class ExperimentConfig(BaseModel):
             network=self.network_spec(),
             dataset_settings=self.dataset_settings,
             data_dir=self.data_dir,
-            data_fraction=self.data_fraction,
-            partition=self.partition,
-            alpha=self.alpha,
-            min_samples=self.min_samples,
+            partition=self.partition_settings(),
             seed=self.seed,
             batch_size=self.batch_size,
             local_epochs=self.local_epochs,
@@ -180,11 +214,6 @@ class ExperimentConfig(BaseModel):
 # --- loading ------------------------------------------------------------------------------------
 
 
-def config_names() -> list[str]:
-    """Names of the configurations that ship with the app."""
-    return sorted(p.name.removesuffix(".yaml") for p in _shipped() if p.name.endswith(".yaml"))
-
-
 def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
     """Read a configuration and check it.
 
@@ -201,7 +230,7 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     ConfigError
         One message that names the culprit and the remedy.
     """
-    values = _parse(source)
+    values = read_values(source)
     given = dict(overrides or {})
     # These two decide what the other keys may be.
     values |= {key: given.pop(key) for key in ("dataset", "method") if key in given}
@@ -243,6 +272,8 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
     _check_encoders(config)
+    if wrong := subsets_fault(config.subsets, config.dataset_info().modalities):
+        raise ConfigError(f"subsets: {wrong}")
     if fault := config.method_entry().check(config.method_settings(), config):
         raise ConfigError(f"method '{config.method}': {fault}")
     return config
@@ -282,40 +313,6 @@ def _check_weights(config: ExperimentConfig) -> None:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
-
-
-def _parse(source: str) -> dict[str, Any]:
-    path = Path(source)
-    try:
-        if path.suffix in {".yaml", ".yml"} or path.is_file():
-            text = path.read_text(encoding="utf-8")
-        elif source in dataset_names() and source not in config_names():
-            return {"dataset": source}  # a data set without a file of its own: all by default
-        else:
-            [found] = [p for p in _shipped() if p.name == f"{source}.yaml"]
-            text = found.read_text(encoding="utf-8")
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration '{source}': {error}") from None
-    except ValueError:
-        hint = nearest(source, config_names())
-        raise ConfigError(
-            f"no configuration '{source}'{hint} (give a YAML file or one of: "
-            f"{', '.join(config_names())})"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"'{source}' is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"'{source}' holds no keys: expected lines such as 'dataset: cg-digits'")
-    return values
-
-
-def _shipped() -> list[Any]:
-    """YAML files beside the packages (a checkout, a Flower bundle) or inside them (a wheel)."""
-    package = resources.files("bmsfed_app")
-    inside = package.joinpath("conf")
-    folder = inside if inside.is_dir() else package.joinpath("..", "conf")
-    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:

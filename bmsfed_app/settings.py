@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bmsfed_app.models import NetworkSpec
+from bmsfed_app.partitions import PartitionSettings
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,7 @@ class ClientSettings:
     network: NetworkSpec
     dataset_settings: dict[str, Any] = field(default_factory=dict)
     data_dir: str = ""
-    data_fraction: float = 1.0
-    partition: str = "iid"
-    alpha: float = 1.0
-    min_samples: int = 1
+    partition: PartitionSettings = field(default_factory=PartitionSettings)
     seed: int = 0
     batch_size: int = 64
     local_epochs: int = 1
@@ -88,5 +86,6 @@ class ClientSettings:
         spec = dict(known["network"])
         spec["shapes"] = {m: tuple(s) for m, s in spec["shapes"].items()}
         known["network"] = NetworkSpec(**spec)
+        known["partition"] = PartitionSettings.from_json(known.get("partition", {}))
         known["signature"] = SignatureSettings(**known.get("signature", {}))
         return cls(**known)

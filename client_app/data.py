@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bmsfed_app.datasets import dataset_info, load_dataset
 from bmsfed_app.datasets.base import DataError, Split
 from bmsfed_app.datasets.shard import load_shard
-from bmsfed_app.partitions import client_name, divide
+from bmsfed_app.partitions import PartitionSettings, Share, experiment_shares
 from bmsfed_app.settings import ClientSettings
 from strategies import ClientInfo
 
@@ -90,10 +90,12 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     if "partition-id" in node_config:
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
         split = _training_split(*_dataset_key(settings), str(device))
-        index = torch.from_numpy(_parts(settings, total)[number]).to(device)
-        client_id = str(node_config.get("client-id", client_name(number, total)))
+        share = _shares(*_dataset_key(settings), settings.partition, total)[number]
+        held = tuple(m for m in held if m in share.modalities)
+        index = torch.from_numpy(share.rows).to(device)
+        client_id = str(node_config.get("client-id", share.name))
     elif "data-dir" in node_config and "client-id" in node_config:
-        split, owned = _shard(str(node_config["data-dir"]), settings.dataset, str(device))
+        split, owned = _shard(str(node_config["data-dir"]), settings, str(device))
         held = tuple(m for m in held if m in owned)
         index = torch.arange(len(split), device=device)
         client_id = str(node_config["client-id"])
@@ -127,61 +129,35 @@ def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[
     return tuple(m for m in modalities if not named or m in named)
 
 
-def _dataset_key(settings: ClientSettings) -> tuple[str, str, int, tuple[tuple[str, Any], ...]]:
-    values = tuple(sorted((k, _hashable(v)) for k, v in settings.dataset_settings.items()))
-    return settings.dataset, settings.data_dir, settings.seed, values
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
+def _dataset_key(settings: ClientSettings) -> tuple[str, str, int, str]:
+    plain = json.dumps(settings.dataset_settings, sort_keys=True)
+    return settings.dataset, settings.data_dir, settings.seed, plain
 
 
 @lru_cache(maxsize=2)
-def _training_split(
-    name: str, data_dir: str, seed: int, values: tuple[tuple[str, Any], ...], device: str
-) -> Split:
+def _training_split(name: str, data_dir: str, seed: int, plain: str, device: str) -> Split:
     folder = Path(data_dir) if data_dir else None
-    dataset = load_dataset(name, folder, seed=seed, settings=dict(values), splits=("train",))
+    dataset = load_dataset(name, folder, seed=seed, settings=json.loads(plain), splits=("train",))
     assert dataset.train is not None
     return dataset.train.to(torch.device(device))
 
 
-def _parts(settings: ClientSettings, total: int) -> list[np.ndarray]:
-    return _cached_parts(
-        *_dataset_key(settings),
-        settings.data_fraction,
-        settings.partition,
-        settings.alpha,
-        settings.min_samples,
-        total,
-    )
-
-
 @lru_cache(maxsize=8)
-def _cached_parts(
-    name: str,
-    data_dir: str,
-    seed: int,
-    values: tuple[tuple[str, Any], ...],
-    fraction: float,
-    scheme: str,
-    alpha: float,
-    min_samples: int,
-    total: int,
-) -> list[np.ndarray]:
-    labels = _training_split(name, data_dir, seed, values, "cpu").labels.numpy()
-    return divide(
-        labels,
-        total,
-        scheme,
-        fraction=fraction,
-        alpha=alpha,
-        seed=seed,
-        min_samples=min_samples,
-    )
+def _shares(
+    name: str, data_dir: str, seed: int, plain: str, partition: PartitionSettings, total: int
+) -> list[Share]:
+    split = _training_split(name, data_dir, seed, plain, "cpu")
+    return experiment_shares(split, partition, total, seed=seed)
+
+
+def _shard(data_dir: str, settings: ClientSettings, device: str) -> tuple[Split, tuple[str, ...]]:
+    plain = json.dumps(settings.dataset_settings, sort_keys=True)
+    return _cached_shard(data_dir, settings.dataset, plain, device)
 
 
 @lru_cache(maxsize=2)
-def _shard(data_dir: str, dataset: str, device: str) -> tuple[Split, tuple[str, ...]]:
-    split, held = load_shard(Path(data_dir), dataset_info(dataset))
+def _cached_shard(
+    data_dir: str, dataset: str, plain: str, device: str
+) -> tuple[Split, tuple[str, ...]]:
+    split, held = load_shard(Path(data_dir), dataset_info(dataset, json.loads(plain)))
     return split.to(torch.device(device)), held

@@ -152,13 +152,13 @@ class RunFolder:
         try:
             data = self.checkpoint_file.read_bytes()
             state = ServerState.from_bytes(data)
-            saved = read_extra(data)["config"]
+            saved = ExperimentConfig(**read_extra(data)["config"]).model_dump()
         except (OSError, ValueError, KeyError) as error:
             raise RunFolderError(
                 f"the checkpoint '{self.checkpoint_file}' cannot be read ({error}); start a new run"
             ) from None
         ours = self.config.model_dump()
-        differing = [k for k in ours if ours[k] != saved.get(k) and k not in _FREE_KEYS]
+        differing = [k for k in ours if ours[k] != saved[k] and k not in _FREE_KEYS]
         if differing:
             raise RunFolderError(
                 f"the checkpoint '{self.checkpoint_file}' is of another configuration "

@@ -1,0 +1,4 @@
+"""The command line."""
+
+#: Clients of a simulation whose configuration leaves their number to the federation.
+DEFAULT_CLIENTS = 10

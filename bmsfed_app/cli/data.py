@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bmsfed_app.config import ExperimentConfig, load_config, parse_pairs
+from bmsfed_app.cli.progress import counting_bar, prepare_if_needed
+from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True)
 
@@ -73,7 +72,7 @@ def check(
     config, folder = _wanted(name, data_dir, set_)
     source = find_source(config.dataset)
     settings = source.parse(config.dataset_settings)
-    with _bar("checking") as progress:
+    with counting_bar("checking") as progress:
         found = inspect(
             source, folder, settings, seed=config.seed, decode_all=not quick, progress=progress
         )
@@ -116,7 +115,7 @@ def prepare(
         print(f"{config.dataset} is read as it is: nothing to prepare")
         return
     settings = source.parse(config.dataset_settings)
-    with _bar("decoding") as progress:
+    with counting_bar("decoding") as progress:
         done = run(source, folder, settings, workers=workers, max_bad=max_bad, progress=progress)
     counts = ", ".join(f"{n:,} {split}" for split, n in done.counts.items())
     print(f"{config.dataset}: {counts} samples in {done.cache}")
@@ -150,7 +149,7 @@ def show(
 
     given = {"clients": clients, "partition": partition, "alpha": alpha}
     config, _ = _wanted(name, data_dir, set_, given)
-    _prepared(config)
+    prepare_if_needed(config)
     out.mkdir(parents=True, exist_ok=True)
     print(show_samples(config, samples, out))
     print(show_clients(config, out))
@@ -165,6 +164,28 @@ def split(
     set_: Settings = None,
 ) -> None:
     """Write each client's share of the training data into its own folder, for real SuperNodes."""
+    from bmsfed_app.datasets import load_dataset
+    from bmsfed_app.datasets.shard import save_shard
+    from bmsfed_app.partitions import experiment_shares
+
+    config, folder = _wanted(name, data_dir, set_)
+    number = config.clients if clients is None else clients
+    if not number:
+        raise ConfigError("say how many clients to split the data for: --clients N")
+    prepare_if_needed(config)
+    data = load_dataset(
+        config.dataset,
+        folder,
+        seed=config.seed,
+        settings=config.dataset_settings,
+        splits=("train",),
+    )
+    assert data.train is not None
+    settings = config.partition_settings()
+    for share in experiment_shares(data.train, settings, number, seed=config.seed):
+        path = out / share.name
+        save_shard(data.train, share.rows, config.dataset_info(), path, share.modalities)
+        print(f"{path}: {len(share.rows)} samples of {' + '.join(share.modalities)}")
 
 
 def _wanted(
@@ -180,37 +201,5 @@ def _wanted(
     return config, data_folder(config.dataset, folder)
 
 
-def _prepared(config: ExperimentConfig) -> None:
-    from bmsfed_app.datasets import ensure_prepared
-
-    folder = Path(config.data_dir) if config.data_dir else None
-    with _bar("decoding") as progress:
-        ensure_prepared(config.dataset, folder, config.dataset_settings, progress)
-
-
 def _join(counts: list[int]) -> str:
     return " ".join(str(c) for c in counts)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal; nothing elsewhere, and nothing before the first step."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks: list[Any] = []
-
-        def _report(done: int, total: int) -> None:
-            if not tasks:
-                tasks.append(progress.add_task("", total=total))
-            progress.update(tasks[0], completed=done)
-
-        yield _report

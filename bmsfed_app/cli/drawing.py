@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bmsfed_app.cli import DEFAULT_CLIENTS
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.datasets import PreparedSource, data_folder, find_source, load_dataset
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.datasets.prepared import read_samples
+from bmsfed_app.partitions import class_counts, experiment_shares
+from bmsfed_app.report.partition_figure import draw_partition
 from bmsfed_app.report.samples_figure import draw_samples
 
 
@@ -35,6 +38,33 @@ def show_samples(config: ExperimentConfig, number: int, out: Path) -> Path:
     titles = [info.class_names[int(train.labels[r])] for r in rows]
     path = out / f"{config.dataset}-samples.png"
     draw_samples(inputs, titles, path, captions=captions, heading=f"{config.dataset}: training")
+    return path
+
+
+def show_clients(config: ExperimentConfig, out: Path) -> Path:
+    """Draw each client's class counts and modalities, into a PNG.
+
+    Returns
+    -------
+    Path
+        The PNG.
+
+    Raises
+    ------
+    PartitionError
+        If the training data cannot be divided as the configuration says.
+    """
+    train, info, settings = _train(config), config.dataset_info(), config.partition_settings()
+    shares = experiment_shares(train, settings, config.clients or DEFAULT_CLIENTS, seed=config.seed)
+    path = out / f"{config.dataset}-clients.png"
+    draw_partition(
+        class_counts(train.labels.numpy(), shares, info.num_classes),
+        [share.name for share in shares],
+        [share.modalities for share in shares],
+        info.class_names,
+        path,
+        heading=f"{config.dataset}: {settings.describe()}",
+    )
     return path
 
 

@@ -9,13 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bmsfed_app.cli import data
+from bmsfed_app.cli import DEFAULT_CLIENTS, data
 from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
 from bmsfed_app.methods import METHODS, find_method, nearest
+from bmsfed_app.partitions import SCHEMES
 from bmsfed_app.paths import default_run_dir
-
-#: Clients of a simulation whose configuration leaves their number to the federation.
-DEFAULT_CLIENTS = 10
 
 cli = typer.Typer(
     help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -43,7 +41,7 @@ def run(
     per_round: Annotated[
         float | None, typer.Option(help="Clients per round: a number, or a share below 1.")
     ] = None,
-    partition: Annotated[str | None, typer.Option(help="iid or dirichlet.")] = None,
+    partition: Annotated[str | None, typer.Option(help=", ".join(SCHEMES) + ".")] = None,
     alpha: Annotated[float | None, typer.Option(help="Dirichlet concentration.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every draw follows from it.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder with the data.")] = None,

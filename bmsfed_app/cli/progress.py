@@ -1,10 +1,23 @@
-"""Live progress on a terminal: a bar under the table."""
+"""Live progress on a terminal."""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from bmsfed_app.config import ExperimentConfig
+from bmsfed_app.datasets import ensure_prepared
 from strategies import Callback, ModalityStrategy, RoundReport
 
 
@@ -55,3 +68,37 @@ class ProgressCallback(Callback):
 
     def _clients(self, phase: str, done: int, total: int) -> None:
         self.progress.update(self.task, clients=f"{phase}: {done}/{total} clients")
+
+
+@contextmanager
+def counting_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of (done, total); nothing before the first report, or where there is no terminal.
+
+    Parameters
+    ----------
+    what : str
+        What is being done, e.g. "decoding".
+    """
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: list[TaskID] = []
+
+        def _report(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(progress.add_task("", total=total))
+            progress.update(tasks[0], completed=done)
+
+        yield _report
+
+
+def prepare_if_needed(config: ExperimentConfig) -> None:
+    """Decode an experiment's data set if that has not been done, under a bar.
+
+    Raises
+    ------
+    DataError
+        If it cannot be.
+    """
+    folder = Path(config.data_dir) if config.data_dir else None
+    with counting_bar("decoding") as progress:
+        ensure_prepared(config.dataset, folder, config.dataset_settings, progress)

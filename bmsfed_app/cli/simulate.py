@@ -16,10 +16,10 @@ from types import FrameType
 import torch
 from rich.console import Console
 
-from bmsfed_app.cli.progress import ProgressCallback
+from bmsfed_app.cli.progress import ProgressCallback, prepare_if_needed
 from bmsfed_app.config import ConfigError, ExperimentConfig
 from bmsfed_app.datasets import load_dataset
-from bmsfed_app.partitions import divide
+from bmsfed_app.partitions import experiment_shares
 from server_app.app import make_app
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
@@ -51,20 +51,13 @@ def check_experiment(config: ExperimentConfig) -> None:
         raise ConfigError(
             f"gpus_per_client: {config.gpus_per_client:g} of {torch.cuda.device_count()} GPUs"
         )
+    prepare_if_needed(config)
     data_dir = Path(config.data_dir) if config.data_dir else None
     data = load_dataset(
         config.dataset, data_dir, seed=config.seed, settings=config.dataset_settings
     )
     assert data.train is not None
-    divide(
-        data.train.labels.numpy(),
-        config.clients,
-        config.partition,
-        fraction=config.data_fraction,
-        alpha=config.alpha,
-        seed=config.seed,
-        min_samples=config.min_samples,
-    )
+    experiment_shares(data.train, config.partition_settings(), config.clients, seed=config.seed)
 
 
 def simulate(folder: RunFolder, console: Console) -> BaseException | None:

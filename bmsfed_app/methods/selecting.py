@@ -38,6 +38,11 @@ def _check_pow_d(settings: PowerOfChoiceSettings, config: ExperimentConfig) -> s
         return f"d: {settings.d} candidates for {config.per_round} clients per round; raise d"
     if settings.d and config.clients and settings.d > config.clients:
         return f"d: {settings.d} candidates of {config.clients} clients; lower d"
+    if config.whole_share < 1:
+        return (
+            f"whole_share: {config.whole_share:g}, but pow-d compares losses over all modalities, "
+            "which every client must hold; set it to 1 or choose another method"
+        )
     return None
 
 

@@ -31,12 +31,12 @@ MAX_BARS = 60
 # Okabe and Ito's palette (methods) and Tol's "muted" (modalities): both safe for colour-blind
 # readers, and distinct from each other so that a colour never means two things.
 _METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
-_MODALITY_COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDCC77", "#882255", "#88CCEE", "#117733")
+MODALITY_COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDCC77", "#882255", "#88CCEE", "#117733")
 _ALL_COLOUR = "#CDD1D8"
 _SEED_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-_STYLE: Any = {
+STYLE: Any = {
     "text.usetex": False,
     "text.parse_math": False,  # names are shown as they are, dollar signs too
     "font.family": "sans-serif",
@@ -79,9 +79,9 @@ def draw(study: Study) -> dict[str, bytes]:
         "classes": _classes,
         "traffic": _traffic,
     }
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figures = {name: drawer(study) for name, drawer in drawers.items()}
-        return {name: _png(figure) for name, figure in figures.items() if figure is not None}
+        return {name: png(figure) for name, figure in figures.items() if figure is not None}
 
 
 def bin_width(rounds: int) -> int:
@@ -96,7 +96,7 @@ def _accuracy(study: Study) -> Figure:
     panels: list[str | None] = [None, *study.modalities]
     figure, axes = _grid(len(panels), 3 if len(panels) != 4 else 2, height=3.1, sharey=True)
     for ax, modality in zip(axes, panels, strict=True):
-        ax.set_title(_plain("all modalities" if modality is None else f"{modality} alone"))
+        ax.set_title(plain("all modalities" if modality is None else f"{modality} alone"))
         for _, run, look in _looks(study):
             points = run.accuracies(modality)
             _line(ax, [n for n, _ in points], [100 * v for _, v in points], look)
@@ -117,7 +117,7 @@ def _ratio(study: Study) -> Figure | None:
     logarithmic = max(*values, 1.0) > 10 * min(*values, 1.0)
     figure, axes = _grid(len(shown), 2 if len(shown) in (1, 2, 4) else 3, height=3.1, sharey=True)
     for ax, modality in zip(axes, shown, strict=True):
-        ax.set_title(_plain(modality))
+        ax.set_title(plain(modality))
         ax.axhline(1.0, color="#6b7280", linewidth=1, zorder=1)
         for _, run, look in _looks(study):
             points = [(r.number, r.ratio[modality]) for r in run.rounds if modality in r.ratio]
@@ -252,7 +252,7 @@ def _selection(study: Study) -> Figure | None:
     columns = 3 if max(len(series.runs) for series in study.series) == 3 else 2
     figure, axes = _grid(len(runs), columns, height=2.1, sharey=True, sharex=True)
     for ax, (series, run, rounds, counts) in zip(axes, found, strict=True):
-        ax.set_title(_plain(series.run_label(run), 60))
+        ax.set_title(plain(series.run_label(run), 60))
         _shares(ax, rounds, counts, kinds, width)
         ax.set_xlim(0.5, max(last, width) + 0.5)
         ax.set_ylim(0, 100)
@@ -299,7 +299,7 @@ def _kind_order(kind: tuple[str, ...], study: Study) -> tuple[bool, bool, int, l
 
 
 def _kind_colour(index: int) -> str:
-    return _MODALITY_COLOURS[(index - 1) % len(_MODALITY_COLOURS)] if index else _ALL_COLOUR
+    return MODALITY_COLOURS[(index - 1) % len(MODALITY_COLOURS)] if index else _ALL_COLOUR
 
 
 def _kind_label(kind: tuple[str, ...]) -> str:
@@ -341,12 +341,12 @@ def _classes(study: Study) -> Figure | None:
     top = max(int(t.max()) for t in tables)
     for ax, (whose, run), table in zip(axes, found, tables, strict=True):
         image = ax.imshow(table, cmap="YlGnBu", vmin=0, vmax=max(top, 1), aspect="auto")
-        ax.set_title(_plain(whose, 60))
+        ax.set_title(plain(whose, 60))
         _write_counts(ax, table, top, columns)
         prefix = _name_clients(ax, sorted(run.clients), columns)
         names = run.class_names if len(run.class_names) == len(table) else range(len(table))
-        _name_ticks(ax.yaxis, [_plain(str(n), 16) for n in names], 30)
-        ax.set_xlabel(_plain(f"client ({prefix}…)" if prefix else "client", 40))
+        _name_ticks(ax.yaxis, [plain(str(n), 16) for n in names], 30)
+        ax.set_xlabel(plain(f"client ({prefix}…)" if prefix else "client", 40))
         ax.set_ylabel("class")
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
@@ -377,7 +377,7 @@ def _write_counts(ax: Axes, table: NDArray[np.int64], top: int, columns: int) ->
 def _name_clients(ax: Axes, names: Sequence[str], columns: int) -> str:
     """Label the clients without what their names have in common, which is returned."""
     prefix = _common_prefix(names)
-    short = [_plain(name[len(prefix) :], 10) for name in names]
+    short = [plain(name[len(prefix) :], 10) for name in names]
     longest = max(map(len, short))
     _name_ticks(ax.xaxis, short, (40 if longest < 3 else 30) // columns)
     if longest > 3:
@@ -427,20 +427,21 @@ def _label_edges(axes: Sequence[Axes], y: str, x: str = "round") -> None:
 
 
 def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    names = [_plain(label, 70) for label in labels]
+    names = [plain(label, 70) for label in labels]
     longest = max(map(len, names))
     columns = max(1, min(len(names), 110 // (longest + 8)))
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
-def _plain(text: str, length: int = 40) -> str:
+def plain(text: str, length: int = 40) -> str:
     """Return text as matplotlib shows it literally: no control characters, short."""
     text = "".join(c if c.isprintable() else "·" for c in text)
     text = text if len(text) <= length else text[: length - 1] + "…"
     return f" {text}" if text.startswith("_") else text
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file's bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

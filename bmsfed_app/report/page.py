@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from html import escape
 from typing import Any
 
+from bmsfed_app.partitions import PartitionSettings
 from bmsfed_app.report.figures import MAX_BARS, bin_width, partitions
 from bmsfed_app.report.runs import (
     LAST_ROUNDS,
@@ -206,9 +208,16 @@ def _clients(run: Run) -> str:
     return text if share is None else f"{text}, {share} per round"
 
 
+#: Keys of the configuration that :class:`PartitionSettings` has under another name.
+_PARTITION_KEYS = {"partition": "scheme", "partition_file": "file", "data_fraction": "fraction"}
+
+
 def _partition(run: Run) -> str:
-    kind = str(run.config.get("partition", "unknown"))
-    return f"{kind}, α {run.config.get('alpha')}" if kind == "dirichlet" else kind
+    if "partition" not in run.config:
+        return "unknown"
+    values = {_PARTITION_KEYS.get(key, key): value for key, value in run.config.items()}
+    known = {f.name: values[f.name] for f in fields(PartitionSettings) if f.name in values}
+    return PartitionSettings.from_json(known).describe()
 
 
 def _versions(versions: Mapping[str, Any]) -> str:
