@@ -88,7 +88,7 @@ def _bars(figure: Figure, ax: Axes, counts: NDArray[np.int64], class_names: Sequ
     ax.set_xlabel("training samples")
     texts = [plain(str(name), _LONGEST) for name in class_names]
     columns = max(1, min(len(texts), 110 // (max(map(len, texts)) + 6)))
-    patches = [Patch(color=colour) for colour in palette[: len(texts)]]
+    patches = [Patch(color=palette(label)) for label in range(len(texts))]
     figure.legend(patches, texts, loc="outside lower center", ncols=columns, fontsize=8)
 
 

@@ -144,4 +144,4 @@ def test_data_check_counts_the_real_mnist(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "data", "check", "cg-mnist", "--data-dir", str(MNIST)) == 0
-    assert "cg-mnist train: 60000 samples; per class: 5923" in capsys.readouterr().out
+    assert "train: 60,000 samples of 60,000 officially; per class: 5923" in capsys.readouterr().out
