@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bmsfed_app.config_files import ConfigError, config_names, read_values
 from bmsfed_app.datasets import DataError, DatasetInfo, dataset_info, find_source
 from bmsfed_app.methods import METHODS, Method, MethodSettings, find_method, nearest
-from bmsfed_app.models import NetworkSpec, build_encoder
+from bmsfed_app.models import NetworkSpec
+from bmsfed_app.models.encoders import HUGGING_FACE
+from bmsfed_app.models.weights import ENDINGS, PUBLISHED
 from bmsfed_app.partitions import PartitionSettings, Scheme, subsets_fault
 from bmsfed_app.settings import ClientSettings
 
@@ -60,6 +61,8 @@ class ExperimentConfig(BaseModel):
     subsets: list[list[str]] = Field(default_factory=list)
 
     encoders: dict[str, str] = Field(default_factory=dict)
+    widths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    initial_weights: dict[str, str] = Field(default_factory=dict)
     feature_norm: float = Field(0.0, ge=0)
     local_epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -83,9 +86,21 @@ class ExperimentConfig(BaseModel):
 
     @field_validator("data_dir", "partition_file")
     @classmethod
-    def _absolute(cls, path: str) -> str:
+    def _absolute_path(cls, path: str) -> str:
         """Workers need not share this process's directory."""
-        return str(Path(path).expanduser().absolute()) if path else ""
+        return _absolute(path) if path else ""
+
+    @field_validator("encoders")
+    @classmethod
+    def _absolute_models(cls, encoders: dict[str, str]) -> dict[str, str]:
+        names = {m: n.removeprefix(HUGGING_FACE) for m, n in encoders.items()}
+        local = {m for m, n in names.items() if n != encoders[m] and Path(n).expanduser().is_dir()}
+        return {m: HUGGING_FACE + _absolute(names[m]) if m in local else encoders[m] for m in names}
+
+    @field_validator("initial_weights")
+    @classmethod
+    def _absolute_weights(cls, files: dict[str, str]) -> dict[str, str]:
+        return {m: f if f == PUBLISHED else _absolute(f) for m, f in files.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:
@@ -143,6 +158,8 @@ class ExperimentConfig(BaseModel):
             feature_norm=self.feature_norm,
             head=head,
             head_settings=head_settings,
+            vocabularies=dict(info.vocabularies),
+            widths=dict(self.widths),
         )
 
     def partition_settings(self) -> PartitionSettings:
@@ -220,7 +237,9 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     _check_names(values)
     values |= _method_of(values)[1].config
     _route(values, given)
-    return check_config(values)
+    config = check_config(values)
+    _check_weights(config)
+    return config
 
 
 def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
@@ -262,18 +281,38 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
 
 def _check_encoders(config: ExperimentConfig) -> None:
     """Check that every encoder exists, for a modality of the data set, and takes its inputs."""
-    info = config.dataset_info()
-    for modality, name in config.encoders.items():
-        if modality not in info.modalities:
-            raise ConfigError(
-                f"encoders: '{config.dataset}' has no modality '{modality}'"
-                f"{nearest(modality, list(info.modalities))} (it has {', '.join(info.modalities)})"
-            )
+    known = list(config.dataset_info().modalities)
+    for key in ("encoders", "widths", "initial_weights"):
+        for modality in getattr(config, key):
+            if modality not in known:
+                raise ConfigError(
+                    f"{key}: '{config.dataset}' has no modality '{modality}'"
+                    f"{nearest(modality, known)} (it has {', '.join(known)})"
+                )
+    spec = config.network_spec()
+    for modality in known:
         try:
-            with torch.device("meta"):  # shapes only
-                build_encoder(name, info.shapes[modality])
+            spec.check(modality)
         except ValueError as error:
             raise ConfigError(f"encoders.{modality}: {error}") from None
+
+
+def _check_weights(config: ExperimentConfig) -> None:
+    """Check that files of weights are there; a run that goes on needs them no more."""
+    for modality, file in config.initial_weights.items():
+        if file == PUBLISHED:
+            continue
+        if not file.endswith(ENDINGS):
+            raise ConfigError(
+                f"initial_weights.{modality}: '{file}' is neither a {' nor a '.join(ENDINGS)} "
+                f"file nor '{PUBLISHED}'"
+            )
+        if not Path(file).is_file():
+            raise ConfigError(f"initial_weights.{modality}: there is no file '{file}'")
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:

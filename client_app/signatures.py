@@ -8,7 +8,6 @@ the modality if it is the weak one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import islice
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from bmsfed_app.models import MultiModalNetwork, NetworkSpec, build_encoder
+from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.prototypes import enhancement_loss
 from bmsfed_app.settings import ClientSettings, SignatureSettings
 from client_app.data import LocalData
@@ -144,16 +143,6 @@ def _name(
             named[f"enhance.{m}"] = count_sketch({m: v}, signature.dim, signature.seed)
         return named
     if multi is not None:
-        blocks = [
-            multi[m] if m in multi else np.zeros(encoder_size(spec.encoders[m], spec.shapes[m]))
-            for m in spec.encoders
-        ]
+        blocks = [multi[m] if m in multi else np.zeros(spec.size(m)) for m in spec.encoders]
         named["multi"] = np.concatenate(blocks).astype(np.float32)
     return named | {f"enhance.{m}": v for m, v in enhancing.items()}
-
-
-@lru_cache
-def encoder_size(name: str, shape: tuple[int, ...]) -> int:
-    """Return an encoder's number of parameters without building its weights."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build_encoder(name, shape).parameters())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -58,7 +60,8 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bo
         update.measurements = {"loss": _mean_loss(network, data)}
     else:
         objective = build_objective(settings.objective, settings.objective_settings)
-        _work(update, network, objective, task, data, settings, probe)
+        with _seeded_modules(settings):
+            _work(update, network, objective, task, data, settings, probe)
     update.metrics["seconds"] = time.perf_counter() - started
     return update
 
@@ -256,6 +259,15 @@ def _measure(
     update.scores = {m: rate(z, data.labels, means[m]) for m, z in features.items()}
     if len(features) > 1:
         update.ratios = imbalance_ratios(update.scores)
+
+
+@contextmanager
+def _seeded_modules(settings: ClientSettings) -> Iterator[None]:
+    """Seed what modules such as dropout draw themselves, and leave no trace of it."""
+    device = training_device(settings)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(_seed(settings, "modules"))
+        yield
 
 
 def _seed(settings: ClientSettings, purpose: str) -> int:

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from bmsfed_app import __version__
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.datasets import ensure_prepared, load_dataset
-from bmsfed_app.models import build_network
+from bmsfed_app.models import build_network, load_weights
 from server_app.evaluation import Evaluator
 from server_app.history import EvaluateCallback, RecordCallback
 from server_app.run_folder import RunFolder
@@ -44,8 +44,8 @@ def run_experiment(
 
     Raises
     ------
-    DataError
-        If the test split cannot be read.
+    DataError, WeightsError
+        If the test split or initial weights cannot be read.
     FederationError
         If the federation cannot go on.
     """
@@ -100,8 +100,15 @@ def build_evaluator(config: ExperimentConfig) -> Evaluator:
 
 
 def initial_model(config: ExperimentConfig) -> Arrays:
-    """Return the initial global model by state-dict name; depends on the seed only."""
+    """Return the initial global model by state-dict name, of the seed and ``initial_weights``.
+
+    Raises
+    ------
+    WeightsError
+        If ``initial_weights`` cannot be read, or do not fit.
+    """
     network = build_network(config.network_spec(), integer_seed(config.seed, "init"))
+    load_weights(network, config.initial_weights)
     return {
         name: np.array(value.numpy(), order="C") for name, value in network.state_dict().items()
     }

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from bmsfed_app.methods.base import Method, MethodSettings, Named
-from bmsfed_app.models.encoders import encoder_width
 from strategies import FedMSplit, FedNH, FedPAC, ModalityStrategy
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def _cosine(settings: FedNHSettings) -> Named:
 
 def _check_fednh(settings: FedNHSettings, config: ExperimentConfig) -> str | None:
     spec = config.network_spec()
-    width = sum(encoder_width(e, tuple(spec.shapes[m])) for m, e in spec.encoders.items())
+    width = sum(spec.width(m) for m in spec.encoders)
     if spec.num_classes > width:
         return (
             f"needs orthogonal class directions, but the encoders give {width} features for "

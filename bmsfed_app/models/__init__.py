@@ -1,6 +1,6 @@
 """Encoders, the fusion head and the network that joins them."""
 
-from bmsfed_app.models.encoders import ENCODERS, Encoder, build_encoder
+from bmsfed_app.models.encoders import ENCODERS, Encoder, InputError, build_encoder, check_encoder
 from bmsfed_app.models.heads import (
     HEADS,
     CosineHead,
@@ -16,6 +16,7 @@ from bmsfed_app.models.network import (
     Output,
     build_network,
 )
+from bmsfed_app.models.weights import WeightsError, load_weights
 
 __all__ = [
     "ENCODERS",
@@ -24,12 +25,16 @@ __all__ = [
     "Encoder",
     "FusionHead",
     "Head",
+    "InputError",
     "MMTMHead",
     "MultiModalNetwork",
     "NetworkSpec",
     "Output",
     "UniModalHeads",
+    "WeightsError",
     "build_encoder",
     "build_network",
+    "check_encoder",
     "joint_unit",
+    "load_weights",
 ]

@@ -5,16 +5,25 @@ Shape legend: B batch, K classes, D feature width of a modality.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmsfed_app.models.encoders import Encoder, build_encoder, encoder_width
+from bmsfed_app.models.encoders import (
+    Encoder,
+    build_encoder,
+    check_encoder,
+    encoder_size,
+    encoder_width,
+)
 from bmsfed_app.models.heads import build_head
+from strategies.randomness import integer_seed
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,10 @@ class NetworkSpec:
         Name of the fusion head.
     head_settings : dict
         Of the head.
+    vocabularies : dict
+        By modality of token ids: all of them are below it, and 0 is padding.
+    widths : dict
+        Width of the features by modality; where there is none, the encoder's own.
     """
 
     encoders: dict[str, str]
@@ -43,10 +56,36 @@ class NetworkSpec:
     feature_norm: float = 0.0
     head: str = "linear"
     head_settings: dict[str, Any] = field(default_factory=dict)
+    vocabularies: dict[str, int] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
 
     def __hash__(self) -> int:  # dictionaries have none; workers cache networks by their spec
         parts = (tuple(self.encoders.items()), self.num_classes, self.feature_norm, self.head)
         return hash(parts)
+
+    def build(self, modality: str) -> Encoder:
+        """Build a modality's encoder; see :func:`~bmsfed_app.models.build_encoder`."""
+        return self._ask(build_encoder, modality)
+
+    def check(self, modality: str) -> None:
+        """Check a modality's encoder; see :func:`~bmsfed_app.models.check_encoder`."""
+        self._ask(check_encoder, modality)
+
+    def width(self, modality: str) -> int:
+        """Return the width D of a modality's features."""
+        return self._ask(encoder_width, modality)
+
+    def size(self, modality: str) -> int:
+        """Return the number of parameters of a modality's encoder."""
+        return self._ask(encoder_size, modality)
+
+    def _ask(self, function: Callable[..., _T], modality: str) -> _T:
+        return function(
+            self.encoders[modality],
+            tuple(self.shapes[modality]),
+            vocabulary=self.vocabularies.get(modality, 0),
+            width=self.widths.get(modality, 0),
+        )
 
 
 @dataclass
@@ -92,13 +131,10 @@ class MultiModalNetwork(nn.Module):
             )
         self.spec = spec
         self.modalities = tuple(m for m in spec.encoders if m in wanted)
-        encoders = {m: build_encoder(spec.encoders[m], spec.shapes[m]) for m in self.modalities}
+        encoders = {m: spec.build(m) for m in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
         widths = {m: e.width for m, e in encoders.items()}
-        total = sum(
-            widths[m] if m in widths else encoder_width(name, tuple(spec.shapes[m]))
-            for m, name in spec.encoders.items()
-        )
+        total = sum(widths[m] if m in widths else spec.width(m) for m in spec.encoders)
         self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, total)
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
@@ -119,29 +155,41 @@ def build_network(spec: NetworkSpec, seed: int) -> MultiModalNetwork:
     """Build the whole network with its initial weights.
 
     Linear layers Xavier-normal, convolutions Kaiming-normal by fan-out, batch norm 1 and 0, biases
-    0; the head by its own rule, last.
+    0; other modules as they initialise themselves, and whole encoders that ask for it (transformers
+    and models of other libraries, whose initial weights belong to their architecture); the head by
+    its own rule, last.
 
     Parameters
     ----------
     spec : NetworkSpec
         What to build.
     seed : int
-        Seeds the weights.
+        Seeds the weights; they depend on nothing else.
     """
-    network = MultiModalNetwork(spec)
+    with torch.random.fork_rng(devices=[]):
+        # Not the seed itself, or modules' own draws would be those of the layers below.
+        torch.default_generator.manual_seed(integer_seed(seed, "modules"))
+        network = MultiModalNetwork(spec)
     rng = torch.Generator().manual_seed(seed)
-    for module in network.modules():
+    for encoder in network.encoders.values():
+        if not getattr(encoder, "own_initialisation", False):
+            _initialise(encoder, rng)
+    network.head.reset(rng)
+    return network
+
+
+def _initialise(encoder: nn.Module, rng: torch.Generator) -> None:
+    for module in encoder.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_normal_(module.weight, generator=rng)
-            nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(
                 module.weight, mode="fan_out", nonlinearity="relu", generator=rng
             )
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    network.head.reset(rng)
-    return network
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 __all__ = ["Encoder", "MultiModalNetwork", "NetworkSpec", "Output", "build_network"]

@@ -71,7 +71,8 @@ def draw_partition(
 
 def _bars(figure: Figure, ax: Axes, counts: NDArray[np.int64], class_names: Sequence[str]) -> None:
     """Stack each client's classes from left to right."""
-    palette = matplotlib.colormaps["tab10" if len(class_names) <= 10 else "tab20"].colors
+    scale = matplotlib.colormaps["tab10" if len(class_names) <= 10 else "tab20"]
+    palette = [scale(label) for label in range(counts.shape[1])]
     starts = np.cumsum(counts, 1) - counts
     for label in range(counts.shape[1]):
         ax.barh(
@@ -88,7 +89,7 @@ def _bars(figure: Figure, ax: Axes, counts: NDArray[np.int64], class_names: Sequ
     ax.set_xlabel("training samples")
     texts = [plain(str(name), _LONGEST) for name in class_names]
     columns = max(1, min(len(texts), 110 // (max(map(len, texts)) + 6)))
-    patches = [Patch(color=colour) for colour in palette[: len(texts)]]
+    patches = [Patch(color=colour) for colour in palette]
     figure.legend(patches, texts, loc="outside lower center", ncols=columns, fontsize=8)
 
 

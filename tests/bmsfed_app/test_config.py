@@ -89,6 +89,26 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seed": "-3"}, "seed: .*greater than or equal to 0"),
     ({"momentum": "1.0"}, "momentum: .*less than 1"),
     ({"color_noise": "-1"}, "color_noise"),
+    (
+        {"encoders": "{gray: gru}"},
+        r"encoders.gray: encoder gru takes .*not \(1, 28, 28\)",
+    ),
+    ({"encoders": "{grey: mlp}"}, "encoders: .*no modality 'grey'; did you mean 'gray'"),
+    ({"widths": "{grey: 3}"}, "widths: .*no modality 'grey'; did you mean 'gray'"),
+    ({"widths": "{gray: 3}"}, "encoders.gray: encoder conv4 has features of width 512, not 3"),
+    ({"widths": "{gray: 0}"}, "widths.gray: .*greater than or equal to 1"),
+    (
+        {"initial_weights": "{grey: a.pt}"},
+        "initial_weights: .*did you mean 'gray'",
+    ),
+    (
+        {"initial_weights": "{gray: nowhere.pt}"},
+        "initial_weights.gray: there is no file '/.*pt'",
+    ),
+    (
+        {"initial_weights": "{gray: nowhere.bin}"},
+        "weights.gray: '.*bin' is neither a .safetensors",
+    ),
 ]
 
 

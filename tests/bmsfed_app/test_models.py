@@ -77,7 +77,8 @@ def test_weights_depend_on_the_seed_only() -> None:
     ("change", "message"),
     [
         ({"encoders": {"gray": "conv5"}}, "did you mean 'conv4'"),
-        ({"shapes": {"gray": (1, 32, 32)}}, r"takes inputs \(channels, 28, 28\)"),
+        ({"shapes": {"gray": (1, 7, 32)}}, r"takes images \(C, H, W\).* not \(1, 7, 32\)"),
+        ({"widths": {"gray": 32}}, "conv4 has features of width 512, not 32"),
     ],
 )
 def test_what_cannot_be_built_says_why(change: dict[str, dict[str, object]], message: str) -> None:
