@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def draw_partition(
         left.set_yticks(range(0, len(names), step), shown, fontsize=8)
         left.set_ylim(len(names) - 0.5, -0.5)
         left.set_ylabel("client")
-        left.set_title(plain(heading, 90))
+        left.set_title("\n".join(textwrap.wrap(plain(heading, 300), 85)))
         path.write_bytes(png(figure))
 
 
@@ -105,7 +106,8 @@ def _heat_map(
     if sum(map(len, texts)) > 70:
         ax.tick_params(axis="x", rotation=90)
     ax.set_xlabel("class")
-    bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.5, aspect=40)
+    share = 0.5 / figure.get_figheight()  # half an inch, however many clients
+    bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.5, aspect=40, fraction=share)
     bar.set_label("training samples")
     bar.outline.set_visible(False)
 
