@@ -86,9 +86,9 @@ class ExperimentConfig(BaseModel):
 
     @field_validator("data_dir", "partition_file")
     @classmethod
-    def _absolute_data(cls, folder: str) -> str:
+    def _absolute_path(cls, path: str) -> str:
         """Workers need not share this process's directory."""
-        return _absolute(folder) if folder else ""
+        return _absolute(path) if path else ""
 
     @field_validator("encoders")
     @classmethod

@@ -87,15 +87,16 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     info = dataset_info(settings.dataset, settings.dataset_settings)
     held = _held(node_config, info.modalities)
     device = training_device(settings)
+    key = _dataset_key(settings)
     if "partition-id" in node_config:
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
-        split = _training_split(*_dataset_key(settings), str(device))
-        share = _shares(*_dataset_key(settings), settings.partition, total)[number]
+        split = _training_split(*key, str(device))
+        share = _shares(*key, settings.partition, total)[number]
         held = tuple(m for m in held if m in share.modalities)
         index = torch.from_numpy(share.rows).to(device)
         client_id = str(node_config.get("client-id", share.name))
     elif "data-dir" in node_config and "client-id" in node_config:
-        split, owned = _shard(str(node_config["data-dir"]), settings, str(device))
+        split, owned = _shard(str(node_config["data-dir"]), key[0], key[-1], str(device))
         held = tuple(m for m in held if m in owned)
         index = torch.arange(len(split), device=device)
         client_id = str(node_config["client-id"])
@@ -150,14 +151,7 @@ def _shares(
     return experiment_shares(split, partition, total, seed=seed)
 
 
-def _shard(data_dir: str, settings: ClientSettings, device: str) -> tuple[Split, tuple[str, ...]]:
-    plain = json.dumps(settings.dataset_settings, sort_keys=True)
-    return _cached_shard(data_dir, settings.dataset, plain, device)
-
-
 @lru_cache(maxsize=2)
-def _cached_shard(
-    data_dir: str, dataset: str, plain: str, device: str
-) -> tuple[Split, tuple[str, ...]]:
-    split, held = load_shard(Path(data_dir), dataset_info(dataset, json.loads(plain)))
+def _shard(data_dir: str, name: str, plain: str, device: str) -> tuple[Split, tuple[str, ...]]:
+    split, held = load_shard(Path(data_dir), dataset_info(name, json.loads(plain)))
     return split.to(torch.device(device)), held

@@ -42,7 +42,7 @@ def dirichlet(
         If none of 100 draws gives every client ``min_samples``.
     """
 
-    def draw(attempt: int) -> list[Indices]:
+    def _draw(attempt: int) -> list[Indices]:
         rng = generator(seed, "partition", attempt)
         owner = np.empty(len(labels), dtype=np.int64)
         for rows in rows_by_class(labels):
@@ -53,7 +53,7 @@ def dirichlet(
         return _by_owner(owner, num_clients)
 
     remedy = f"raise alpha ({settings.alpha:g})"
-    return _redraw(draw, "Dirichlet", remedy, len(labels), settings, num_clients)
+    return _redraw(_draw, "Dirichlet", remedy, len(labels), settings, num_clients)
 
 
 def quantity(
@@ -67,7 +67,7 @@ def quantity(
         If none of 100 draws gives every client ``min_samples``.
     """
 
-    def draw(attempt: int) -> list[Indices]:
+    def _draw(attempt: int) -> list[Indices]:
         rng = generator(seed, "partition", "quantity", attempt)
         logs = rng.normal(0, settings.sigma, num_clients)
         sizes = apportion(np.exp(logs - logs.max()), len(labels))
@@ -75,7 +75,7 @@ def quantity(
         return [np.sort(part) for part in np.split(order, np.cumsum(sizes)[:-1])]
 
     remedy = f"lower sigma ({settings.sigma:g})"
-    return _redraw(draw, "quantity", remedy, len(labels), settings, num_clients)
+    return _redraw(_draw, "quantity", remedy, len(labels), settings, num_clients)
 
 
 def apportion(weights: NDArray[np.float64], total: int) -> Indices:

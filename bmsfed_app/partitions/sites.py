@@ -27,6 +27,7 @@ class _Listed:
     modalities: list[str] | None
 
     def fault(self, row: int, text: str) -> PartitionError:
+        """Say what is wrong with a row."""
         return PartitionError(f"{self.path}, line {self.lines[row]}: {text}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,13 +66,14 @@ def draw_partition(
         left.set_yticks(range(0, len(names), step), shown, fontsize=8)
         left.set_ylim(len(names) - 0.5, -0.5)
         left.set_ylabel("client")
-        left.set_title(plain(heading, 90))
+        left.set_title("\n".join(textwrap.wrap(plain(heading, 300), 85)))
         path.write_bytes(png(figure))
 
 
 def _bars(figure: Figure, ax: Axes, counts: NDArray[np.int64], class_names: Sequence[str]) -> None:
     """Stack each client's classes from left to right."""
-    palette = matplotlib.colormaps["tab10" if len(class_names) <= 10 else "tab20"]
+    scale = matplotlib.colormaps["tab10" if len(class_names) <= 10 else "tab20"]
+    palette = [scale(label) for label in range(counts.shape[1])]
     starts = np.cumsum(counts, 1) - counts
     for label in range(counts.shape[1]):
         ax.barh(
@@ -88,7 +90,7 @@ def _bars(figure: Figure, ax: Axes, counts: NDArray[np.int64], class_names: Sequ
     ax.set_xlabel("training samples")
     texts = [plain(str(name), _LONGEST) for name in class_names]
     columns = max(1, min(len(texts), 110 // (max(map(len, texts)) + 6)))
-    patches = [Patch(color=palette(label)) for label in range(len(texts))]
+    patches = [Patch(color=colour) for colour in palette]
     figure.legend(patches, texts, loc="outside lower center", ncols=columns, fontsize=8)
 
 
@@ -104,7 +106,8 @@ def _heat_map(
     if sum(map(len, texts)) > 70:
         ax.tick_params(axis="x", rotation=90)
     ax.set_xlabel("class")
-    bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.5, aspect=40)
+    share = 0.5 / figure.get_figheight()  # half an inch, however many clients
+    bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.5, aspect=40, fraction=share)
     bar.set_label("training samples")
     bar.outline.set_visible(False)
 

@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bmsfed_app.cli.main import main
+from bmsfed_app.datasets import dataset_info, load_dataset
+from bmsfed_app.datasets.shard import load_shard
 from bmsfed_app.methods import METHODS
+from bmsfed_app.partitions import PartitionSettings, experiment_shares
 
 MNIST = Path(__file__).resolve().parents[3] / "shared/data/mnist"
 
@@ -44,6 +48,12 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "partition": ((*RUN, "--partition", "iidd"), "partition"),
     "per round": ((*RUN, "--clients", "4", "--per-round", "5"), "5 clients a round of 4"),
     "too many clients": ((*RUN, "--clients", "5000", "--per-round", "5"), r"1437|samples"),
+    "natural": ((*RUN, "--partition", "natural"), "this data set does not"),
+    "sites": ((*RUN, "--partition", "file", "--set", "partition_file=no.csv"), "cannot read .*no"),
+    "shares": (
+        (*RUN, "--method", "pow-d", "--set", "whole_share=0.5"),
+        "'pow-d': whole_share: 0.5",
+    ),
     "cores": ((*RUN, "--cpus-per-client", "4096"), "cpus_per_client: 4096 of"),
     "gpus": ((*RUN, "--gpus-per-client", "64"), "no GPU|GPUs"),
     "encoder": ((*RUN, "--set", "encoders={colored: conv5}"), "did you mean 'conv4'"),
@@ -137,6 +147,35 @@ def test_data_split_writes_a_folder_per_client(
     assert call(monkeypatch, *arguments) == 0
     assert capsys.readouterr().out.count("samples") == 3
     assert sorted(p.name for p in out.iterdir()) == ["client-0", "client-1", "client-2"]
+
+
+def test_data_split_writes_what_each_client_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shards"
+    arguments = ("data", "split", "cg-digits", "--clients", "4", "--out", str(out))
+    assert call(monkeypatch, *arguments, "--set", "whole_share=0.5", "--set", "seed=3") == 0
+    train = load_dataset("cg-digits", None, seed=3).train
+    assert train is not None
+    settings = PartitionSettings(whole_share=0.5)
+    shares = experiment_shares(train, settings, 4, seed=3)
+    assert len({s.modalities for s in shares}) == 3
+    for share in shares:
+        split, held = load_shard(out / share.name, dataset_info("cg-digits"))
+        assert held == share.modalities
+        assert ("colors" in split.stores) == ("colored" in held)
+        assert torch.equal(split.labels, train.labels[torch.from_numpy(share.rows)])
+    assert "client-0: 360 samples of" in capsys.readouterr().out
+
+
+def test_data_show_draws_the_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("data", "show", "cg-digits", "--clients", "3", "--samples", "1")
+    assert call(monkeypatch, *arguments, "--out", str(tmp_path)) == 0
+    picture = tmp_path / "cg-digits-clients.png"
+    assert str(picture) in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs the real MNIST files beside the checkout")

@@ -1,6 +1,7 @@
 """Configuration: what is accepted, what wins, and what is refused with which words."""
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from bmsfed_app.config import ConfigError, ExperimentConfig, check_config, load_
 from bmsfed_app.datasets import DataError
 from bmsfed_app.methods import METHODS
 from bmsfed_app.methods.bmsfed import BMSFedSettings
+from bmsfed_app.partitions import PartitionSettings
 from bmsfed_app.settings import ClientSettings
 
 
@@ -59,6 +61,68 @@ def test_overrides_find_their_place() -> None:
     assert config.dataset_settings["test_color_correlation"] == 0.2
 
 
+def test_a_partition_travels_to_the_clients() -> None:
+    given = {"partition": "file", "partition_file": "sites.csv", "subsets": "[[gray], [colored]]"}
+    config = load_config("cg-digits", given | {"whole_share": 0.5, "data_fraction": 0.5})
+    found = config.client_settings().partition
+    assert found == PartitionSettings(
+        "file",
+        alpha=2.0,
+        file=str(Path.cwd() / "sites.csv"),
+        fraction=0.5,
+        whole_share=0.5,
+        subsets=(("gray",), ("colored",)),
+    )
+    as_sent = json.loads(json.dumps(config.client_settings().to_json()))
+    assert ClientSettings.from_json(as_sent) == config.client_settings()
+
+
+def test_presets_of_the_paper_change_what_they_say() -> None:
+    whole = load_config("cg-mnist")
+    noniid, incongruity = load_config("cg-mnist-noniid"), load_config("cg-mnist-incongruity")
+    assert noniid == whole.model_copy(update={"partition": "dirichlet", "alpha": 2.0})
+    assert incongruity == whole.model_copy(update={"whole_share": 0.5})
+
+
+def test_a_file_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "base.yaml").write_text(
+        "extends: cg-digits\nrounds: 7\nlr: 0.5\n"
+        "methods: {bmsfed: {chi: 3.0}, mine: {base: fedprox, mu: 0.5}}"
+    )
+    file = tmp_path / "below" / "mine.yaml"
+    file.write_text("extends: ../base.yaml\nrounds: 9\nmethods: {bmsfed: {pick: single}}")
+    config, shipped = load_config(str(file)), load_config("cg-digits")
+    assert (config.rounds, config.lr, config.batch_size) == (9, 0.5, shipped.batch_size)
+    # Merged one level deep: a method's own settings are replaced whole.
+    assert config.methods == shipped.methods | {
+        "bmsfed": {"pick": "single"},
+        "mine": {"base": "fedprox", "mu": 0.5},
+    }
+    assert load_config(str(file), {"rounds": "2"}).rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (("extends: a.yaml",), r"'a.yaml' extends itself: mend 'extends'"),
+        (("extends: b.yaml", "extends: ../{0}/a.yaml"), "extends itself"),
+        (("extends: nowhere.yaml",), "cannot read the configuration 'nowhere.yaml'"),
+        (("extends: cg-digit",), "no configuration 'cg-digit'; did you mean 'cg-digits'"),
+        (("extends: [cg-digits]",), "extends: the name or path of a configuration, not"),
+        (("extends: cg-digits\nroudns: 3",), "unknown key 'roudns'"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(
+    tmp_path: Path, texts: tuple[str, ...], message: str
+) -> None:
+    for name, text in zip("ab", texts, strict=False):
+        (tmp_path / f"{name}.yaml").write_text(text.format(tmp_path.name))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(str(tmp_path / "a.yaml"))
+    assert "\n" not in str(caught.value)
+
+
 def test_the_data_folder_is_absolute_whoever_reads_it() -> None:
     config = load_config("cg-mnist", {"data_dir": "mnist"})
     assert config.client_settings().data_dir == str(Path.cwd() / "mnist")
@@ -77,7 +141,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "fedavgg"}, "unknown method 'fedavgg'; did you mean 'fedavg'"),
     ({"dataset": "cg-mnits"}, "unknown data set 'cg-mnits'; did you mean 'cg-mnist'"),
     ({"chii": "1"}, "unknown key 'chii' for method 'bmsfed'.*did you mean 'chi'"),
-    ({"partition": "dirichlett"}, "partition: .*'iid' or 'dirichlet'"),
+    ({"partition": "dirichlett"}, "partition: .*'iid', 'dirichlet', .* or 'file'"),
+    ({"partition": "file"}, "partition_file: empty; partition: file needs a CSV file"),
+    ({"sigma": "-1"}, "sigma: .*greater than or equal to 0"),
+    ({"classes_per_client": "0"}, "classes_per_client: .*greater than or equal to 1"),
+    ({"samples_per_client": "3", "min_samples": "4"}, "samples_per_client: 3 of a client that has"),
+    ({"whole_share": "1.5"}, "whole_share: .*less than or equal to 1"),
+    ({"subsets": "[[colord]]"}, "subsets: no modality 'colord'; did you mean 'colored'"),
+    ({"subsets": "[[]]"}, "subsets: an empty one holds nothing"),
+    ({"subsets": "[colored]"}, "subsets.0: .*valid list"),
     ({"alpha": "0"}, "alpha: .*greater than 0, not 0"),
     ({"alpha": "-1"}, "alpha: .*greater than 0"),
     ({"rounds": "0"}, "rounds: .*greater than or equal to 1"),

@@ -296,6 +296,17 @@ def test_header_says_what_was_run(tmp_path: Path) -> None:
         assert fact in text
 
 
+def test_header_says_how_the_data_was_divided(tmp_path: Path) -> None:
+    given = {"partition": "dirichlet", "alpha": 2.0, "sigma": 1.0, "whole_share": 0.5}
+    given |= {"samples_per_client": 90, "subsets": [["gray"], ["colored"]], "clients": 3}
+    text = report(tmp_path / "out", make_run(tmp_path / "a", config=given)).text
+    assert "dirichlet (alpha 2), at most 90 samples per client, 50 % of the clients hold" in text
+    assert "the others gray or colored" in text
+    sites = {"partition": "file", "partition_file": "/data/<sites>.csv"}
+    text = report(tmp_path / "sites", make_run(tmp_path / "b", config=sites)).text
+    assert "file (/data/<sites>.csv)" in text
+
+
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     hostile = '<script>alert("$1$")</script>&\n$\\frac{'
     run = make_run(

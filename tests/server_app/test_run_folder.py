@@ -88,3 +88,12 @@ def test_no_half_written_checkpoint_is_ever_seen(
     restored = RunFolder.reopen(run.path).load_checkpoint()
     assert restored is not None
     assert restored.round == 1
+
+
+def test_a_checkpoint_from_before_a_key_was_there_goes_on_with_its_default(tmp_path: Path) -> None:
+    run = folder(tmp_path / "run")
+    values = {k: v for k, v in run.config.model_dump().items() if k != "whole_share"}
+    run.checkpoint_file.write_bytes(state(1).to_bytes({"config": values}))
+    restored = run.load_checkpoint()
+    assert restored is not None
+    assert restored.round == 1
