@@ -81,7 +81,7 @@ def _bars(figure: Figure, ax: Axes, counts: NDArray[np.int64], class_names: Sequ
             counts[:, label],
             0.8,
             starts[:, label],
-            color=palette(label),
+            color=palette[label],
             edgecolor="white",
             linewidth=0.3,
         )
