@@ -70,13 +70,16 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert commands[0] in ci.splitlines()
 
 
-@pytest.mark.parametrize("name", ["cg-digits", "cg-mnist"])
-def test_every_key_of_the_configurations_is_explained(name: str) -> None:
+@pytest.mark.parametrize("file", sorted((ROOT / "conf").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_key_of_the_configurations_is_explained(file: Path) -> None:
     import yaml
 
-    from bmsfed_app.config import ExperimentConfig
+    from bmsfed_app.config import ExperimentConfig, load_config
 
-    text = (ROOT / "conf" / f"{name}.yaml").read_text()
+    load_config(str(file))
+    text = file.read_text()
+    if "extends:" in text:
+        return  # what it extends explains the keys
     assert set(yaml.safe_load(text)) == set(ExperimentConfig.model_fields)
     for line in text.splitlines():
         key = line.partition(":")[0]
