@@ -124,7 +124,7 @@ class Audio(Kind):
         )
         log = (power + 1e-7).log()
         deviation = log.std(correction=0)
-        standard = (log - log.mean()) / deviation if deviation > 1e-6 else torch.zeros_like(log)
+        standard = (log - log.mean()) / deviation if deviation > 1e-4 else torch.zeros_like(log)
         return {"values": standard.half().numpy()}
 
     @staticmethod

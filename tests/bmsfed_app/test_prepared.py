@@ -1,0 +1,380 @@
+"""Prepared data sets: real files where they are at hand, interruption, bad samples, tables."""
+
+from __future__ import annotations
+
+import csv
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+
+from bmsfed_app import datasets
+from bmsfed_app.config import load_config
+from bmsfed_app.datasets import DataError, ensure_prepared, find_source, load_dataset
+from bmsfed_app.datasets.inspection import inspect
+from bmsfed_app.datasets.kinds import Audio
+from bmsfed_app.datasets.media import BadSample, read_image, read_sound, read_text
+from bmsfed_app.datasets.preparation import check_scan, prepare
+from bmsfed_app.datasets.prepared import PreparedSource
+
+REAL = Path(__file__).resolve().parents[3] / "shared/data"
+
+
+def real(name: str) -> Path:
+    folder = REAL / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the files of {folder}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BMSFED_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def source_of(name: str) -> PreparedSource:
+    source = find_source(name)
+    assert isinstance(source, PreparedSource)
+    return source
+
+
+# --- real files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "train", "test", "owners"),
+    [
+        ("avletters", "avletters", 520, 260, 10),
+        ("utd-mhad", "utd_mhad", 431, 430, 4),
+        ("mvsa", "mvsa_single", 959, 241, 0),
+    ],
+)
+def test_real_sets(name: str, folder: str, train: int, test: int, owners: int) -> None:
+    ensure_prepared(name, real(folder))
+    data = load_dataset(name, real(folder), seed=0)
+    assert data.train is not None
+    assert data.test is not None
+    assert (len(data.train), len(data.test)) == (train, test)
+    assert (0 if data.train.owners is None else len(set(data.train.owners))) == owners
+    batch = data.train.batch(torch.arange(4), data.info.modalities)
+    for modality, x in batch.items():
+        assert x.shape == (4, *data.info.shapes[modality])
+        assert torch.isfinite(x.float()).all()
+    again = data.train.batch(torch.arange(4), data.info.modalities)
+    assert all(torch.equal(batch[m], again[m]) for m in batch)
+
+
+@pytest.mark.parametrize(
+    ("task", "train", "test"), [("informative", 9601, 1534), ("humanitarian", 6126, 955)]
+)
+def test_crisismmd_lists(task: str, train: int, test: int, tmp_path: Path) -> None:
+    for file in real("crisismmd").glob("*.tsv"):
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "data_image").mkdir()
+    source = source_of("crisismmd")
+    settings = source.parse({"task": task})
+    scan = check_scan(source, source.scan(tmp_path, settings), settings)
+    counts = [sum(s.split == split for s in scan.samples) for split in ("train", "test")]
+    assert counts == [train, test]
+    assert not scan.bad
+    assert {s.label for s in scan.samples} == set(range(len(source.classes(settings))))
+
+
+def test_ave_lists_without_the_leak(tmp_path: Path) -> None:
+    for name in ("trainSet.txt", "testSet.txt", "valSet.txt"):
+        (tmp_path / name).symlink_to(real("ave") / name)
+    (tmp_path / "AVE").mkdir()
+    source = source_of("ave")
+    settings = source.parse({})
+    listed = source.scan(tmp_path, settings)
+    scan = check_scan(source, listed, settings)
+    assert sum(s.split == "train" for s in listed.samples) == 3338
+    assert (
+        sum(s.split == "train" for s in scan.samples) == 3329
+    )  # 8 videos, one of them in two rows
+    assert sum(s.split == "test" for s in scan.samples) == 402
+    assert scan.notes[0].startswith("27 videos come more than once")
+    assert scan.notes[1].startswith("9 training samples share their origin")
+    lines = (real("ave") / "Annotations.txt").read_text().splitlines()
+    assert source.classes(settings) == tuple(dict.fromkeys(x.split("&")[0] for x in lines))
+
+
+def test_crema_d_lists(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").symlink_to(real("cremad") / f"bmsfed_{split}.csv")
+    (tmp_path / "AudioWAV").mkdir()
+    (tmp_path / "VideoFlash").mkdir()
+    source = source_of("crema-d")
+    scan = source.scan(tmp_path, source.parse({}))
+    counts = [sum(s.split == split for s in scan.samples) for split in ("train", "test")]
+    assert counts == [6698, 744]
+    assert len({s.client for s in scan.samples}) == 91
+    found = inspect(source, tmp_path, source.parse({}), decode_all=False)
+    assert len(found.bad) == 7442
+    with pytest.raises(DataError, match=r"of 7442 samples .*allow more with --max-bad"):
+        prepare(source, tmp_path, source.parse({}))
+
+
+def test_modelnet_views() -> None:
+    folder = real("modelnet40_samples")
+    source = source_of("modelnet40")
+    for root, front, back in (
+        ("loop", "_v0000.png", "_v0006.png"),
+        ("mannix/data", "_001.jpg", "_007.jpg"),
+    ):
+        samples = source.scan(folder / root, source.parse({})).samples
+        assert samples
+        assert all(str(s.values["front"]).endswith(front) for s in samples)
+        assert all(str(s.values["back"]).endswith(back) for s in samples)
+        assert all(s.values["back"].is_file() for s in samples)
+
+
+def test_fsdd_pairs_meet_only_their_own_split(tmp_path: Path) -> None:
+    (tmp_path / "recordings").symlink_to(real("fsdd") / "recordings")
+    (tmp_path / "mnist").symlink_to(real("mnist"))
+    source = source_of("av-digits")
+    scan = source.scan(tmp_path, source.parse({"pairs": 2}))
+    counts = [sum(s.split == split for s in scan.samples) for split in ("train", "test")]
+    assert counts == [1800, 600]
+    assert all(s.split == "test" for s in scan.samples if s.id.split("_")[2][:2] in ("0-", "4-"))
+    drawn = {(s.split, s.values["written"].tobytes()) for s in scan.samples}
+    assert len(drawn) == len(scan.samples)
+
+
+# --- sound --------------------------------------------------------------------------------------
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int, channels: int = 1) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
+def test_spectrogram_against_numpy(tmp_path: Path) -> None:
+    rate, tone = 16_000, np.sin(2 * np.pi * 440 * np.arange(20_000) / 16_000) * 0.5
+    write_wav(tmp_path / "tone.wav", tone, rate)
+    kept = Audio().decode(tmp_path / "tone.wav")["values"]
+    assert kept.shape == (257, 299)
+    assert kept.dtype == np.float16
+    signal = np.resize((tone * 32767).astype("<i2") / 32768, 48_000)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    frames = np.lib.stride_tricks.sliding_window_view(signal, 512)[::159] * window
+    log = np.log(np.abs(np.fft.rfft(frames)).T ** 2 + 1e-7)
+    expected = (log - log.mean()) / log.std()
+    assert np.abs(kept.astype(float) - expected).mean() < 0.02
+
+
+def test_another_rate_is_resampled_and_silence_is_zero(tmp_path: Path) -> None:
+    tone = np.sin(2 * np.pi * 1000 * np.arange(44_100) / 44_100) * 0.5
+    write_wav(tmp_path / "tone.wav", tone, 44_100)
+    kept = Audio(16_000, 1.0).decode(tmp_path / "tone.wav")["values"]
+    assert int(kept.astype(float).mean(1).argmax()) == round(1000 / (16_000 / 512))
+    write_wav(tmp_path / "silent.wav", np.zeros(800), 16_000)
+    assert not Audio(16_000, 1.0).decode(tmp_path / "silent.wav")["values"].any()
+
+
+def test_files_that_are_no_media_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_text("no sound")
+    (tmp_path / "x.jpg").write_text("no picture")
+    (tmp_path / "x.txt").write_bytes("gr\xfc\xdfe".encode("latin-1"))
+    write_wav(tmp_path / "empty.wav", np.zeros(0), 16_000)
+    with pytest.raises(BadSample, match=r"x\.wav cannot be decoded"):
+        read_sound(tmp_path / "x.wav")
+    with pytest.raises(BadSample, match=r"empty\.wav has no sound"):
+        read_sound(tmp_path / "empty.wav")
+    with pytest.raises(BadSample, match=r"x\.jpg is not a picture"):
+        read_image(tmp_path / "x.jpg", (8, 8))
+    with pytest.raises(BadSample, match=r"x\.txt is not text in UTF-8 \(byte 2\)"):
+        read_text(tmp_path / "x.txt")
+    with pytest.raises(BadSample, match=r"y\.jpg is missing"):
+        read_image(tmp_path / "y.jpg", (8, 8))
+
+
+# --- tables, interruption, bad samples ----------------------------------------------------------
+
+SETTINGS: dict[str, Any] = {
+    "classes": ["calm", "tense"],
+    "modalities": {
+        "photo": {"type": "image", "side": 32, "crop": False},
+        "note": {"type": "text", "tokens": 4},
+        "vitals": {"type": "numbers", "columns": ["pulse"], "offset": [75], "scale": [15]},
+    },
+}
+
+
+def table(folder: Path, rows: int = 200) -> Path:
+    folder.mkdir()
+    with (folder / "samples.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "split", "label", "client", "photo", "note", "pulse"])
+        for i in range(rows):
+            Picture.new("RGB", (40, 30), (i % 256, 0, 0)).save(folder / f"{i}.png")
+            label, split = ("calm", "tense")[i % 2], "test" if i % 5 == 0 else "train"
+            writer.writerow([f"r{i}", split, label, f"w{i % 3}", f"{i}.png", f"Note {i}!", 60 + i])
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def test_a_table_is_read_as_its_settings_say(tmp_path: Path) -> None:
+    folder = table(tmp_path / "data")
+    ensure_prepared("table", folder, SETTINGS)
+    train = load_dataset("table", folder, seed=0, settings=SETTINGS).train
+    assert train is not None
+    assert train.owners is not None
+    assert train.ids is not None
+    assert (len(train), train.ids[0], train.owners[0]) == (160, "r1", "w1")
+    batch = train.batch(torch.tensor([0]), ("photo", "note", "vitals"))
+    assert batch["photo"][0, 0].unique().tolist() == pytest.approx([(1 / 255 - 0.485) / 0.229])
+    assert batch["note"].tolist()[0][3] == 0
+    assert (batch["note"] != 0).sum() == 3  # note, 1, !
+    assert batch["vitals"].item() == pytest.approx((61 - 75) / 15)
+
+
+def test_an_interrupted_preparation_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    folder, source = table(tmp_path / "data"), source_of("table")
+    settings = source.parse(SETTINGS)
+    cache = source.cache_dir(folder, settings)
+
+    def stop(done: int, total: int) -> None:
+        if done >= 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, folder, settings, progress=stop)
+    assert not cache.exists()
+    steps: list[int] = []
+    prepare(source, folder, settings, progress=lambda done, total: steps.append(done))
+    resumed = contents(cache)
+    assert steps == [64, 128, 192, 200]
+    for file in sorted(cache.rglob("*"), reverse=True):
+        file.unlink() if file.is_file() else file.rmdir()
+    cache.rmdir()
+    prepare(source, folder, settings)
+    assert contents(cache) == resumed
+
+
+def test_bad_samples_are_left_out_up_to_the_limit(tmp_path: Path) -> None:
+    folder, source = table(tmp_path / "data"), source_of("table")
+    settings = source.parse(SETTINGS)
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:50])
+    (folder / "8.png").unlink()
+    done = prepare(source, folder, settings)
+    assert [name for name, _ in done.bad] == ["r7", "r8"]
+    assert done.counts == {"train": 158, "test": 40}
+    assert "8.png is missing" in done.bad[1][1]
+    found = inspect(source, folder, settings)
+    assert sum(found.per_class["train"]) == 158
+    assert not found.cache_faults
+    other = source.parse({**SETTINGS, "test_share": 0.3})
+    with pytest.raises(DataError, match=r"of 200 samples .* cannot be used.*allow more with"):
+        prepare(source, folder, other, max_bad=0)
+
+
+def test_a_damaged_cache_is_named_with_the_remedy(tmp_path: Path) -> None:
+    folder, source = table(tmp_path / "data"), source_of("table")
+    settings = source.parse(SETTINGS)
+    with pytest.raises(DataError, match=r"has not been prepared from .*bmsfed data prepare table"):
+        source.load_split("train", folder, 0, settings)
+    cache = prepare(source, folder, settings).cache
+    file = cache / "train" / "vitals.values.npy"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 255
+    file.write_bytes(data)
+    assert "is damaged" in inspect(source, folder, settings).cache_faults[0]
+    file.write_bytes(data[:40])
+    with pytest.raises(DataError, match=r"cannot read .*vitals\.values\.npy .*prepare the data"):
+        source.load_split("train", folder, 0, settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": "kind"}, "no column 'kind'"),
+        ({"table": "other.csv"}, r"no file .*other\.csv"),
+        ({"classes": ["calm", "wild"]}, "cannot be used"),
+    ],
+)
+def test_tables_that_do_not_fit(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder, source = table(tmp_path / "data", rows=20), source_of("table")
+    with pytest.raises(DataError, match=message):
+        prepare(source, folder, source.parse({**SETTINGS, **change}))
+
+
+def test_settings_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match=r"dataset_settings of 'mvsa': side: .*not 3"):
+        source_of("mvsa").parse({"side": 3})
+    with pytest.raises(DataError, match="type series needs the key 'steps'"):
+        source_of("table").parse(
+            {"classes": ["a", "b"], "modalities": {"x": {"type": "series"}, "y": {"type": "text"}}}
+        )
+
+
+# --- README's examples --------------------------------------------------------------------------
+
+
+def examples(kind: str) -> list[str]:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    own = text[text.index("### Your own data") : text.index("### Partitions")]
+    return [part.split("```")[0] for part in own.split(f"```{kind}\n")[1:]]
+
+
+def test_the_readmes_table_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my-data"
+    (folder / "photos").mkdir(parents=True)
+    (folder / "samples.csv").write_text(examples("csv")[0])
+    for number in range(1, 5):
+        Picture.new("L", (50, 40), 60 * number).save(folder / "photos" / f"{number}.png")
+    (tmp_path / "mine.yaml").write_text(examples("yaml")[0])
+    monkeypatch.chdir(tmp_path)
+    config = load_config("mine.yaml")
+    ensure_prepared(config.dataset, Path(config.data_dir), config.dataset_settings)
+    data = load_dataset("table", folder, seed=0, settings=config.dataset_settings)
+    assert data.train is not None
+    assert data.train.class_counts(2).tolist() == [1, 1]
+    vitals = data.train.batch(torch.arange(2), ("vitals",))["vitals"]
+    assert vitals.flatten().tolist() == pytest.approx([-13 / 15, -3 / 4, 16 / 15, 5 / 4])
+    assert config.network_spec().encoders["note"] == "text-hash"
+
+
+def test_the_readmes_loader_is_found_through_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "my_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "birds.py").write_text(examples("python")[0])
+    info = tmp_path / "site" / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    points = examples("toml")[0].replace("project.entry-points.", "").replace('"', "")
+    (info / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    datasets._installed.cache_clear()
+    try:
+        assert "birds" in datasets.dataset_names()
+        for i, (split, bird) in enumerate(
+            (s, b) for s in ("train", "test") for b in ("robin", "wren")
+        ):
+            folder = tmp_path / "birds" / split / bird
+            folder.mkdir(parents=True)
+            write_wav(folder / "a1.wav", np.sin(np.arange(16_000) * (i + 1) / 9) * 0.5, 16_000)
+            Picture.new("RGB", (70, 70), (0, 50 * i, 0)).save(folder / "a1.jpg")
+        ensure_prepared("birds", tmp_path / "birds")
+        train = load_dataset("birds", tmp_path / "birds", seed=0).train
+        assert train is not None
+        assert train.labels.tolist() == [0, 1]
+        assert train.batch(torch.arange(2), ("song",))["song"].shape == (2, 1, 257, 98)
+        assert load_config("birds").dataset == "birds"
+    finally:
+        datasets._installed.cache_clear()
