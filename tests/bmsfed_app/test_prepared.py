@@ -94,9 +94,7 @@ def test_ave_lists_without_the_leak(tmp_path: Path) -> None:
     listed = source.scan(tmp_path, settings)
     scan = check_scan(source, listed, settings)
     assert sum(s.split == "train" for s in listed.samples) == 3338
-    assert (
-        sum(s.split == "train" for s in scan.samples) == 3329
-    )  # 8 videos, one of them in two rows
+    assert sum(s.split == "train" for s in scan.samples) == 3329  # 8 videos, 9 rows
     assert sum(s.split == "test" for s in scan.samples) == 402
     assert scan.notes[0].startswith("27 videos come more than once")
     assert scan.notes[1].startswith("9 training samples share their origin")
