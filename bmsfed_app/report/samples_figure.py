@@ -43,7 +43,8 @@ def draw_samples(
     figure = Figure(figsize=(1.9 * columns + 0.8, 2.1 * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
-    for line, (modality, batch) in zip(axes, inputs.items(), strict=True):
+    for row, (modality, batch) in enumerate(inputs.items()):
+        line = axes[row]
         texts = (captions or {}).get(modality)
         for i, ax in enumerate(line):
             ax.set_xticks([])
@@ -52,7 +53,7 @@ def draw_samples(
                 _text(ax, texts[i])
             else:
                 _values(ax, batch[i].float().cpu().numpy())
-            if line is axes[0]:
+            if row == 0:
                 ax.set_title("\n".join(textwrap.wrap(titles[i], 22)), fontsize=9)
         line[0].set_ylabel(f"{modality}\n{'x'.join(map(str, batch.shape[1:]))}", fontsize=9)
     figure.suptitle(heading, fontsize=10)
