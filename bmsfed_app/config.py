@@ -15,12 +15,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bmsfed_app.config_files import ConfigError, config_names, read_values
-from bmsfed_app.datasets import DataError, DatasetInfo, dataset_info, find_source
+from bmsfed_app.datasets import (
+    DataError,
+    Dataset,
+    DatasetInfo,
+    dataset_info,
+    find_source,
+    load_dataset,
+)
 from bmsfed_app.methods import METHODS, Method, MethodSettings, find_method, nearest
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
 from bmsfed_app.partitions import PartitionSettings, Scheme, subsets_fault
+from bmsfed_app.paths import default_data_dir
 from bmsfed_app.settings import ClientSettings
 
 __all__ = [
@@ -146,6 +154,20 @@ class ExperimentConfig(BaseModel):
     def dataset_info(self) -> DatasetInfo:
         """What is known of the data set without loading it."""
         return dataset_info(self.dataset, self.dataset_settings)
+
+    def data_folder(self) -> Path:
+        """The data set's folder: the one given, or the user's default one."""
+        return Path(self.data_dir) if self.data_dir else default_data_dir(self.dataset)
+
+    def load_data(self, *splits: str) -> Dataset:
+        """Load splits of the data set; see :func:`bmsfed_app.datasets.load_dataset`."""
+        return load_dataset(
+            self.dataset,
+            self.data_folder(),
+            seed=self.seed,
+            settings=self.dataset_settings,
+            splits=splits,
+        )
 
     def network_spec(self) -> NetworkSpec:
         """What the network is made of."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from flwr.serverapp import Grid
 
 from bmsfed_app import __version__
 from bmsfed_app.config import ExperimentConfig
-from bmsfed_app.datasets import ensure_prepared, load_dataset
+from bmsfed_app.datasets import ensure_prepared
 from bmsfed_app.models import build_network, load_weights
 from server_app.evaluation import Evaluator
 from server_app.history import EvaluateCallback, RecordCallback
@@ -81,22 +80,15 @@ def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
 
 def build_evaluator(config: ExperimentConfig) -> Evaluator:
     """Load the test split and build the evaluator, on the GPU if there is one and may be used."""
-    data_dir = Path(config.data_dir) if config.data_dir else None
     # Here, once, before any client of this machine looks for it.
-    ensure_prepared(config.dataset, data_dir, config.dataset_settings)
-    dataset = load_dataset(
-        config.dataset,
-        data_dir,
-        seed=config.seed,
-        settings=config.dataset_settings,
-        splits=("test",),
-    )
+    ensure_prepared(config.dataset, config.data_folder(), config.dataset_settings)
+    test = config.load_data("test").test
+    assert test is not None
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    assert dataset.test is not None
     spec = config.network_spec()
-    return Evaluator(spec, dataset.test, torch.device(name), config.eval_batch_size)
+    return Evaluator(spec, test, torch.device(name), config.eval_batch_size)
 
 
 def initial_model(config: ExperimentConfig) -> Arrays:

@@ -49,9 +49,10 @@ def download(
     data_dir: Annotated[Path | None, typer.Option(help="Folder to download into.")] = None,
 ) -> None:
     """Download a data set that can be had without a licence click."""
-    from bmsfed_app.datasets import data_folder, find_source
+    from bmsfed_app.datasets import find_source
+    from bmsfed_app.paths import default_data_dir
 
-    folder = data_folder(name, data_dir)
+    folder = data_dir or default_data_dir(name)
     find_source(name).download(folder)
     print(f"{name} is in {folder}")
 
@@ -69,7 +70,8 @@ def check(
     from bmsfed_app.datasets import find_source
     from bmsfed_app.datasets.inspection import inspect
 
-    config, folder = _wanted(name, data_dir, set_)
+    config = _wanted(name, data_dir, set_)
+    folder = config.data_folder()
     source = find_source(config.dataset)
     settings = source.parse(config.dataset_settings)
     with counting_bar("checking") as progress:
@@ -109,7 +111,8 @@ def prepare(
     from bmsfed_app.datasets import PreparedSource, find_source
     from bmsfed_app.datasets.preparation import prepare as run
 
-    config, folder = _wanted(name, data_dir, set_)
+    config = _wanted(name, data_dir, set_)
+    folder = config.data_folder()
     source = find_source(config.dataset)
     if not isinstance(source, PreparedSource):
         print(f"{config.dataset} is read as it is: nothing to prepare")
@@ -148,7 +151,7 @@ def show(
     from bmsfed_app.cli.drawing import show_clients, show_samples
 
     given = {"clients": clients, "partition": partition, "alpha": alpha}
-    config, _ = _wanted(name, data_dir, set_, given)
+    config = _wanted(name, data_dir, set_, given)
     prepare_if_needed(config)
     out.mkdir(parents=True, exist_ok=True)
     print(show_samples(config, samples, out))
@@ -164,41 +167,30 @@ def split(
     set_: Settings = None,
 ) -> None:
     """Write each client's share of the training data into its own folder, for real SuperNodes."""
-    from bmsfed_app.datasets import load_dataset
     from bmsfed_app.datasets.shard import save_shard
     from bmsfed_app.partitions import experiment_shares
 
-    config, folder = _wanted(name, data_dir, set_)
+    config = _wanted(name, data_dir, set_)
     number = config.clients if clients is None else clients
     if not number:
         raise ConfigError("say how many clients to split the data for: --clients N")
     prepare_if_needed(config)
-    data = load_dataset(
-        config.dataset,
-        folder,
-        seed=config.seed,
-        settings=config.dataset_settings,
-        splits=("train",),
-    )
-    assert data.train is not None
+    train = config.load_data("train").train
+    assert train is not None
     settings = config.partition_settings()
-    for share in experiment_shares(data.train, settings, number, seed=config.seed):
+    for share in experiment_shares(train, settings, number, seed=config.seed):
         path = out / share.name
-        save_shard(data.train, share.rows, config.dataset_info(), path, share.modalities)
+        save_shard(train, share.rows, config.dataset_info(), path, share.modalities)
         print(f"{path}: {len(share.rows)} samples of {' + '.join(share.modalities)}")
 
 
 def _wanted(
     name: str, data_dir: str | None, pairs: list[str] | None, more: dict[str, Any] | None = None
-) -> tuple[ExperimentConfig, Path]:
-    """The configuration that a name stands for, and its data folder."""
-    from bmsfed_app.datasets import data_folder
-
+) -> ExperimentConfig:
+    """The configuration that a name stands for."""
     given = {"data_dir": data_dir, **(more or {})}
     overrides = parse_pairs(pairs or []) | {k: v for k, v in given.items() if v is not None}
-    config = load_config(name, overrides)
-    folder = Path(config.data_dir) if config.data_dir else None
-    return config, data_folder(config.dataset, folder)
+    return load_config(name, overrides)
 
 
 def _join(counts: list[int]) -> str:

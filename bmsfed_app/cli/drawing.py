@@ -9,7 +9,7 @@ import torch
 
 from bmsfed_app.cli import DEFAULT_CLIENTS
 from bmsfed_app.config import ExperimentConfig
-from bmsfed_app.datasets import PreparedSource, data_folder, find_source, load_dataset
+from bmsfed_app.datasets import PreparedSource, find_source
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.datasets.prepared import read_samples
 from bmsfed_app.partitions import class_counts, experiment_shares
@@ -25,14 +25,14 @@ def show_samples(config: ExperimentConfig, number: int, out: Path) -> Path:
     Path
         The PNG.
     """
-    train, folder = _train(config), _folder(config)
+    train = _train(config)
     info = config.dataset_info()
     rows = _one_of_each_class(train, number)
     inputs = train.batch(torch.from_numpy(rows), info.modalities)
     source = find_source(config.dataset)
     captions = {}
     if isinstance(source, PreparedSource):
-        cache = source.cache_dir(folder, source.parse(config.dataset_settings))
+        cache = source.cache_dir(config.data_folder(), source.parse(config.dataset_settings))
         known = read_samples(cache, "train")
         captions = {m: [known[r][m] for r in rows] for m in info.vocabularies}
     titles = [info.class_names[int(train.labels[r])] for r in rows]
@@ -69,20 +69,9 @@ def show_clients(config: ExperimentConfig, out: Path) -> Path:
 
 
 def _train(config: ExperimentConfig) -> Split:
-    data_dir = Path(config.data_dir) if config.data_dir else None
-    data = load_dataset(
-        config.dataset,
-        data_dir,
-        seed=config.seed,
-        settings=config.dataset_settings,
-        splits=("train",),
-    )
-    assert data.train is not None
-    return data.train
-
-
-def _folder(config: ExperimentConfig) -> Path:
-    return data_folder(config.dataset, Path(config.data_dir) if config.data_dir else None)
+    train = config.load_data("train").train
+    assert train is not None
+    return train
 
 
 def _one_of_each_class(train: Split, number: int) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -99,6 +98,5 @@ def prepare_if_needed(config: ExperimentConfig) -> None:
     DataError
         If it cannot be.
     """
-    folder = Path(config.data_dir) if config.data_dir else None
     with counting_bar("decoding") as progress:
-        ensure_prepared(config.dataset, folder, config.dataset_settings, progress)
+        ensure_prepared(config.dataset, config.data_folder(), config.dataset_settings, progress)

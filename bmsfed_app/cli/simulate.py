@@ -10,7 +10,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 import torch
@@ -18,7 +17,6 @@ from rich.console import Console
 
 from bmsfed_app.cli.progress import ProgressCallback, prepare_if_needed
 from bmsfed_app.config import ConfigError, ExperimentConfig
-from bmsfed_app.datasets import load_dataset
 from bmsfed_app.partitions import experiment_shares
 from server_app.app import make_app
 from server_app.console import TableCallback
@@ -52,12 +50,9 @@ def check_experiment(config: ExperimentConfig) -> None:
             f"gpus_per_client: {config.gpus_per_client:g} of {torch.cuda.device_count()} GPUs"
         )
     prepare_if_needed(config)
-    data_dir = Path(config.data_dir) if config.data_dir else None
-    data = load_dataset(
-        config.dataset, data_dir, seed=config.seed, settings=config.dataset_settings
-    )
-    assert data.train is not None
-    experiment_shares(data.train, config.partition_settings(), config.clients, seed=config.seed)
+    train = config.load_data("train", "test").train
+    assert train is not None
+    experiment_shares(train, config.partition_settings(), config.clients, seed=config.seed)
 
 
 def simulate(folder: RunFolder, console: Console) -> BaseException | None:

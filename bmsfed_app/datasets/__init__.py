@@ -44,6 +44,7 @@ __all__ = [
     "Split",
     "dataset_info",
     "dataset_names",
+    "ensure_prepared",
     "find_source",
     "load_dataset",
 ]
@@ -145,8 +146,8 @@ def load_dataset(
     parsed = source.parse(settings or {})
     if unknown := [s for s in splits if s not in SPLITS]:
         raise DataError(f"unknown split '{unknown[0]}' of '{name}' (known: {', '.join(SPLITS)})")
-    plain = json.dumps(dict(settings or {}), sort_keys=True, default=list)
-    folder = data_folder(name, data_dir)
+    plain = json.dumps(dict(settings or {}), sort_keys=True)
+    folder = _folder(name, data_dir)
     loaded = {s: _cached_split(name, s, folder, seed, plain) for s in splits}
     return Dataset(source.info(parsed), loaded.get("train"), loaded.get("test"))
 
@@ -167,7 +168,7 @@ def ensure_prepared(
     source = find_source(name)
     if not isinstance(source, PreparedSource):
         return
-    parsed, folder = source.parse(settings or {}), data_folder(name, data_dir)
+    parsed, folder = source.parse(settings or {}), _folder(name, data_dir)
     if (source.cache_dir(folder, parsed) / "index.json").is_file():
         return
     from bmsfed_app.datasets.preparation import prepare
@@ -175,8 +176,7 @@ def ensure_prepared(
     prepare(source, folder, parsed, progress=progress)
 
 
-def data_folder(name: str, data_dir: Path | None) -> Path:
-    """Return a data set's folder: the one given, or the user's default one."""
+def _folder(name: str, data_dir: Path | None) -> Path:
     return default_data_dir(name) if data_dir is None else data_dir.expanduser()
 
 

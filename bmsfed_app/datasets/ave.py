@@ -54,10 +54,9 @@ class Ave(PreparedSource):
     def kinds(self, settings: AveSettings) -> dict[str, Kind]:
         """Sound first: it is the stronger one."""
         side, most = settings.side, max(settings.kept_frames, settings.frames)
-        kept = max(side * 8 // 7, side)
         return {
             "audio": Audio(seconds=10.0),
-            "visual": Frames(settings.frames, side, kept=kept, most=most),
+            "visual": Frames(settings.frames, side, most=most),
         }
 
     def classes(self, settings: AveSettings) -> tuple[str, ...]:

@@ -15,34 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bmsfed_app.datasets.base import Split
-from bmsfed_app.datasets.colored import ColoredPair, ColorSettings, pair_info, pair_split
-
-INFO = pair_info("cg-digits")
-
-
-def load_split(split: str, data_dir: Path, seed: int, settings: ColorSettings) -> Split:
-    """Load a split: 1,437 digits to train, 360 to test, each class within one of a fifth.
-
-    The samples are sorted by class, in scikit-learn's order within a class; every fifth, from the
-    first on, is a test sample. The division is fixed; ``seed`` determines the colours alone.
-
-    Parameters
-    ----------
-    split : {"train", "test"}
-    data_dir : Path
-        Not needed.
-    seed : int
-    settings : ColorSettings
-    """
-    from sklearn.datasets import load_digits  # a slow import
-
-    images, labels = load_digits(return_X_y=True)
-    by_class = np.argsort(labels, kind="stable")
-    is_test = np.arange(len(labels)) % 5 == 0
-    rows = by_class[is_test if split == "test" else ~is_test]
-    digits = enlarge(torch.from_numpy(images[rows].reshape(-1, 8, 8)))
-    targets = torch.from_numpy(labels[rows].astype(np.int64))
-    return pair_split(INFO, digits, targets, split, seed=seed, settings=settings)
+from bmsfed_app.datasets.colored import ColoredPair, ColorSettings, pair_split
 
 
 def enlarge(images: Tensor) -> Tensor:
@@ -64,5 +37,25 @@ class CgDigits(ColoredPair):
     official: ClassVar = {"train": 1437, "test": 360}
 
     def load_split(self, split: str, data_dir: Path, seed: int, settings: ColorSettings) -> Split:
-        """Load a split; see :func:`load_split`."""
-        return load_split(split, data_dir, seed, settings)
+        """Load a split: 1,437 digits to train, 360 to test, each class within one of a fifth.
+
+        The samples are sorted by class, in scikit-learn's order within a class; every fifth, from
+        the first on, is a test sample. The division is fixed; ``seed`` determines the colours alone.
+
+        Parameters
+        ----------
+        split : {"train", "test"}
+        data_dir : Path
+            Not needed.
+        seed : int
+        settings : ColorSettings
+        """
+        from sklearn.datasets import load_digits  # a slow import
+
+        images, labels = load_digits(return_X_y=True)
+        by_class = np.argsort(labels, kind="stable")
+        is_test = np.arange(len(labels)) % 5 == 0
+        rows = by_class[is_test if split == "test" else ~is_test]
+        digits = enlarge(torch.from_numpy(images[rows].reshape(-1, 8, 8)))
+        targets = torch.from_numpy(labels[rows].astype(np.int64))
+        return pair_split(self.info(settings), digits, targets, split, seed=seed, settings=settings)

@@ -17,9 +17,7 @@ import torch
 from torch import Tensor
 
 from bmsfed_app.datasets.base import DataError, Split
-from bmsfed_app.datasets.colored import ColoredPair, ColorSettings, pair_info, pair_split
-
-INFO = pair_info("cg-mnist")
+from bmsfed_app.datasets.colored import ColoredPair, ColorSettings, pair_split
 
 
 @dataclass(frozen=True)
@@ -42,27 +40,6 @@ FILES = {
         IdxFile("t10k-labels-idx1-ubyte", (10_000,), 0x4AB9EFF9),
     ),
 }
-
-
-def load_split(split: str, data_dir: Path, seed: int, settings: ColorSettings) -> Split:
-    """Load a split: 60,000 digits to train or 10,000 to test.
-
-    Parameters
-    ----------
-    split : {"train", "test"}
-    data_dir : Path
-        The folder with the files.
-    seed : int
-        Determines the colours.
-    settings : ColorSettings
-
-    Raises
-    ------
-    DataError
-        If a file is missing, cannot be read or is not the official one.
-    """
-    digits, labels = (read_idx(find(file.name, data_dir), file, data_dir) for file in FILES[split])
-    return pair_split(INFO, digits, labels.long(), split, seed=seed, settings=settings)
 
 
 def download(data_dir: Path) -> None:
@@ -178,7 +155,7 @@ def _replace(data_dir: Path) -> str:
 
 
 def _command(data_dir: Path) -> str:
-    return f"`bmsfed data download {INFO.name} --data-dir {data_dir}`"
+    return f"`bmsfed data download cg-mnist --data-dir {data_dir}`"
 
 
 class CgMnist(ColoredPair):
@@ -191,8 +168,28 @@ class CgMnist(ColoredPair):
     official: ClassVar = {"train": 60_000, "test": 10_000}
 
     def load_split(self, split: str, data_dir: Path, seed: int, settings: ColorSettings) -> Split:
-        """Load a split; see :func:`load_split`."""
-        return load_split(split, data_dir, seed, settings)
+        """Load a split: 60,000 digits to train or 10,000 to test.
+
+        Parameters
+        ----------
+        split : {"train", "test"}
+        data_dir : Path
+            The folder with the files.
+        seed : int
+            Determines the colours.
+        settings : ColorSettings
+
+        Raises
+        ------
+        DataError
+            If a file is missing, cannot be read or is not the official one.
+        """
+        digits, labels = (
+            read_idx(find(file.name, data_dir), file, data_dir) for file in FILES[split]
+        )
+        return pair_split(
+            self.info(settings), digits, labels.long(), split, seed=seed, settings=settings
+        )
 
     def download(self, data_dir: Path) -> None:
         """Fetch MNIST through torchvision; see :func:`download`."""

@@ -52,10 +52,9 @@ class CremaD(PreparedSource):
 
     def kinds(self, settings: CremaDSettings) -> dict[str, Kind]:
         """Sound first: it is the stronger one."""
-        side = settings.side
         return {
             "audio": Audio(),
-            "visual": Frames(settings.frames, side, kept=max(side * 8 // 7, side)),
+            "visual": Frames(settings.frames, settings.side),
         }
 
     def classes(self, settings: CremaDSettings) -> tuple[str, ...]:

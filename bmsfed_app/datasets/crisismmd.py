@@ -9,10 +9,9 @@ from typing import Literal
 from pydantic import Field
 
 from bmsfed_app.datasets.base import DataError
-from bmsfed_app.datasets.kinds import Image, Kind, Text
 from bmsfed_app.datasets.media import read_lines
-from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.posts import PostSettings, PostSource
+from bmsfed_app.datasets.prepared import Sample, Scan
 
 CLASSES = {
     "informative": ("not_informative", "informative"),
@@ -30,19 +29,16 @@ CLASSES = {
 _COLUMNS = ("event_name", "image_id", "tweet_text", "image", "label")
 
 
-class CrisisSettings(SourceSettings):
+class CrisisSettings(PostSettings):
     """Settings of ``crisismmd``."""
 
     task: Literal["informative", "humanitarian"] = Field(
         "informative", description="two classes, or eight"
     )
     evaluate_on: Literal["test", "dev"] = Field("test", description="the list to test on")
-    side: int = Field(224, ge=32, description="side of a picture in pixels")
-    tokens: int = Field(40, ge=1, description="longest text, in tokens")
-    tokenizer: str = Field("hash", description="hash, or hf:NAME of a Hugging Face model")
 
 
-class CrisisMmd(PreparedSource):
+class CrisisMmd(PostSource):
     """Posts whose text and picture were given the same label; natural clients are the events."""
 
     name = "crisismmd"
@@ -62,14 +58,6 @@ class CrisisMmd(PreparedSource):
             "humanitarian": {"train": 6126, "dev": 998, "test": 955},
         }[settings.task]
         return {"train": counts["train"], "test": counts[settings.evaluate_on]}
-
-    def kinds(self, settings: CrisisSettings) -> dict[str, Kind]:
-        """Text first: it is the stronger one."""
-        side = settings.side
-        return {
-            "text": Text(settings.tokens, settings.tokenizer),
-            "image": Image(side, kept=max(side * 8 // 7, side)),
-        }
 
     def classes(self, settings: CrisisSettings) -> tuple[str, ...]:
         """The task's labels."""

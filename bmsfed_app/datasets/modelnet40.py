@@ -98,4 +98,4 @@ class ModelNet40(PreparedSource):
             for file in sorted(folder.glob(f"*{front}")):
                 shape = file.name.removesuffix(front)
                 views = {"front": file, "back": folder / f"{shape}{back}"}
-                scan.samples.append(Sample(shape, split, label, views, key=f"{split}/{shape}"))
+                scan.samples.append(Sample(shape, split, label, views))

@@ -5,25 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from pydantic import Field
-
-from bmsfed_app.datasets.kinds import Image, Kind, Text
 from bmsfed_app.datasets.media import first_dir, read_lines
-from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.posts import PostSettings, PostSource
+from bmsfed_app.datasets.prepared import Sample, Scan
 
 CLASSES = ("negative", "neutral", "positive")
 
 
-class MvsaSettings(SourceSettings):
-    """Settings of ``mvsa``."""
-
-    side: int = Field(224, ge=32, description="side of a picture in pixels")
-    tokens: int = Field(40, ge=1, description="longest text, in tokens")
-    tokenizer: str = Field("hash", description="hash, or hf:NAME of a Hugging Face model")
-
-
-class Mvsa(PreparedSource):
+class Mvsa(PostSource):
     """The text and picture of each post; every fifth of a class, by number, is a test sample."""
 
     name = "mvsa"
@@ -33,21 +22,13 @@ class Mvsa(PreparedSource):
         "for research."
     )
     layout = "train.txt (lines guid,tag) and data/<guid>.txt, data/<guid>.jpg"
-    settings = MvsaSettings
+    settings = PostSettings
 
-    def kinds(self, settings: MvsaSettings) -> dict[str, Kind]:
-        """Text first: it is the stronger one."""
-        side = settings.side
-        return {
-            "text": Text(settings.tokens, settings.tokenizer),
-            "image": Image(side, kept=max(side * 8 // 7, side)),
-        }
-
-    def classes(self, settings: MvsaSettings) -> tuple[str, ...]:
+    def classes(self, settings: PostSettings) -> tuple[str, ...]:
         """The three sentiments."""
         return CLASSES
 
-    def scan(self, data_dir: Path, settings: MvsaSettings) -> Scan:
+    def scan(self, data_dir: Path, settings: PostSettings) -> Scan:
         """List the posts of ``train.txt``."""
         lines = read_lines(data_dir / "train.txt", f"'{self.name}' needs {self.layout}")
         folder = first_dir(data_dir, ["data"], f"'{self.name}' needs {self.layout}")

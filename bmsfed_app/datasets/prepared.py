@@ -40,7 +40,7 @@ class Sample:
     Attributes
     ----------
     id : str
-        Its name in the data set.
+        Its name in the data set, of both splits.
     split : {"train", "test"}
     label : int
     values : dict

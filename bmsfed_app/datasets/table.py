@@ -67,15 +67,13 @@ class Column(BaseModel):
 
     def kind(self) -> Kind:
         """How the modality is decoded."""
-        kept = self.side * 8 // 7
         makers: dict[str, Callable[[], Kind]] = {
             "audio": partial(Audio, self.rate, self.seconds, self.window, self.hop),
-            "image": partial(Image, self.side, kept=kept, crop=self.crop),
+            "image": partial(Image, self.side, crop=self.crop),
             "video": partial(
                 Frames,
                 self.frames,
                 self.side,
-                kept=kept,
                 most=max(self.most, self.frames),
                 spacing=self.spacing,
                 crop=self.crop,

@@ -43,7 +43,7 @@ def test_frames_come_a_second_apart(name: str, codec: str, tmp_path: Path) -> No
     assert pixels.mean((1, 2, 3)) == pytest.approx([0, 40, 80, 120], abs=6)
     cut, _ = read_frames(path, (32, 32), fewest=1, most=5, start=1, end=3)
     assert cut.mean((1, 2, 3)) == pytest.approx([40, 80], abs=6)
-    kept = Frames(3, 28, kept=32, most=5).decode((path, 1.0, 3.0))
+    kept = Frames(3, 28, most=5).decode((path, 1.0, 3.0))
     assert int(kept["number"]) == 3
     assert kept["pixels"].shape == (5, 3, 32, 32)
 
