@@ -40,7 +40,7 @@ class CgDigits(ColoredPair):
         """Load a split: 1,437 digits to train, 360 to test, each class within one of a fifth.
 
         The samples are sorted by class, in scikit-learn's order within a class; every fifth, from
-        the first on, is a test sample. The division is fixed; ``seed`` determines the colours alone.
+        the first on, is a test sample. The division is fixed; ``seed`` determines the colours.
 
         Parameters
         ----------

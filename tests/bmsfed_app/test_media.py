@@ -9,29 +9,7 @@ import pytest
 
 from bmsfed_app.datasets.kinds import Audio, Frames
 from bmsfed_app.datasets.media import BadSample, frame_times, read_frames, read_sound
-
-av = pytest.importorskip("av")
-
-
-def video(path: Path, seconds: int, codec: str, sound: bool = True) -> Path:
-    """Second s is of gray level 40 s; the tone has 440 Hz."""
-    with av.open(str(path), "w") as file:
-        picture = file.add_stream(codec, rate=10)
-        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
-        tone = file.add_stream("aac", rate=16_000) if sound else None
-        for i in range(10 * seconds):
-            pixels = np.full((48, 64, 3), 40 * (i // 10), dtype=np.uint8)
-            file.mux(picture.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
-        file.mux(picture.encode(None))
-        if tone is not None:
-            wave = np.sin(2 * np.pi * 440 * np.arange(16_000 * seconds) / 16_000) * 0.5
-            for start in range(0, len(wave), 1024):
-                part = wave[None, start : start + 1024].astype(np.float32)
-                frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
-                frame.sample_rate, frame.pts = 16_000, start
-                file.mux(tone.encode(frame))
-            file.mux(tone.encode(None))
-    return path
+from tests.made_media import video
 
 
 @pytest.mark.parametrize(("name", "codec"), [("clip.flv", "flv1"), ("clip.mp4", "mpeg4")])

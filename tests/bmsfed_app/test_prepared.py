@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import wave
+import fcntl
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from PIL import Image as Picture
 from bmsfed_app import datasets
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets import DataError, ensure_prepared, find_source, load_dataset
+from bmsfed_app.datasets.augment import crop_boxes, random_resized_crop
 from bmsfed_app.datasets.inspection import inspect
-from bmsfed_app.datasets.kinds import Audio
+from bmsfed_app.datasets.kinds import Audio, Frames, Text
 from bmsfed_app.datasets.media import BadSample, read_image, read_sound, read_text
 from bmsfed_app.datasets.preparation import check_scan, prepare
-from bmsfed_app.datasets.prepared import PreparedSource
+from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
+from tests.made_media import write_wav
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data"
 
@@ -145,14 +148,6 @@ def test_fsdd_pairs_meet_only_their_own_split(tmp_path: Path) -> None:
 
 
 # --- sound --------------------------------------------------------------------------------------
-
-
-def write_wav(path: Path, samples: np.ndarray, rate: int, channels: int = 1) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
 def test_spectrogram_against_numpy(tmp_path: Path) -> None:
@@ -316,6 +311,160 @@ def test_settings_are_refused_by_name() -> None:
         source_of("table").parse(
             {"classes": ["a", "b"], "modalities": {"x": {"type": "series"}, "y": {"type": "text"}}}
         )
+
+
+def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    folder, source = table(tmp_path / "data", rows=20), source_of("table")
+    with (folder / "samples.csv").open() as file:
+        found = list(csv.DictReader(file))
+    columns = {k: [row[k] for row in found] for k in found[0]}
+    columns["pulse"] = [int(v) for v in columns["pulse"]]
+    parquet.write_table(pyarrow.table(columns), folder / "samples.parquet")
+    by_csv = source.scan(folder, source.parse(SETTINGS)).samples
+    by_parquet = source.scan(folder, source.parse({**SETTINGS, "table": "samples.parquet"})).samples
+    assert [(s.id, s.split, s.label, s.client) for s in by_csv] == [
+        (s.id, s.split, s.label, s.client) for s in by_parquet
+    ]
+    assert [float(s.values["vitals"][0]) for s in by_parquet] == list(range(60, 80))
+
+
+def test_what_is_listed_wrongly_is_taken_out_and_said() -> None:
+    source = source_of("mvsa")
+    samples = [
+        Sample("a", "train", 0, {}, key="v1"),
+        Sample("b", "test", 0, {}, key="v1"),
+        Sample("c", "train", 3, {}),
+        Sample("d", "train", 2, {}),
+    ]
+    scan = check_scan(source, Scan(samples), source.parse({}))
+    assert [s.id for s in scan.samples] == ["b", "d"]
+    assert scan.bad == [("c", "label 3 is not in 0 to 2")]
+    assert scan.notes == [
+        "1 training samples share their origin with a test sample and are left out: a"
+    ]
+
+
+def test_one_preparation_at_a_time(tmp_path: Path) -> None:
+    folder, source = table(tmp_path / "data", rows=20), source_of("table")
+    settings = source.parse(SETTINGS)
+    partial = source.cache_dir(folder, settings)
+    partial = partial.with_name(partial.name + ".partial")
+    partial.mkdir(parents=True)
+    with (partial / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process is preparing 'table'"):
+            prepare(source, folder, settings)
+    assert prepare(source, folder, settings).counts == {"train": 16, "test": 4}
+
+
+def test_batches_are_read_from_the_mapped_file(tmp_path: Path) -> None:
+    folder, source = table(tmp_path / "data", rows=20), source_of("table")
+    settings = source.parse(SETTINGS)
+    cache = prepare(source, folder, settings).cache
+    train = source.load_split("train", folder, 0, settings)
+    file = cache / "train" / "vitals.values.npy"
+    with file.open("r+b") as stream:  # the last of the values, seen only if nothing was copied
+        stream.seek(-4, 2)
+        stream.write(np.float32(90).tobytes())
+    last = train.batch(torch.tensor([len(train) - 1]), ("vitals",))["vitals"]
+    assert last.item() == pytest.approx(1.0)
+
+
+def test_large_stores_stay_on_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, source = table(tmp_path / "data", rows=20), source_of("table")
+    settings = source.parse(SETTINGS)
+    prepare(source, folder, settings)
+    train = source.load_split("train", folder, 0, settings)
+    monkeypatch.setattr("bmsfed_app.datasets.base.RESIDENT_BYTES", 1000)
+    moved = train.to("meta")  # any device that is not the host
+    assert moved.stores["photo.pixels"].device.type == "cpu"
+    assert moved.stores["vitals.values"].device.type == "meta"
+    index = torch.zeros(2, dtype=torch.int64)
+    assert train.batch(index, ("photo",))["photo"].shape == (2, 3, 32, 32)
+
+
+# --- golden values of real samples --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "modality", "crc"),
+    [
+        ("avletters", "avletters", "lips", 900242899),
+        ("mvsa", "mvsa_single", "text", 297508831),
+    ],
+)
+def test_first_real_samples_are_kept_as_ever(
+    name: str, folder: str, modality: str, crc: int
+) -> None:
+    source = source_of(name)
+    samples = source.scan(real(folder), source.parse({})).samples[:8]
+    kind = source.kinds(source.parse({}))[modality]
+    [part] = kind.parts
+    kept = np.stack([kind.decode(s.values[modality])[part] for s in samples])
+    assert zlib.crc32(kept.tobytes()) == crc
+
+
+# --- augmentation and language models -----------------------------------------------------------
+
+
+def test_crops_are_torchvisions() -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    boxes = crop_boxes(torch.full((4000,), 4 / 3), torch.Generator().manual_seed(0))
+    assert (boxes >= 0).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= 1 + 1e-9).all()
+    torch.manual_seed(0)
+    picture = torch.zeros(3, 300, 400)
+    drawn = [
+        transforms.RandomResizedCrop.get_params(picture, [0.08, 1.0], [3 / 4, 4 / 3])
+        for _ in range(4000)
+    ]
+    top, left, height, width = (torch.tensor(drawn) / torch.tensor([300, 400, 300, 400])).T
+    theirs = torch.stack([left, top, width, height], 1).double()
+    assert (boxes.mean(0) - theirs.mean(0)).abs().max() < 0.015
+    assert (boxes.std(0) - theirs.std(0)).abs().max() < 0.015
+
+
+def test_a_crop_of_everything_is_the_picture_or_its_mirror(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(16, 1).double()
+    monkeypatch.setattr("bmsfed_app.datasets.augment.crop_boxes", lambda aspect, rng: whole)
+    pictures = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    seen = random_resized_crop(pictures, torch.ones(16), 8, torch.Generator().manual_seed(1))
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(seen, pictures, strict=True)]
+    mirrored = [
+        torch.allclose(a, b.flip(2), atol=1e-5) for a, b in zip(seen, pictures, strict=True)
+    ]
+    assert all(s != m for s, m in zip(same, mirrored, strict=True))
+    assert 0 < sum(same) < 16
+
+
+def test_training_draws_frames_in_order_and_only_real_ones() -> None:
+    kind = Frames(3, 8, channels=1, most=5, crop=False)
+    pixels = (torch.arange(5, dtype=torch.uint8) * 10)[None, :, None, None, None]
+    pixels = pixels.expand(200, 5, 1, 8, 8).contiguous()
+    number = torch.full((200,), 4, dtype=torch.int16)
+    rng = torch.Generator().manual_seed(0)
+    seen = kind.augment(pixels, number, torch.ones(200), rng)[:, :, 0, 0, 0]
+    levels = ((seen * 0.226 + 0.449) * 25.5).round().long()
+    assert (levels.diff(dim=1) > 0).all()
+    assert levels.max() == 3
+    assert len(levels.unique(dim=0)) == 4  # every three of four
+    even = kind.render(pixels, number, torch.ones(200))[0, :, 0, 0, 0]
+    assert ((even * 0.226 + 0.449) * 25.5).round().tolist() == [0, 2, 3]
+
+
+def test_a_language_models_tokens_are_kept_one_higher(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "water", "rises"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"))
+    tokenizer.save_pretrained(tmp_path)
+    kind = Text(6, f"hf:{tmp_path}")
+    assert kind.decode("RT Water rises https://t.co/x")["ids"].tolist() == [3, 6, 7, 4, 0, 0]
+    assert kind.vocabulary == len(tokenizer) + 1
 
 
 # --- README's examples --------------------------------------------------------------------------

@@ -87,3 +87,25 @@ def test_every_method_runs(method: str, processes: Processes, tmp_path: Path) ->
     code, text = processes.run("bmsfed", "report", str(run))
     assert code == 0, text
     assert (run / "report" / "report.html").is_file()
+
+
+def test_three_modalities_of_real_subjects_that_lack_some(
+    processes: Processes, tmp_path: Path
+) -> None:
+    data = Path(__file__).resolve().parents[3] / "shared/data/utd_mhad"
+    if not data.is_dir():
+        pytest.skip(f"needs the files of {data}")
+    run = tmp_path / "run"
+    small = ["--rounds", "2", "--set", "data_fraction=0.2", "--set", "side=28"]
+    lack = ["--set", "whole_share=0.5", "--set", "subsets=[[skeleton],[inertial,depth]]"]
+    code, text = processes.run(
+        "bmsfed", "run", "utd-mhad", "--data-dir", str(data), *small, *lack, "--out", str(run)
+    )
+    assert code == 0, text
+    clients = json.loads((run / "clients.json").read_text())
+    held = {name: c["modalities"] for name, c in clients.items()}
+    assert sorted(map(len, held.values())) == [1, 2, 3, 3]
+    assert all(name.startswith("subject-") for name in held)
+    trained = [r for r in rows(run) if r["kind"] == "client" and r["phase"] == "train"]
+    assert len(trained) == 4
+    assert all(set(r["assigned"]) <= set(held[r["client"]]) for r in trained)
