@@ -212,7 +212,11 @@ def _make(
     good = {i: r for i, r in enumerate(results) if not isinstance(r, str)}
     bad = [(chunk[i].id, r) for i, r in enumerate(results) if isinstance(r, str)]
     names = next(iter(good.values()), {})
-    arrays = {name: np.stack([rows[name] for rows in good.values()]) for name in names}
+    # safetensors writes memory as it lies; stacking may keep another order of axes than C's.
+    arrays = {
+        name: np.ascontiguousarray(np.stack([rows[name] for rows in good.values()]))
+        for name in names
+    }
     header = {"good": json.dumps(list(good)), "bad": json.dumps(bad)}
     save_file(arrays, file.with_suffix(".new"), metadata=header)
     os.replace(file.with_suffix(".new"), file)

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bmsfed_app.datasets.kinds.pictures import IMAGENET_MEAN, IMAGENET_STD
+
 #: A picture's channels up to which they are colours, not layers of a stack.
 _COLOURS = 3
 
@@ -86,9 +88,12 @@ def _values(ax: Axes, x: NDArray[np.float32]) -> None:
 
 
 def _picture(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Channels last, stretched to [0, 1]; without the channel if there is one."""
-    low, high = x.min(), x.max()
-    scaled = (x - low) / max(high - low, 1e-9)
+    """Channels last, in [0, 1]; without the channel if there is one."""
+    if len(x) == _COLOURS and x.min() < 0:  # normalised by ImageNet's statistics
+        x = x * np.reshape(IMAGENET_STD, (3, 1, 1)) + np.reshape(IMAGENET_MEAN, (3, 1, 1))
+        scaled = np.asarray(x.clip(0, 1), dtype=np.float32)
+    else:
+        scaled = (x - x.min()) / max(x.max() - x.min(), 1e-9)
     return scaled[0] if len(x) == 1 else scaled.transpose(1, 2, 0)
 
 

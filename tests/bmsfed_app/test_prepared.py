@@ -20,7 +20,7 @@ from bmsfed_app.datasets.augment import crop_boxes, random_resized_crop
 from bmsfed_app.datasets.inspection import inspect
 from bmsfed_app.datasets.kinds import Audio, Frames, Text
 from bmsfed_app.datasets.media import BadSample, read_image, read_sound, read_text
-from bmsfed_app.datasets.preparation import check_scan, prepare
+from bmsfed_app.datasets.preparation import check_scan, decode, prepare
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
 from tests.made_media import write_wav
 
@@ -62,8 +62,15 @@ def test_real_sets(name: str, folder: str, train: int, test: int, owners: int) -
     data = load_dataset(name, real(folder), seed=0)
     assert data.train is not None
     assert data.test is not None
+    assert data.train.ids is not None
     assert (len(data.train), len(data.test)) == (train, test)
     assert (0 if data.train.owners is None else len(set(data.train.owners))) == owners
+    source = source_of(name)
+    scan = check_scan(source, source.scan(real(folder), source.parse({})), source.parse({}))
+    kinds, samples = source.kinds(source.parse({})), {s.id: s for s in scan.samples}
+    for row in (0, 1, 300):
+        for store, value in decode(samples[str(data.train.ids[row])], kinds).items():
+            assert np.array_equal(data.train.stores[store][row].numpy(), value)
     batch = data.train.batch(torch.arange(4), data.info.modalities)
     for modality, x in batch.items():
         assert x.shape == (4, *data.info.shapes[modality])
