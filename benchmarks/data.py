@@ -1,4 +1,4 @@
-"""(i) Reading samples against what training needs, and preparing them, for every data set at hand.
+"""(g) Reading samples against what training needs, and preparing them, for every data set at hand.
 
 ``python -m benchmarks.data mvsa=DIR avletters=DIR ... [--threads 1] [--out FILE]``: per set,
 samples per second of decoding into a fresh cache (all cores), of reading batches as training does
