@@ -58,7 +58,7 @@ def measure(method: str, data_dir: str) -> dict[str, float]:
     """One federation of the method."""
     config = configure(method, data_dir)
     clock, strategy = Clock(), build_strategy(config)
-    state = strategy.start(
+    state = strategy.run(
         FakeGrid({f"node {i}": client(i, CLIENTS) for i in range(CLIENTS)}),
         initial_model(config),
         num_rounds=ROUNDS,

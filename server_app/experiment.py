@@ -51,7 +51,7 @@ def run_experiment(
     config = folder.config
     strategy = build_strategy(config)
     evaluate = EvaluateCallback(build_evaluator(config), config)
-    return strategy.start(
+    return strategy.run(
         grid,
         folder.load_checkpoint() or initial_model(config),
         num_rounds=config.rounds,

@@ -18,6 +18,7 @@ from .g_blending import GBlending
 from .local import LocalTraining
 from .loop import FederationError
 from .modality_dropout import ModalityDropout
+from .parts import Parts
 from .pow_d import PowerOfChoice
 from .protocol import Arrays, Assignment, ClientInfo, Prototypes, Task, Update
 from .random_modality import RandomModality
@@ -43,6 +44,7 @@ __all__ = [
     "LocalTraining",
     "ModalityDropout",
     "ModalityStrategy",
+    "Parts",
     "PowerOfChoice",
     "Prototypes",
     "RandomModality",

@@ -2,7 +2,9 @@
 
 A method overrides :meth:`ModalityStrategy.configure_fit` (who trains what) and, where it must,
 :meth:`ModalityStrategy.aggregate_fit`. Both are free of transport: they take and return plain
-dataclasses of numpy arrays. The rest of the class is the loop that carries them over Flower.
+dataclasses of numpy arrays. Three ways carry them over Flower: :meth:`ModalityStrategy.run` with
+clients of this app, :meth:`~strategies.message.MessageStrategy.start` with anybody's ClientApps,
+and :mod:`strategies.classic` for Flower's older interface.
 """
 
 from __future__ import annotations
@@ -11,16 +13,17 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, Unpack
 
 from flwr.serverapp import Grid
 
 from .aggregation import aggregate_parts
 from .callbacks import Callback
 from .loop import FederatedRun
+from .message import FlowerOptions, MessageStrategy
 from .protocol import Arrays, Assignment, ClientInfo, Prototypes, Task, Update, select_parts
 from .state import ServerState
-from .transport import Interrupted
+from .transport import GridTransport, Interrupted
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class EvaluationModel:
     prototypes: dict[str, Prototypes]
 
 
-class StrategyOptions(TypedDict, total=False):
+class StrategyOptions(FlowerOptions, total=False):
     """Keywords that every strategy hands on to :class:`ModalityStrategy`."""
 
     seed: int
@@ -56,12 +59,12 @@ class StrategyOptions(TypedDict, total=False):
     app_version: str | None
 
 
-class ModalityStrategy:
+class ModalityStrategy(MessageStrategy):
     """Base of all strategies: the round, with decisions left to the method.
 
     Parameters
     ----------
-    clients_per_round : int or float, default 0.5
+    clients_per_round : int or float, optional
         Clients that train each round: a number >= 1, or a share in (0, 1) of those connected
         (rounded up, at least 2 where there are 2).
     seed : int, default 0
@@ -72,12 +75,14 @@ class ModalityStrategy:
         Send global prototypes, the weak modality and the client's ratio with every task.
     app_version : str, optional
         If given, nodes that run another version are refused with a message that says so.
+    **flower
+        For use in other Flower projects: see :class:`strategies.message.MessageStrategy`.
 
     Attributes
     ----------
     state : ServerState
         Everything the strategy remembers. ``state.arrays`` is the global model: set it before
-        the first round, or pass it to :meth:`start`.
+        the first round, or pass it to :meth:`run`.
     picks : list of dict
         What was behind each pick of the last :meth:`configure_fit`.
 
@@ -92,14 +97,16 @@ class ModalityStrategy:
 
     def __init__(
         self,
-        clients_per_round: int | float = 0.5,
+        clients_per_round: int | float | None = None,
         *,
         seed: int = 0,
         head_columns: Literal["own", "all"] = "own",
         share_prototypes: bool = False,
         app_version: str | None = None,
+        **flower: Unpack[FlowerOptions],
     ) -> None:
-        if not clients_per_round > 0:
+        super().__init__(**flower)
+        if clients_per_round is not None and not clients_per_round > 0:
             raise ValueError(f"clients_per_round is {clients_per_round}, it must be above 0")
         self.clients_per_round = clients_per_round
         self.seed = seed
@@ -110,7 +117,7 @@ class ModalityStrategy:
         self.picks: list[dict[str, Any]] = []
         self._shared: tuple[str | None, dict[str, Prototypes]] | None = None
 
-    # --- decisions: what a method overrides ----------------------------------------------------
+    # --- decisions: what a method overrides ------------------------------------------------------
 
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Decide which clients train which of their modalities this round."""
@@ -182,6 +189,17 @@ class ModalityStrategy:
         """Say what the method misses in an answer, or None; such an answer is left out."""
         return None
 
+    def complete(self, update: Update, received: Arrays) -> None:
+        """Add to an answer what a client that runs another app does not measure.
+
+        Parameters
+        ----------
+        update : Update
+            Its answer, with arrays, changed in place.
+        received : dict
+            The arrays that it was sent, of the same names.
+        """
+
     def models(self) -> list[EvaluationModel]:
         """Return the models whose weighted mean accuracy counts: the global one."""
         state = self.state
@@ -199,13 +217,16 @@ class ModalityStrategy:
 
     def resolve_clients_per_round(self, available: int) -> int:
         """Return this round's number of clients among ``available``."""
-        if self.clients_per_round >= 1:
-            return min(int(self.clients_per_round), available)
-        return min(max(math.ceil(self.clients_per_round * available), 2), available)
+        wanted = self.clients_per_round
+        if wanted is None:  # flwr's rule
+            return min(max(int(self.fraction_train * available), self.min_train_nodes), available)
+        if wanted >= 1:
+            return min(int(wanted), available)
+        return min(max(math.ceil(wanted * available), 2), available)
 
-    # --- the loop --------------------------------------------------------------------------------
+    # --- the loop with clients of this app -------------------------------------------------------
 
-    def start(
+    def run(
         self,
         grid: Grid,
         initial: Arrays | ServerState,
@@ -259,12 +280,12 @@ class ModalityStrategy:
         self._shared = None
         run = FederatedRun(
             self,
-            grid,
+            GridTransport(grid),
             dict(settings or {}),
             callbacks,
             timeout,
             connect_timeout,
-            stop or threading.Event(),
+            stop,
         )
         error: BaseException | None = None
         try:

@@ -26,7 +26,7 @@ class BMSFed(SignatureStrategy):
 
     Parameters
     ----------
-    clients_per_round : int or float, default 0.5
+    clients_per_round : int or float, optional
         Clients, not picks: see :class:`ModalityStrategy`.
     threshold : float, default 1.2
         χ of Eq. 13, a ratio >= 0; the paper uses 1.2 to 2.5.
@@ -100,7 +100,7 @@ class BMSFed(SignatureStrategy):
 
     def __init__(
         self,
-        clients_per_round: int | float = 0.5,
+        clients_per_round: int | float | None = None,
         *,
         threshold: float = 1.2,
         gradient: Literal["decoupled", "update"] = "decoupled",

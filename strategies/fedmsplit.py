@@ -41,7 +41,7 @@ class FedMSplit(FedAvg):
 
     Parameters
     ----------
-    clients_per_round : int or float, default 0.5
+    clients_per_round : int or float, optional
         See :class:`ModalityStrategy`.
     gamma : float, default 0.9
         A client's own share in its block, in [0, 1]; 1 is FedAvg.
@@ -58,7 +58,7 @@ class FedMSplit(FedAvg):
 
     def __init__(
         self,
-        clients_per_round: int | float = 0.5,
+        clients_per_round: int | float | None = None,
         *,
         gamma: float = 0.9,
         **options: Unpack[StrategyOptions],

@@ -39,7 +39,7 @@ class FedNH(FedAvg):
 
     Parameters
     ----------
-    clients_per_round : int or float, default 0.5
+    clients_per_round : int or float, optional
         See :class:`ModalityStrategy`.
     rho : float, default 0.9
         How much of the directions stays each round, in [0, 1]; 1 never moves them.
@@ -56,7 +56,7 @@ class FedNH(FedAvg):
 
     def __init__(
         self,
-        clients_per_round: int | float = 0.5,
+        clients_per_round: int | float | None = None,
         *,
         rho: float = 0.9,
         **options: Unpack[StrategyOptions],

@@ -47,7 +47,7 @@ class FedPAC(FedAvg):
 
     def __init__(
         self,
-        clients_per_round: int | float = 0.5,
+        clients_per_round: int | float | None = None,
         **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(clients_per_round, share_prototypes=True, **options)

@@ -23,12 +23,18 @@ class Fleet:
         The node through which a client was last reached, by client id.
     refused : dict
         Nodes that may not take part, with the reason, by node id.
+    foreign : set of int
+        Nodes that run another app than ours.
+    plain : set of int
+        Those among them that told nothing of themselves.
     """
 
     clients: dict[str, ClientInfo] = field(default_factory=dict)
     nodes: dict[str, int] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     connected: set[int] = field(default_factory=set)
+    foreign: set[int] = field(default_factory=set)
+    plain: set[int] = field(default_factory=set)
 
     def connect(self, node_ids: Iterable[int]) -> list[int]:
         """Note which nodes are connected now; return those that have yet to enrol, sorted."""

@@ -43,7 +43,7 @@ class GBlending(FedAvg):
 
     Parameters
     ----------
-    clients_per_round : int or float, default 0.5
+    clients_per_round : int or float, optional
         See :class:`ModalityStrategy`.
     weights : mapping, optional
         Fixed weights by "joint" and modality, >= 0; who is not named has 0. Empty: estimate.
@@ -63,7 +63,7 @@ class GBlending(FedAvg):
 
     def __init__(
         self,
-        clients_per_round: int | float = 0.5,
+        clients_per_round: int | float | None = None,
         *,
         weights: Mapping[str, float] | None = None,
         super_epoch: int = 10,

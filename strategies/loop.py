@@ -1,18 +1,22 @@
-"""One federated run over Flower's grid: who is there, what is sent, which answers count."""
+"""One federated run: who is there, what is sent, which answers count; over any transport."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, RecordDict
-from flwr.serverapp import Grid
 
 from .callbacks import Callback, ClientReport, RoundReport
 from .fleet import Fleet
+from .foreign import Keys, Request, pack_request, read_answer
+from .parts import Parts
 from .protocol import (
     ENROL,
     PROBE,
@@ -20,38 +24,73 @@ from .protocol import (
     TRAIN,
     Assignment,
     ClientInfo,
+    Enrolment,
     Update,
     pack_task,
     unpack_enrolment,
     unpack_update,
 )
-from .transport import Answer, Interrupted, exchange
+from .transport import Answer, Interrupted, Outgoing, Transport
 from .validation import find_fault, shapes_of
 
 if TYPE_CHECKING:
     from .base import ModalityStrategy
+
+log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
 
 class FederationError(RuntimeError):
     """The federation cannot go on; the message says why and what to do."""
 
 
+@dataclass
+class Sent:
+    """One phase's messages: to whom what was sent."""
+
+    phase: str  # "probe" or "train"
+    outgoing: dict[int, Outgoing] = field(default_factory=dict)
+    assignments: dict[int, Assignment] = field(default_factory=dict)
+    requests: dict[int, Request] = field(default_factory=dict)  # of foreign clients
+
+
+@dataclass
+class OpenRound:
+    """A round whose tasks are decided and whose answers are to come."""
+
+    report: RoundReport
+    sent: Sent
+    started: float
+
+
 class FederatedRun:
-    """The transport half of a federation: nodes, messages, answers."""
+    """The transport half of a federation: nodes, messages, answers.
+
+    Attributes
+    ----------
+    settings : dict
+        JSON values sent to clients of our app with every message.
+    parts : Parts, optional
+        The model's names, where its clients use others than the strategies.
+    config : dict
+        Entries of the config that foreign clients receive, by the user's own keys.
+    """
 
     def __init__(
         self,
         strategy: ModalityStrategy,
-        grid: Grid,
-        settings: dict[str, Any],
-        callbacks: Sequence[Callback],
-        timeout: float,
-        connect_timeout: float,
-        stop: threading.Event,
+        transport: Transport,
+        settings: dict[str, Any] | None = None,
+        callbacks: Sequence[Callback] = (),
+        timeout: float = 3600.0,
+        connect_timeout: float = 120.0,
+        stop: threading.Event | None = None,
     ) -> None:
-        self.strategy, self.grid, self.settings = strategy, grid, settings
-        self.callbacks, self.stop = callbacks, stop
+        self.strategy, self.transport, self.settings = strategy, transport, settings or {}
+        self.callbacks, self.stop = callbacks, stop or threading.Event()
         self.timeout, self.connect_timeout = timeout, connect_timeout
+        self.parts: Parts | None = None
+        self.keys = Keys()
+        self.config: dict[str, Any] = {}
         self.fleet = Fleet()
         # Since the last round's report:
         self.joined: list[ClientInfo] = []
@@ -64,11 +103,11 @@ class FederatedRun:
         deadline = time.monotonic() + seconds
         seen = -1
         while True:
-            connected = len(list(self.grid.get_node_ids()))
+            connected = len(list(self.transport.node_ids()))
             if connected >= max(min_clients, 1) and connected == seen:
                 self.enrol(self.strategy.state.round + 1)
                 if len(self.fleet.online()) >= min_clients:
-                    self._check_setting()
+                    self.check_setting()
                     return
                 if self.fleet.refused:
                     reasons = "; ".join(sorted(set(self.fleet.refused.values())))
@@ -84,7 +123,7 @@ class FederatedRun:
             seen = connected
             time.sleep(0.1)
 
-    def _check_setting(self) -> None:
+    def check_setting(self) -> None:
         """Refuse to start with clients that the method cannot use; later ones are left out."""
         for client in self.fleet.online():
             if reason := self.strategy.unsupported(client):
@@ -93,62 +132,91 @@ class FederatedRun:
 
     def round(self, server_round: int, round_settings: dict[str, Any]) -> RoundReport:
         """Run one round and report it."""
+        opened = self.open(server_round, round_settings)
+        return self.close(opened, self.exchange(server_round, "train", opened.sent.outgoing))
+
+    def open(self, server_round: int, round_settings: dict[str, Any]) -> OpenRound:
+        """Enrol and measure who is new, and decide who is sent what."""
         started = time.monotonic()
         report = RoundReport(server_round)
         self.enrol(server_round)
         online = self.fleet.online()
         probes = self.strategy.configure_probe(server_round, online)
         if probes:
-            measured = self.send(PROBE, server_round, probes, round_settings, report)
-            self.strategy.aggregate_probe(server_round, measured)
+            sent = self.tasks("probe", server_round, probes, round_settings)
+            answers = self.exchange(server_round, "probe", sent.outgoing)
+            self.strategy.aggregate_probe(server_round, self.judge(sent, answers, report))
         assignments = self.strategy.configure_fit(server_round, online)
         if not assignments:
             raise FederationError(
                 f"round {server_round}: no client to select among {len(online)} connected"
                 + _listed(report.failures)
             )
-        report.assignments, report.picks = assignments, self.strategy.picks
-        updates = self.send(TRAIN, server_round, assignments, round_settings, report)
+        sent = self.tasks("train", server_round, assignments, round_settings)
+        report.assignments, report.picks = list(sent.assignments.values()), self.strategy.picks
+        return OpenRound(report, sent, started)
+
+    def close(self, opened: OpenRound, answers: Mapping[int, Answer]) -> RoundReport:
+        """Take over what clients trained, and report the round.
+
+        Raises
+        ------
+        FederationError
+            If no answer can be used; the strategy's state is then as before.
+        """
+        report = opened.report
+        updates = self.judge(opened.sent, answers, report)
         if not updates:
             raise FederationError(
-                f"round {server_round}: no client gave a usable answer{_listed(report.failures)}; "
+                f"round {report.round}: no client gave a usable answer{_listed(report.failures)}; "
                 "the last complete round is kept"
             )
-        self.strategy.aggregate_fit(server_round, updates)
+        self.strategy.aggregate_fit(report.round, updates)
         report.ratios = self.strategy.state.global_ratios()
         report.weak = self.strategy.state.weak_modality()
         report.refused, self.refused = self.refused, {}
         report.joined, self.joined = sorted(self.joined, key=lambda c: c.client_id), []
         report.bytes_down = sum(c.bytes_down for c in report.clients)
         report.bytes_up = sum(c.bytes_up for c in report.clients)
-        report.seconds = time.monotonic() - started
+        report.seconds = time.monotonic() - opened.started
         return report
+
+    # --- who is there ----------------------------------------------------------------------------
 
     def enrol(self, server_round: int) -> None:
         """Ask nodes that are new who they are."""
-        new = self.fleet.connect(self.grid.get_node_ids())
+        new = self.fleet.connect(self.transport.node_ids())
         if not new:
             return
         request = RecordDict({"config": ConfigRecord({"settings": json.dumps(self.settings)})})
-        for node_id, answer in self.exchange(
-            "enrol", ENROL, server_round, dict.fromkeys(new, request)
-        ).items():
+        outgoing = dict.fromkeys(new, (ENROL, request))
+        for node_id, answer in self.exchange(server_round, "enrol", outgoing).items():
             try:
-                info = self._read_enrolment(node_id, answer)
+                enrolment = self._read_enrolment(node_id, answer)
+                info = enrolment.info
                 self.fleet.enrol(node_id, info)
+                if not enrolment.native:
+                    self.fleet.foreign.add(node_id)
                 known = self.strategy.state.clients
                 if info.client_id not in known:  # one that came back is known already
                     self.joined.append(info)
                 known[info.client_id] = info
             except (ValueError, TypeError) as error:
                 self.refused[f"node {node_id}"] = str(error)
+                self._warn(f"node {node_id} is left out: {error}")
 
-    def _read_enrolment(self, node_id: int, answer: Answer) -> ClientInfo:
+    def _read_enrolment(self, node_id: int, answer: Answer) -> Enrolment:
         try:
             if answer.content is None:
+                if self.parts is not None and answer.plain:
+                    return self._plain(node_id)
                 raise ValueError(answer.error)
-            info, protocol, version = unpack_enrolment(answer.content)
-            self._check_enrolment(info, protocol, version)
+            enrolment = unpack_enrolment(answer.content)
+            if not enrolment.info.modalities and not enrolment.native:
+                everything = self.strategy.state.modalities
+                info = dataclasses.replace(enrolment.info, modalities=everything)
+                enrolment = dataclasses.replace(enrolment, info=info)
+            self._check_enrolment(enrolment)
         except KeyError as error:
             reason = f"its answer lacks {error}: does it run this app?"
             self.fleet.refuse(node_id, reason)
@@ -156,13 +224,29 @@ class FederatedRun:
         except (ValueError, TypeError) as error:
             self.fleet.refuse(node_id, str(error))
             raise
-        return info
+        return enrolment
 
-    def _check_enrolment(self, info: ClientInfo, protocol: int, version: str) -> None:
-        ours = (PROTOCOL_VERSION, self.strategy.app_version or version)
-        if (protocol, version) != ours:
+    def _plain(self, node_id: int) -> Enrolment:
+        """Serve a node that does not know us as one that holds everything, as FedAvg does."""
+        if not self.fleet.plain:
+            log.warning(
+                "node %s does not say which modalities it holds: it, and others like it, is served "
+                "as one that holds all of %s and trains the whole model; add "
+                "strategies.client.ModalityMod to its ClientApp to select its modalities",
+                node_id,
+                list(self.strategy.state.modalities),
+            )
+        self.fleet.plain.add(node_id)
+        info = ClientInfo(f"node-{node_id}", self.strategy.state.modalities)
+        return Enrolment(info, PROTOCOL_VERSION, "", native=False)
+
+    def _check_enrolment(self, enrolment: Enrolment) -> None:
+        info = enrolment.info
+        found = (enrolment.protocol, enrolment.app_version)
+        ours = (PROTOCOL_VERSION, self.strategy.app_version or enrolment.app_version)
+        if found != ours:
             raise ValueError(
-                f"client '{info.client_id}' runs version {version} (protocol {protocol}), the "
+                f"client '{info.client_id}' runs version {found[1]} (protocol {found[0]}), the "
                 f"server {ours[1]} (protocol {ours[0]}): install the same version on both"
             )
         model = self.strategy.state.modalities
@@ -174,39 +258,69 @@ class FederatedRun:
         if self.started and (reason := self.strategy.unsupported(info)):
             raise ValueError(reason)
 
-    def send(
+    # --- what is sent ----------------------------------------------------------------------------
+
+    def tasks(
         self,
-        message_type: str,
+        phase: str,
         server_round: int,
-        assignments: Sequence[Assignment],
+        assignments: Iterable[Assignment],
         round_settings: dict[str, Any],
-        report: RoundReport,
-    ) -> list[Update]:
-        """Send tasks, collect valid updates, and note every client in the report."""
-        probe = message_type == PROBE
-        contents: dict[int, RecordDict] = {}
-        by_node: dict[int, Assignment] = {}
+    ) -> Sent:
+        """Prepare a phase's messages."""
+        sent = Sent(phase)
         for assignment in assignments:
-            task = self.strategy.task(server_round, assignment, probe=probe)
+            client_id = assignment.client_id
+            node_id = self.fleet.nodes[client_id]
+            if node_id in self.fleet.plain:  # it will train everything whatever it is told
+                held = self.strategy.state.clients[client_id].modalities
+                assignment = Assignment(client_id, held)
+            sent.assignments[node_id] = assignment
+            task = self.strategy.task(server_round, assignment, probe=phase == "probe")
             task.settings = {
                 **self.settings,
                 **round_settings,
                 **task.settings,
                 "round": server_round,
-                "client_id": assignment.client_id,
+                "client_id": client_id,
             }
-            node_id = self.fleet.nodes[assignment.client_id]
-            contents[node_id], by_node[node_id] = pack_task(task), assignment
-        phase = "probe" if probe else "train"
-        answers = self.exchange(phase, message_type, server_round, contents)
+            if node_id not in self.fleet.foreign:
+                kind = PROBE if phase == "probe" else TRAIN
+                sent.outgoing[node_id] = kind, pack_task(task)
+                continue
+            assert self.parts is not None  # only with parts is a node ever foreign
+            model = self.strategy.state.arrays
+            if self.strategy.send_whole_model:
+                task.arrays = {**model, **task.arrays}
+            request = Request(task, phase == "probe", node_id in self.fleet.plain)
+            sent.requests[node_id] = request
+            sent.outgoing[node_id] = pack_request(
+                request, model, self.parts, self.keys, self.config, server_round
+            )
+        return sent
+
+    # --- which answers count ---------------------------------------------------------------------
+
+    def judge(self, sent: Sent, answers: Mapping[int, Answer], report: RoundReport) -> list[Update]:
+        """Collect the valid updates, and note every client in the report."""
         shapes = self._known_shapes()
         updates = []
-        for node_id, assignment in sorted(by_node.items(), key=lambda item: item[1].client_id):
-            entry, update = self._judge(phase, assignment, answers[node_id], shapes)
+        for node_id, assignment in sorted(
+            sent.assignments.items(), key=lambda item: item[1].client_id
+        ):
+            answer = answers.get(node_id) or Answer(None, "no answer")
+            entry = ClientReport(assignment.client_id, sent.phase, assignment.modalities)
+            entry.bytes_down, entry.bytes_up = answer.bytes_down, answer.bytes_up
+            entry.seconds = answer.seconds
             report.clients.append(entry)
-            if update is not None:
-                shapes |= shapes_of(update.prototypes, update.signatures)
-                updates.append(update)
+            update = self._read(sent, node_id, answer, shapes, entry)
+            if update is None:
+                self._warn(f"client '{entry.client_id}' is left out: {entry.status}")
+                continue
+            entry.num_samples, entry.metrics = update.num_samples, update.metrics
+            entry.ratios = update.ratios
+            shapes |= shapes_of(update.prototypes, update.signatures)
+            updates.append(update)
         return updates
 
     def _known_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -217,41 +331,65 @@ class FederatedRun:
             )
         return shapes
 
-    def _judge(
+    def _read(
         self,
-        phase: str,
-        assignment: Assignment,
+        sent: Sent,
+        node_id: int,
         answer: Answer,
         shapes: dict[str, tuple[int, ...]],
-    ) -> tuple[ClientReport, Update | None]:
-        """Read one answer; a bad one is left out, with the reason in its report."""
-        client_id, modalities = assignment.client_id, assignment.modalities
-        entry = ClientReport(client_id, phase, modalities)
-        entry.bytes_down, entry.bytes_up = answer.bytes_down, answer.bytes_up
-        entry.seconds, entry.status = answer.seconds, answer.error or "ok"
+        entry: ClientReport,
+    ) -> Update | None:
+        """Read and check one answer; a bad one is None, with the reason in the report's entry."""
+        assignment, probe = sent.assignments[node_id], sent.phase == "probe"
+        request = sent.requests.get(node_id)
         if answer.content is None:
-            return entry, None
+            entry.status = answer.error
+            return None
         try:
-            update = unpack_update(client_id, answer.content)
+            if request is None:
+                update = unpack_update(assignment.client_id, answer.content)
+            else:
+                assert self.parts is not None
+                update = read_answer(
+                    assignment.client_id, request, answer.content, self.parts, self.keys
+                )
         except Exception as error:  # whatever a foreign node sends must not end the run
-            entry.status = f"unreadable answer: {error!r}"
-            return entry, None
-        probe = phase == "probe"
-        expected = {} if probe else self.strategy.expected_arrays(modalities)
+            plainly = request is not None and isinstance(error, ValueError)
+            entry.status = str(error) if plainly else f"unreadable answer: {error!r}"
+            return None
+        expected = {} if probe else self.strategy.expected_arrays(assignment.modalities)
+        if request is not None and not request.asks_loss:
+            returned = find_fault(update, request.task.arrays, shapes=shapes)
+            if returned is not None:
+                entry.status = f"{returned}; answer with all the arrays that were sent"
+                return None
+            self.strategy.complete(update, request.task.arrays)
+            update.arrays = {n: v for n, v in update.arrays.items() if n in expected}
+            self._learn_samples(update)
         fault = find_fault(update, expected, shapes=shapes)
         fault = fault or self.strategy.check_update(update, probe=probe)
         if fault is not None:
             entry.status = fault
-            return entry, None
-        entry.num_samples, entry.metrics = update.num_samples, update.metrics
-        entry.ratios = update.ratios
-        return entry, update
+            return None
+        return update
+
+    def _learn_samples(self, update: Update) -> None:
+        """Remember how many samples a client has that did not say so when it enrolled."""
+        known = self.strategy.state.clients
+        info = known.get(update.client_id)
+        if info is not None and update.num_samples > 0:
+            known[update.client_id] = dataclasses.replace(info, num_samples=update.num_samples)
+
+    def _warn(self, text: str) -> None:
+        """Tell users of Flower's interfaces; our own app has callbacks for it."""
+        if self.parts is not None:
+            log.warning(text)
 
     def exchange(
-        self, phase: str, message_type: str, server_round: int, contents: dict[int, RecordDict]
+        self, server_round: int, phase: str, outgoing: Mapping[int, Outgoing]
     ) -> dict[int, Answer]:
         """Send and wait, telling the callbacks and counting bytes."""
-        total = len(contents)
+        total = len(outgoing)
         for callback in self.callbacks:
             callback.on_dispatch(server_round, phase, total)
 
@@ -259,10 +397,8 @@ class FederatedRun:
             for callback in self.callbacks:
                 callback.on_reply(server_round, phase, done, total)
 
-        return exchange(
-            self.grid,
-            contents,
-            message_type,
+        return self.transport.exchange(
+            outgoing,
             group=str(server_round),
             timeout=self.connect_timeout if phase == "enrol" else self.timeout,
             on_reply=on_reply,

@@ -20,7 +20,7 @@ class ModalityDropout(FedAvg):
 
     Parameters
     ----------
-    clients_per_round : int or float, default 0.5
+    clients_per_round : int or float, optional
         See :class:`ModalityStrategy`.
     drop : float
         Probability x, from 0 (FedAvg) to 1.
@@ -39,7 +39,7 @@ class ModalityDropout(FedAvg):
 
     def __init__(
         self,
-        clients_per_round: int | float = 0.5,
+        clients_per_round: int | float | None = None,
         *,
         drop: float,
         fixed: bool = False,

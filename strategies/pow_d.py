@@ -27,7 +27,7 @@ class PowerOfChoice(ModalityStrategy):
 
     Parameters
     ----------
-    clients_per_round : int or float, default 0.5
+    clients_per_round : int or float, optional
         n; see :class:`ModalityStrategy`.
     d : int, default 0
         Candidates per round, at least n; 0 takes ⌈N/2⌉ (the paper's), or n if that is more.
@@ -44,14 +44,16 @@ class PowerOfChoice(ModalityStrategy):
 
     def __init__(
         self,
-        clients_per_round: int | float = 0.5,
+        clients_per_round: int | float | None = None,
         *,
         d: int = 0,
         **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(clients_per_round, **options)
-        if d < 0 or 0 < d < clients_per_round:
-            raise ValueError(f"d is {d}: it must be 0 or at least {clients_per_round:g} clients")
+        if d < 0 or 0 < d < (clients_per_round or 0):
+            raise ValueError(
+                f"d is {d}: it must be 0 or at least {clients_per_round or 1:g} clients"
+            )
         self.d = d
         self._losses: dict[str, float] = {}
 

@@ -160,7 +160,8 @@ def select_parts(arrays: Arrays, modalities: Iterable[str]) -> Arrays:
 # --- records -------------------------------------------------------------------------------
 
 
-def _array_record(arrays: Arrays) -> ArrayRecord:
+def array_record(arrays: Arrays) -> ArrayRecord:
+    """Return arrays as Flower's record, in their order."""
     return ArrayRecord({name: Array(value) for name, value in arrays.items()})
 
 
@@ -195,28 +196,34 @@ def _below(prefix: str, tensors: Arrays) -> Arrays:
     return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
 
+def pack_orders(task: Task) -> dict[str, str | bytes]:
+    """Return all of a task but its arrays, as a header and a blob."""
+    header = json.dumps({"modalities": task.modalities, "settings": task.settings})
+    return {"task": header, "blob": _blob(task.prototypes, {}, {})}
+
+
+def unpack_orders(config: Mapping[str, Any]) -> Task:
+    """Read what :func:`pack_orders` packed: a task without arrays."""
+    header = json.loads(str(config["task"]))
+    prototypes, _, _ = _unblob(_bytes(config["blob"]))
+    return Task(tuple(header["modalities"]), prototypes=prototypes, settings=header["settings"])
+
+
 def pack_task(task: Task) -> RecordDict:
     """Turn a task into the content of a message."""
-    header = json.dumps({"modalities": task.modalities, "settings": task.settings})
-    config = ConfigRecord({"task": header, "blob": _blob(task.prototypes, {}, {})})
-    return RecordDict({"arrays": _array_record(task.arrays), "config": config})
+    config = ConfigRecord(dict(pack_orders(task)))
+    return RecordDict({"arrays": array_record(task.arrays), "config": config})
 
 
 def unpack_task(content: RecordDict) -> Task:
     """Read a task from the content of a message."""
-    config = content.config_records["config"]
-    header = json.loads(str(config["task"]))
-    prototypes, _, _ = _unblob(_bytes(config["blob"]))
-    return Task(
-        modalities=tuple(header["modalities"]),
-        arrays=read_arrays(content),
-        prototypes=prototypes,
-        settings=header["settings"],
-    )
+    task = unpack_orders(content.config_records["config"])
+    task.arrays = read_arrays(content)
+    return task
 
 
-def pack_update(update: Update) -> RecordDict:
-    """Turn a client's answer into the content of a message."""
+def pack_measurements(update: Update) -> dict[str, str | bytes]:
+    """Return all of an answer but its arrays and metrics, as a header and a blob."""
     header = json.dumps(
         {
             "modalities": update.modalities,
@@ -226,12 +233,15 @@ def pack_update(update: Update) -> RecordDict:
         }
     )
     blob = _blob(update.prototypes, update.signatures, update.measurements)
-    config = ConfigRecord({"update": header, "blob": blob})
+    return {"update": header, "blob": blob}
+
+
+def pack_update(update: Update) -> RecordDict:
+    """Turn a client's answer into the content of a message."""
+    config = ConfigRecord(dict(pack_measurements(update)))
     # flwr's own mods and strategies look for "num-examples".
     metrics = MetricRecord({"num-examples": update.num_samples, **update.metrics})
-    return RecordDict(
-        {"arrays": _array_record(update.arrays), "metrics": metrics, "config": config}
-    )
+    return RecordDict({"arrays": array_record(update.arrays), "metrics": metrics, "config": config})
 
 
 def unpack_update(client_id: str, content: RecordDict) -> Update:
@@ -242,29 +252,57 @@ def unpack_update(client_id: str, content: RecordDict) -> Update:
     ValueError, KeyError, TypeError
         If the content is not an update; the server then leaves the client out by name.
     """
-    config = content.config_records["config"]
     metrics = dict(content.metric_records["metrics"])
     metrics.pop("num-examples", None)
+    update = unpack_measurements(client_id, content.config_records["config"])
+    update.arrays = read_arrays(content)
+    update.metrics = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+    return update
+
+
+def unpack_measurements(client_id: str, config: Mapping[str, Any]) -> Update:
+    """Read what :func:`pack_measurements` packed: an update without arrays and metrics."""
     header = json.loads(str(config["update"]))
     prototypes, signatures, measurements = _unblob(_bytes(config["blob"]))
     return Update(
         client_id=client_id,
         modalities=tuple(header["modalities"]),
         num_samples=int(header["num_samples"]),
-        arrays=read_arrays(content),
         prototypes=prototypes,
         scores={str(k): float(v) for k, v in header["scores"].items()},
         ratios={str(k): float(v) for k, v in header["ratios"].items()},
         signatures=signatures,
         measurements=measurements,
-        metrics={k: float(v) for k, v in metrics.items() if isinstance(v, int | float)},
     )
 
 
-def pack_enrolment(info: ClientInfo, app_version: str) -> RecordDict:
-    """Turn a client's introduction into the content of a message."""
+@dataclass(frozen=True)
+class Enrolment:
+    """A node's introduction.
+
+    Attributes
+    ----------
+    info : ClientInfo
+        Who it is; no modalities mean all that the model has.
+    protocol : int
+        Its protocol version.
+    app_version : str
+        Its app's version; "" for an app that is not ours.
+    native : bool
+        Whether it understands probes and answers with measurements; others just train.
+    """
+
+    info: ClientInfo
+    protocol: int
+    app_version: str
+    native: bool
+
+
+def pack_enrolment(info: ClientInfo, app_version: str, *, native: bool = True) -> RecordDict:
+    """Turn a client's introduction into the content of a message; see :class:`Enrolment`."""
     header = json.dumps(
         {
+            "native": native,
             "protocol": PROTOCOL_VERSION,
             "app_version": app_version,
             "client_id": info.client_id,
@@ -276,8 +314,8 @@ def pack_enrolment(info: ClientInfo, app_version: str) -> RecordDict:
     return RecordDict({"config": ConfigRecord({"enrolment": header})})
 
 
-def unpack_enrolment(content: RecordDict) -> tuple[ClientInfo, int, str]:
-    """Read an introduction: the client, its protocol version and its app's version."""
+def unpack_enrolment(content: RecordDict) -> Enrolment:
+    """Read an introduction."""
     header = json.loads(str(content.config_records["config"]["enrolment"]))
     info = ClientInfo(
         client_id=str(header["client_id"]),
@@ -285,7 +323,9 @@ def unpack_enrolment(content: RecordDict) -> tuple[ClientInfo, int, str]:
         num_samples=int(header["num_samples"]),
         class_counts=tuple(int(c) for c in header["class_counts"]),
     )
-    return info, int(header["protocol"]), str(header["app_version"])
+    return Enrolment(
+        info, int(header["protocol"]), str(header["app_version"]), bool(header["native"])
+    )
 
 
 def read_arrays(content: RecordDict) -> Arrays:

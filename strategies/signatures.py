@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from .base import ModalityStrategy, StrategyOptions
 from .facility import FacilityLocation
-from .protocol import Assignment, ClientInfo, Task
+from .protocol import Arrays, Assignment, ClientInfo, Task, Update, owner
 from .randomness import generator, integer_seed
+from .sketch import count_sketch
 from .submodular import cover_rows
 
 
@@ -23,7 +24,7 @@ class SignatureStrategy(ModalityStrategy):
 
     Parameters
     ----------
-    clients_per_round : int or float, default 0.5
+    clients_per_round : int or float, optional
         See :class:`ModalityStrategy`.
     gradient : {"decoupled", "update"}, default "decoupled"
         How clients measure signatures: gradients at the received model on ``probe_batches``
@@ -49,7 +50,7 @@ class SignatureStrategy(ModalityStrategy):
 
     def __init__(
         self,
-        clients_per_round: int | float = 0.5,
+        clients_per_round: int | float | None = None,
         *,
         gradient: Literal["decoupled", "update"] = "decoupled",
         sketch_dim: int = 4096,
@@ -83,6 +84,42 @@ class SignatureStrategy(ModalityStrategy):
             "enhancing": self.enhancing,
         }
         return task
+
+    def complete(self, update: Update, received: Arrays) -> None:
+        """Make signatures of a client that offers none from its update, ``received - returned``.
+
+        As with ``gradient="update"``: the change of each modality's arrays stands for its
+        gradient, and for what the client offers to that modality. Includes running statistics
+        of normalisation layers, which the server cannot tell from parameters.
+        """
+        if update.signatures:
+            return
+        changes: dict[str, list[NDArray[np.float32]]] = {}
+        for name, before in received.items():
+            modality = owner(name)
+            if modality is not None and np.issubdtype(before.dtype, np.floating):
+                change = before.astype(np.float32) - update.arrays[name].astype(np.float32)
+                changes.setdefault(modality, []).append(change.ravel())
+        vectors = {m: np.concatenate(parts) for m, parts in changes.items()}
+        vectors = {m: v for m, v in vectors.items() if m in update.modalities}
+        held = self.state.clients[update.client_id].modalities
+        alone = len(vectors) == 1 < len(held)  # says nothing of all that the client holds
+        update.signatures = {} if alone else {"multi": self._vector(vectors)}
+        if self.enhancing:
+            for m, v in vectors.items():
+                update.signatures[f"enhance.{m}"] = self._vector({m: v}) if self.sketch_dim else v
+
+    def _vector(self, vectors: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Sketch vectors by modality, or lay them out exactly with zeros for what is missing."""
+        if self.sketch_dim > 0:
+            return count_sketch(vectors, self.sketch_dim, integer_seed(self.seed, "sketch"))
+        sizes = dict.fromkeys(self.state.modalities, 0)
+        for name, array in self.state.arrays.items():
+            modality = owner(name)
+            if modality is not None and np.issubdtype(array.dtype, np.floating):
+                sizes[modality] += array.size
+        blocks = [vectors[m] if m in vectors else np.zeros(n) for m, n in sizes.items()]
+        return np.concatenate(blocks).astype(np.float32)
 
     def measured(self, clients: Sequence[ClientInfo]) -> list[ClientInfo]:
         """Return the clients that have a signature, by client id: only they can be selected."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -15,86 +16,120 @@ from .protocol import payload_bytes
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.2
 
 
+#: flwr has no error code for a question that an app has no function for; these are the words of
+#: ClientApps with decorated functions and with ``client_fn``.
+_UNKNOWN = ("No query function registered with name", "Invalid message type: query.")
+
+
 class Interrupted(RuntimeError):
     """The federation was asked to stop."""
 
 
 @dataclass
 class Answer:
-    """One node's answer, or why there is none."""
+    """One node's answer, or why there is none; ``plain``: its app does not know the question."""
 
     content: RecordDict | None
     error: str = ""
+    plain: bool = False
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: float = 0.0
 
 
-def exchange(
-    grid: Grid,
-    contents: Mapping[int, RecordDict],
-    message_type: str,
-    *,
-    group: str,
-    timeout: float,
-    on_reply: Callable[[int], None] = lambda done: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> dict[int, Answer]:
-    """Send one message to each node and wait for all answers.
-
-    Parameters
-    ----------
-    grid : Grid
-        Flower's grid, or a :class:`strategies.testing.FakeGrid`.
-    contents : mapping
-        Message content by node id.
-    message_type : str
-        ``"query.enrol"``, ``"query.probe"`` or ``"train"``.
-    group : str
-        Flower's group id; the round, by custom.
-    timeout : float
-        Seconds to wait; a node silent until then gets an answer with ``error``.
-    on_reply : callable, optional
-        Called with the number of answers so far.
-    should_stop : callable, optional
-        Asked at every look; True raises.
-
-    Raises
-    ------
-    Interrupted
-        If ``should_stop`` said so.
-    """
-    started = time.monotonic()
-    answers: dict[int, Answer] = {}
-    waiting: dict[str, int] = {}
-    for node_id, content in contents.items():
-        down = payload_bytes(content)
-        message = Message(content, node_id, message_type, group_id=group)
-        ids = list(grid.push_messages([message]))
-        sent = bool(ids and ids[0])  # Flower leaves out, or puts None for, what it cannot send
-        if sent:
-            waiting[ids[0]] = node_id
-        silent = f"no answer within {timeout:g} s"
-        answers[node_id] = Answer(None, silent if sent else "could not be sent to its node", down)
-    wait = _FIRST_WAIT
-    while waiting and time.monotonic() - started < timeout:
-        if should_stop():
-            raise Interrupted("stopped on request")
-        replies = list(grid.pull_messages(list(waiting)))
-        for reply in replies:
-            node_id = waiting.pop(reply.metadata.reply_to_message_id)
-            _read(reply, answers[node_id], time.monotonic() - started)
-            on_reply(len(contents) - len(waiting))
-        if waiting:
-            wait = _FIRST_WAIT if replies else min(wait * 1.5, _LONGEST_WAIT)
-            time.sleep(wait)
-    return answers
+#: Message type and content.
+Outgoing = tuple[str, RecordDict]
 
 
-def _read(reply: Message, answer: Answer, seconds: float) -> None:
-    answer.seconds = seconds
+class Transport(Protocol):
+    """What carries a round's messages: Flower's grid, or its classic client manager."""
+
+    def node_ids(self) -> Iterable[int]:
+        """Return the nodes that are connected now."""
+
+    def exchange(
+        self,
+        outgoing: Mapping[int, Outgoing],
+        *,
+        group: str,
+        timeout: float,
+        on_reply: Callable[[int], None],
+        should_stop: Callable[[], bool],
+    ) -> dict[int, Answer]:
+        """Send one message to each node and wait for all answers.
+
+        Parameters
+        ----------
+        outgoing : mapping
+            Message type (such as ``"train"``) and content by node id.
+        group : str
+            Flower's group id; the round, by custom.
+        timeout : float
+            Seconds to wait; a node silent until then gets an answer with ``error``.
+        on_reply : callable
+            Called with the number of answers so far.
+        should_stop : callable
+            Asked at every look; True raises.
+
+        Raises
+        ------
+        Interrupted
+            If ``should_stop`` said so.
+        """
+
+
+@dataclass
+class GridTransport:
+    """Messages over Flower's grid, or over a :class:`strategies.testing.FakeGrid`."""
+
+    grid: Grid
+
+    def node_ids(self) -> Iterable[int]:
+        """Return the nodes that are connected now."""
+        return self.grid.get_node_ids()
+
+    def exchange(
+        self,
+        outgoing: Mapping[int, Outgoing],
+        *,
+        group: str,
+        timeout: float,
+        on_reply: Callable[[int], None] = lambda done: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> dict[int, Answer]:
+        """Send one message to each node and wait for all answers; see :class:`Transport`."""
+        started = time.monotonic()
+        answers: dict[int, Answer] = {}
+        waiting: dict[str, int] = {}
+        for node_id, (message_type, content) in outgoing.items():
+            message = Message(content, node_id, message_type, group_id=group)
+            ids = list(self.grid.push_messages([message]))
+            sent = bool(ids and ids[0])  # Flower leaves out, or puts None for, what it cannot send
+            if sent:
+                waiting[ids[0]] = node_id
+            why = f"no answer within {timeout:g} s" if sent else "could not be sent to its node"
+            answers[node_id] = Answer(None, why, bytes_down=payload_bytes(content))
+        wait = _FIRST_WAIT
+        while waiting and time.monotonic() - started < timeout:
+            if should_stop():
+                raise Interrupted("stopped on request")
+            replies = list(self.grid.pull_messages(list(waiting)))
+            for reply in replies:
+                node_id = waiting.pop(reply.metadata.reply_to_message_id)
+                read_reply(reply, answers[node_id])
+                answers[node_id].seconds = time.monotonic() - started
+                on_reply(len(outgoing) - len(waiting))
+            if waiting:
+                wait = _FIRST_WAIT if replies else min(wait * 1.5, _LONGEST_WAIT)
+                time.sleep(wait)
+        return answers
+
+
+def read_reply(reply: Message, answer: Answer) -> None:
+    """Fill an answer from a reply's content or error."""
     if reply.has_error():
         answer.error = _one_line(reply.error.reason or f"error code {reply.error.code}")
+        answer.plain = any(words in answer.error for words in _UNKNOWN)
         return
     answer.content = reply.content
     answer.bytes_up = payload_bytes(reply.content)

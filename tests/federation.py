@@ -44,7 +44,7 @@ def federate(
     for name, change in (spoil or {}).items():
         handlers[name] = spoiled(handlers[name], change)
     keep = Keep()
-    state = strategy.start(
+    state = strategy.run(
         FakeGrid(handlers),
         start,
         num_rounds=rounds,

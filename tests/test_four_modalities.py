@@ -64,7 +64,7 @@ def federate(drawn_before: int) -> tuple[ServerState, Keep]:
     for key in ("round", "client_id", "signature", "weak", "ratio"):
         del common[key]
     keep = Keep()
-    state = BMSFed(4, seed=1, threshold=1.0, sketch_dim=0).start(
+    state = BMSFed(4, seed=1, threshold=1.0, sketch_dim=0).run(
         FakeGrid({name: answering(client(name)) for name in HELD}),
         {n: v.numpy().copy() for n, v in build_network(SPEC, 0).state_dict().items()},
         num_rounds=2,

@@ -52,7 +52,7 @@ def federate(
     initial = {n: v.numpy().copy() for n, v in build_network(spec, 0).state_dict().items()}
     handlers = handlers or {client: handler(client) for client in HELD}
     keep = Keep()
-    state = strategy.start(
+    state = strategy.run(
         FakeGrid(handlers, seed=0 if start is None else 1),
         start or initial,
         num_rounds=rounds,

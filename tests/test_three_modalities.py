@@ -85,7 +85,7 @@ def federate(
     order = sorted(HELD) if seed % 2 == 0 else sorted(HELD, reverse=True)
     keep = Keep()
     grid = FakeGrid({name: handler(name) for name in order}, seed=seed)
-    state = strategy.start(
+    state = strategy.run(
         grid,
         initial,
         num_rounds=rounds,

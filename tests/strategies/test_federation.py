@@ -87,7 +87,7 @@ def federate(
     strategy: ModalityStrategy, grid: FakeGrid, rounds: int = 4, start: ServerState | None = None
 ) -> tuple[ServerState, Recorder]:
     recorder = Recorder()
-    state = strategy.start(
+    state = strategy.run(
         grid, start or initial(), num_rounds=rounds, callbacks=[recorder], min_clients=1, timeout=1
     )
     return state, recorder
@@ -186,7 +186,7 @@ def test_a_silent_client_is_left_out_after_the_timeout() -> None:
             grid.silent = {"client-0"}
 
     recorder = Recorder()
-    FedAvg(3).start(grid, initial(), num_rounds=2, callbacks=[Fall(), recorder], timeout=0.3)
+    FedAvg(3).run(grid, initial(), num_rounds=2, callbacks=[Fall(), recorder], timeout=0.3)
     assert recorder.reports[0].failures == {}
     assert recorder.reports[1].failures == {"client-0": "no answer within 0.3 s"}
 
@@ -194,7 +194,7 @@ def test_a_silent_client_is_left_out_after_the_timeout() -> None:
 def test_a_node_that_never_says_who_it_is_does_not_hold_up_the_others() -> None:
     grid = FakeGrid({n: client(n) for n in names(3)}, silent={"client-1"})
     recorder = Recorder()
-    FedAvg(3).start(
+    FedAvg(3).run(
         grid, initial(), num_rounds=2, callbacks=[recorder], min_clients=2, connect_timeout=0.3
     )
     for report in recorder.reports:
@@ -206,7 +206,7 @@ def test_a_node_that_never_says_who_it_is_does_not_hold_up_the_others() -> None:
 def test_too_few_clients_say_how_to_start_more() -> None:
     grid = FakeGrid({n: client(n) for n in names(2)})
     with pytest.raises(FederationError, match=r"2 of 5 clients .*num-supernodes=5"):
-        FedAvg(2).start(grid, initial(), num_rounds=1, min_clients=5, connect_timeout=0.3)
+        FedAvg(2).run(grid, initial(), num_rounds=1, min_clients=5, connect_timeout=0.3)
 
 
 def test_when_all_fail_the_run_stops_and_says_why() -> None:
@@ -228,7 +228,7 @@ def test_a_late_node_is_probed_and_takes_part_from_the_next_round() -> None:
                 grid.offline = set()
 
     recorder = Recorder()
-    BMSFed(4).start(grid, initial(), num_rounds=3, callbacks=[Arrive(), recorder])
+    BMSFed(4).run(grid, initial(), num_rounds=3, callbacks=[Arrive(), recorder])
     took_part = [{a.client_id for a in r.assignments} for r in recorder.reports]
     assert took_part == [set(names(3)), set(names(3)), set(names(4))]
     assert [c.client_id for c in recorder.reports[2].joined] == ["client-3"]
@@ -244,7 +244,7 @@ def test_a_client_that_reconnects_keeps_its_history() -> None:
             grid.offline = {"client-1"} if report.round == 1 else set()
 
     recorder = Recorder()
-    state = BMSFed(3).start(grid, initial(), num_rounds=3, callbacks=[Reconnect(), recorder])
+    state = BMSFed(3).run(grid, initial(), num_rounds=3, callbacks=[Reconnect(), recorder])
     assert sorted(state.clients) == names(3)
     assert not [c for c in recorder.reports[2].clients if c.phase == "probe"]  # known already
     assert "client-1" in {a.client_id for a in recorder.reports[2].assignments}
@@ -310,7 +310,7 @@ def test_stopping_keeps_the_last_complete_round() -> None:
 
     strategy = FedAvg(2)
     grid = FakeGrid({n: client(n) for n in names(2)})
-    state = strategy.start(grid, initial(), num_rounds=9, callbacks=[Stop()], stop=stop)
+    state = strategy.run(grid, initial(), num_rounds=9, callbacks=[Stop()], stop=stop)
     assert state.round == 2
 
 
@@ -320,7 +320,7 @@ def test_a_callback_may_end_the_federation() -> None:
             return report.round == 2
 
     grid = FakeGrid({n: client(n) for n in names(2)})
-    state = FedAvg(2).start(grid, initial(), num_rounds=9, callbacks=[Enough()])
+    state = FedAvg(2).run(grid, initial(), num_rounds=9, callbacks=[Enough()])
     assert state.round == 2
 
 

@@ -1,0 +1,265 @@
+"""flwr's Message API: every strategy is a ``flwr.serverapp.strategy.Strategy`` as well.
+
+``BMSFed(...).start(grid, initial_arrays, num_rounds=…)`` runs Flower's own loop, so that what wraps
+a strategy there (differential privacy) or a client (mods) wraps ours too.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg as StockFedAvg
+from flwr.serverapp.strategy import Strategy
+
+from .foreign import Keys
+from .loop import FederatedRun, FederationError, OpenRound
+from .parts import Parts, Patterns
+from .protocol import Arrays, array_record
+from .transport import Answer, GridTransport, read_reply
+
+if TYPE_CHECKING:
+    from .base import ModalityStrategy
+
+log = logging.getLogger("flwr")
+
+#: How a metric function of flwr looks: contents of the answers and the weight's key.
+MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
+
+
+class FlowerOptions(TypedDict, total=False):
+    """Keywords of :class:`MessageStrategy`, which every strategy takes."""
+
+    parts: Patterns | None
+    fraction_train: float
+    fraction_evaluate: float
+    min_train_nodes: int
+    min_evaluate_nodes: int
+    min_available_nodes: int
+    weighted_by_key: str
+    arrayrecord_key: str
+    configrecord_key: str
+    train_metrics_aggr_fn: MetricsFn | None
+    evaluate_metrics_aggr_fn: MetricsFn | None
+    loss_key: str
+    send_whole_model: bool
+
+
+class MessageStrategy(Strategy):
+    """Any selection and aggregation as a strategy of Flower's Message API.
+
+    Arguments that flwr's own strategies have mean what they mean there. Clients run the user's own
+    ClientApp; with :class:`strategies.client.ModalityMod` they say what they hold and receive only
+    the parts that they need. A client without it is served as one that holds everything.
+
+    Parameters
+    ----------
+    parts : mapping of str to str or list of str, optional
+        The model's parameters by part, such as
+        ``{"image": "vision.*", "text": "bert.*", "head": "classifier.*"}``; see :class:`Parts`.
+        Without it, names must be ``encoders.<modality>.…``.
+    fraction_train : float, default 1.0
+        Share of the connected clients that train, rounded down, at least ``min_train_nodes``;
+        ``clients_per_round`` overrides it.
+    fraction_evaluate : float, default 1.0
+        Share that evaluates the whole model after each round; 0 for none.
+    min_train_nodes, min_evaluate_nodes, min_available_nodes : int, default 2
+        Least numbers of clients that train, evaluate, and must be connected.
+    weighted_by_key, arrayrecord_key, configrecord_key : str
+        Keys in messages, by default ``"num-examples"``, ``"arrays"``, ``"config"``.
+    train_metrics_aggr_fn, evaluate_metrics_aggr_fn : callable, optional
+        Combine the answers' metrics; by default their weighted mean.
+    loss_key : str, default "eval_loss"
+        The metric of a client's evaluation that is its loss (for pow-d).
+    send_whole_model : bool, default False
+        Send everybody the whole model and expect the whole model back; only the parts assigned
+        are taken over. Wrappers need it that compare an answer with the global model, such as
+        flwr's differential privacy with clipping on the server.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        parts: Patterns | None = None,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 1.0,
+        min_train_nodes: int = 2,
+        min_evaluate_nodes: int = 2,
+        min_available_nodes: int = 2,
+        weighted_by_key: str = "num-examples",
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+        train_metrics_aggr_fn: MetricsFn | None = None,
+        evaluate_metrics_aggr_fn: MetricsFn | None = None,
+        loss_key: str = "eval_loss",
+        send_whole_model: bool = False,
+    ) -> None:
+        if not 0 < fraction_train <= 1:
+            raise ValueError(f"fraction_train is {fraction_train}, it must be above 0, at most 1")
+        self.patterns = parts
+        self.fraction_train, self.min_train_nodes = fraction_train, min_train_nodes
+        self.send_whole_model = send_whole_model
+        self.keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key, loss_key)
+        self._flwr = {
+            "fraction_evaluate": fraction_evaluate,
+            "min_train_nodes": min_train_nodes,
+            "min_evaluate_nodes": min_evaluate_nodes,
+            "min_available_nodes": min_available_nodes,
+            "weighted_by_key": weighted_by_key,
+            "arrayrecord_key": arrayrecord_key,
+            "configrecord_key": configrecord_key,
+            "train_metrics_aggr_fn": train_metrics_aggr_fn,
+            "evaluate_metrics_aggr_fn": evaluate_metrics_aggr_fn,
+        }
+        self._stock: StockFedAvg | None = None
+        self._run: FederatedRun | None = None
+        self._open: OpenRound | None = None
+
+    @property
+    def stock(self) -> StockFedAvg:
+        """flwr's own strategy with the same arguments: evaluation and metrics are its."""
+        if self._stock is None:
+            self._stock = StockFedAvg(**cast(Any, self._flwr))
+        return self._stock
+
+    # --- flwr's interface ------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Select modalities of clients, and make each client's message.
+
+        In between, clients that are new say who they are, and are measured where the method
+        needs it.
+
+        Parameters
+        ----------
+        server_round : int
+            From 1.
+        arrays : ArrayRecord
+            The global model; what was aggregated before is forgotten in its favour.
+        config : ConfigRecord
+            Sent to every client, with ``server-round``, ``modalities`` and ``probe`` added.
+        grid : Grid
+            Reaches the clients.
+
+        Raises
+        ------
+        ValueError
+            If the model's names do not fit the parts, or have changed.
+        FederationError
+            If no client can be selected.
+        """
+        run = self._begin(grid, {n: a.numpy() for n, a in arrays.items()})
+        run.config = dict(config)
+        self._wait(grid)
+        run.enrol(server_round)
+        run.check_setting()
+        self._open = run.open(server_round, {})
+        sent = self._open.sent
+        log.info("configure_train: %s", _summary(self._open))
+        return [Message(c, node, kind) for node, (kind, c) in sent.outgoing.items()]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average every part over the clients that trained it.
+
+        Answers that cannot be used are left out, each with a warning that says why; if none can,
+        the model stays as it is.
+        """
+        opened, run = self._open, self._run
+        if opened is None or run is None or run.parts is None:
+            raise FederationError("aggregate_train was called before configure_train")
+        self._open = None
+        answers = {}
+        for reply in replies:
+            answer = Answer(None)
+            read_reply(reply, answer)
+            answers[reply.metadata.src_node_id] = answer
+        try:
+            report = run.close(opened, answers)
+        except FederationError as error:
+            log.warning("aggregate_train: %s", error)
+            return None, None
+        left_out = set(report.failures)
+        used = [
+            answers[node].content
+            for node, assignment in opened.sent.assignments.items()
+            if assignment.client_id not in left_out
+        ]
+        stock = self.stock
+        metrics = stock.train_metrics_aggr_fn(
+            [c for c in used if c is not None], stock.weighted_by_key
+        )
+        return array_record(run.parts.outside(self._model())), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the whole model to a sample of the clients, as flwr's FedAvg does."""
+        return self.stock.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Average the clients' metrics, as flwr's FedAvg does."""
+        return self.stock.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Log what the strategy is."""
+        stock, strategy = self.stock, cast("ModalityStrategy", self)
+        per_round = strategy.clients_per_round or f"{self.fraction_train:.2f} of all"
+        log.info("\t├──> Clients per round: %s", per_round)
+        log.info("\t├──> Minimum available nodes: %d", stock.min_available_nodes)
+        for part, patterns in (self.patterns or {"<modality>": "encoders.<modality>.*"}).items():
+            log.info("\t├──> Part '%s': %s", part, patterns)
+        log.info("\t└──> Weighted by: '%s'", stock.weighted_by_key)
+
+    # --- behind it -------------------------------------------------------------------------------
+
+    def _begin(self, grid: Grid, model: Arrays) -> FederatedRun:
+        run = self._run
+        if run is None or cast(GridTransport, run.transport).grid is not grid:
+            run = FederatedRun(cast("ModalityStrategy", self), GridTransport(grid))
+            run.parts, run.keys = Parts(model, self.patterns), self.keys
+            self._run = run
+        assert run.parts is not None
+        run.parts.check(model)
+        cast("ModalityStrategy", self).state.arrays = run.parts.inside(model)
+        return run
+
+    def _model(self) -> Arrays:
+        return cast("ModalityStrategy", self).state.arrays
+
+    def _wait(self, grid: Grid) -> None:
+        """Wait for enough nodes, saying so, as flwr's own strategies do."""
+        least = self.stock.min_available_nodes
+        while (connected := len(list(grid.get_node_ids()))) < least:
+            log.info(
+                "Waiting for nodes to connect: %d connected (minimum required: %d).",
+                connected,
+                least,
+            )
+            time.sleep(1)
+
+
+def _summary(opened: OpenRound) -> str:
+    """Who trains what, in a line."""
+    groups: dict[str, list[str]] = {}
+    for assignment in opened.sent.assignments.values():
+        groups.setdefault("+".join(assignment.modalities), []).append(assignment.client_id)
+    told = "; ".join(
+        f"{what}: {', '.join(who) if len(who) <= 10 else f'{len(who)} clients'}"
+        for what, who in groups.items()
+    )
+    return f"round {opened.report.round} trains {told}"

@@ -1,0 +1,234 @@
+"""Strategies in other people's projects: both interfaces of Flower, mods, wrappers, bad input."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord
+from flwr.server.strategy import FedAvg as StockClassic
+from flwr.serverapp.strategy import FedAvg as StockMessage
+
+import strategies
+from strategies import ClientInfo, classic
+from strategies.client import ModalityMod
+from tests.strategies.foreign_app import (
+    PARTS,
+    SEED,
+    ClassicClient,
+    StockClient,
+    WholeClient,
+    classic_app,
+    grid_of,
+    message_app,
+    modality,
+    model,
+    run_classic,
+    samples,
+    trained,
+)
+
+HELD = {f"c{i}": ("image", "text") if i % 3 else ("text",) for i in range(6)}
+BOTH = dict.fromkeys(HELD, ("image", "text"))
+METHODS = {"FedAvg": {}, "BMSFed": {"threshold": 1.0}, "DivFL": {}, "PowerOfChoice": {"d": 5}}
+
+
+def record(arrays: dict[str, Any]) -> ArrayRecord:
+    return ArrayRecord({n: Array(v) for n, v in arrays.items()})
+
+
+def start(
+    strategy: Any, grid: Any, rounds: int, initial: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], list[Any]]:
+    """Flower's loop; returns the final model and the picks of each round."""
+    picks: list[Any] = []
+    result = strategy.start(
+        grid,
+        record(initial or model()),
+        num_rounds=rounds,
+        evaluate_fn=lambda r, arrays: picks.append(list(getattr(strategy, "picks", []))),
+    )
+    return {n: a.numpy() for n, a in result.arrays.items()}, picks[1:]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_both_interfaces_pick_and_average_alike(name: str) -> None:
+    held = BOTH if name == "PowerOfChoice" else HELD
+    common = {"clients_per_round": 3, "seed": SEED, "parts": PARTS, **METHODS[name]}
+    seen_message: list[Any] = []
+    apps = {w: message_app(w, h, seen_message) for w, h in held.items()}
+    by_message, picks = start(getattr(strategies, name)(**common), grid_of(apps), 5)
+
+    seen_classic: list[Any] = []
+    classic_picks: list[Any] = []
+    strategy = getattr(classic, name)(
+        list(model()),
+        evaluate_fn=lambda r, p, c: classic_picks.append(list(strategy.method.picks)),
+        **common,
+    )
+    apps = {w: classic_app(ClassicClient(w, h, seen_classic)) for w, h in held.items()}
+    by_classic = run_classic(strategy, grid_of(apps, seed=3), 5)
+
+    assert len(picks) == 5
+    assert all(picks)
+    assert picks == classic_picks[1:]
+    for n, value in by_message.items():
+        np.testing.assert_array_equal(value, by_classic[n])
+        assert not np.array_equal(value, model()[n])
+    # Classic clients without the mod received just the parts assigned.
+    for _, modalities, arrays in seen_classic:
+        assert {modality(n) for n in arrays} == {None, *modalities}
+    if name == "BMSFed":  # its choice of modalities did come through
+        assert any(m != held[w] for w, m, _ in seen_message)
+
+
+def test_the_mod_completes_a_numpy_clients_list_and_cuts_its_answer() -> None:
+    common = {"clients_per_round": 3, "seed": SEED, "parts": PARTS, "threshold": 1.0}
+    results = []
+    for make in (ClassicClient, WholeClient):
+        mods = [ModalityMod(lambda c: ClientInfo("?", ()))]
+        apps = {}
+        for w, h in HELD.items():
+            info = ClientInfo(w, h, samples(w))
+            mods = [] if make is ClassicClient else [ModalityMod(lambda _, info=info: info)]
+            apps[w] = classic_app(make(w, h, []), mods)
+        results.append(
+            run_classic(
+                classic.BMSFed(list(model()), **common), grid_of(apps, seed=len(results)), 4
+            )
+        )
+    for n, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][n])
+
+
+def test_a_part_nobody_trained_stays_and_the_others_are_means_over_their_trainers() -> None:
+    held = {"c0": ("text",), "c1": ("text",)}
+    apps = {w: message_app(w, h, []) for w, h in held.items()}
+    after, _ = start(strategies.FedAvg(parts=PARTS), grid_of(apps), 1)
+    np.testing.assert_array_equal(after["vision.w"], model()["vision.w"])
+    want = {w: trained(model(), w, ("text",), []) for w in held}
+    for n in ("bert.w", "pooler", "classifier.w"):
+        mean = sum(samples(w) * want[w][n] for w in held) / sum(map(samples, held))
+        np.testing.assert_allclose(after[n], mean, rtol=1e-6)
+
+
+def test_stock_clients_under_our_fedavg_give_what_flwrs_fedavg_gives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stock = {w: classic_app(StockClient(w, h, [])) for w, h in HELD.items()}
+    with caplog.at_level(logging.WARNING, "flwr"):
+        ours = run_classic(classic.FedAvg(list(model()), parts=PARTS), grid_of(stock), 3)
+    theirs = run_classic(StockClassic(), grid_of(stock), 3)
+    for n in model():
+        np.testing.assert_allclose(ours[n], theirs[n], rtol=0, atol=1e-6)
+    told = [r.getMessage() for r in caplog.records if "does not say" in r.getMessage()]
+    assert len(told) == 1
+    assert "ModalityMod" in told[0]
+
+    plain = {w: message_app(w, h, [], mod=False) for w, h in HELD.items()}
+    ours, _ = start(strategies.FedAvg(parts=PARTS), grid_of(plain), 3)
+    theirs, _ = start(StockMessage(), grid_of(plain), 3)
+    for n in model():
+        np.testing.assert_allclose(ours[n], theirs[n], rtol=0, atol=1e-6)
+
+
+def test_bmsfed_serves_plain_clients_whole_beside_those_with_the_mod() -> None:
+    seen: list[Any] = []
+    apps = {w: message_app(w, h, seen) for w, h in HELD.items()}
+    apps["c9"] = message_app("c9", ("image", "text"), seen, mod=False)
+    strategy = strategies.BMSFed(7, parts=PARTS, threshold=0.0, seed=1)
+    start(strategy, grid_of(apps), 2)
+    assert {m for w, m, _ in seen if w == "c9"} == {("image", "text")}
+    assert {w for w, m, _ in seen if m == ("text",)} > {"c0", "c3"}
+
+
+def test_the_update_is_the_signature_of_a_client_that_offers_none() -> None:
+    apps = {w: message_app(w, h, []) for w, h in HELD.items()}
+    strategy = strategies.BMSFed(2, parts=PARTS, sketch_dim=0)
+    start(strategy, grid_of(apps), 1)
+    picked = {p["client"] for p in strategy.picks}
+    who = next(w for w in ("c1", "c2", "c4") if w not in picked)  # measured once, never trained
+    kept = strategy.state.signatures[who]
+    change = {n: model()[n] - v for n, v in trained(model(), who, ("image", "text"), []).items()}
+    text = np.concatenate([change["bert.w"], change["pooler"].ravel()])
+    image = change["vision.w"].ravel()
+    np.testing.assert_allclose(kept["enhance.text"], text, rtol=1e-6)
+    np.testing.assert_allclose(kept["multi"], np.concatenate([image, text]), rtol=1e-6)
+    lacking = strategy.state.signatures["c0"]["multi"]  # its missing modality is a zero block
+    np.testing.assert_array_equal(lacking[: image.size], 0)
+
+
+def test_the_model_is_found_by_the_names_of_encoders() -> None:
+    names = {"vision.w": "encoders.image.w", "bert.w": "encoders.text.w", "pooler": "proj.0.bias"}
+    named = {names.get(n, n): v for n, v in model().items()}
+    parts = strategies.Parts(named)
+    assert parts.part_of == {
+        "encoders.image.w": "image",
+        "encoders.text.w": "text",
+        "proj.0.bias": "shared",
+        "classifier.w": "shared",
+    }
+    assert list(parts.outside(parts.inside(named))) == list(named)
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"image": "vision.*", "head": "classifier.*"}, r"'bert.w' is in no part \(2 in all\)"),
+        (PARTS | {"audio": "wave.*"}, "part 'audio' has no parameters"),
+        (PARTS | {"text": "*"}, "'vision.w' is in the parts 'image' and 'text'"),
+        ({"head": "*"}, "hold no modality"),
+        ({"im.age": "*"}, "holds no dot"),
+        (None, r"tell the strategy which parameters belong together, such as parts="),
+    ],
+)
+def test_parts_that_do_not_fit_the_model_are_refused(parts: Any, says: str) -> None:
+    grid = grid_of({"c0": message_app("c0", ("image",), [])})
+    with pytest.raises(ValueError, match=says):
+        strategies.BMSFed(parts=parts, min_available_nodes=1).start(grid, record(model()))
+    with pytest.raises(ValueError, match=says):
+        classic.BMSFed(list(model()), parts=parts)
+
+
+def test_a_model_whose_names_change_after_round_one_is_refused() -> None:
+    apps = {w: message_app(w, h, []) for w, h in HELD.items()}
+    strategy, grid = strategies.FedAvg(parts=PARTS), grid_of(apps)
+    from flwr.app import ConfigRecord
+
+    strategy.configure_train(1, record(model()), ConfigRecord(), grid)
+    renamed = {n.replace("bert", "gpt"): v for n, v in model().items()}
+    with pytest.raises(ValueError, match=r"names changed.*'bert.w' is gone.*'gpt.w' is new"):
+        strategy.configure_train(2, record(renamed), ConfigRecord(), grid)
+
+
+def test_the_classic_interface_wants_as_many_names_as_arrays() -> None:
+    apps = {w: classic_app(ClassicClient(w, h, [])) for w, h in HELD.items()}
+    strategy = classic.FedAvg([*model(), "classifier.b"], parts=PARTS)
+    with pytest.raises(ValueError, match=r"4 arrays, but 5 names.*list\(model.state_dict"):
+        run_classic(strategy, grid_of(apps), 1)
+
+
+class Short(ClassicClient):
+    """Returns fewer arrays than it was sent."""
+
+    def fit(self, parameters: Any, config: Any) -> Any:
+        new, n, metrics = super().fit(parameters, config)
+        return new[1:], n, metrics
+
+
+def test_an_answer_of_another_length_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    apps = {w: classic_app(ClassicClient(w, h, [])) for w, h in HELD.items()}
+    apps["c1"] = classic_app(Short("c1", HELD["c1"], []))
+    with caplog.at_level(logging.WARNING, "flwr"):
+        run_classic(classic.FedAvg(list(model()), parts=PARTS), grid_of(apps), 1)
+    assert "client 'c1' is left out: it returned 3 arrays, but was sent 4" in caplog.text
+
+
+def test_unknown_arguments_are_named() -> None:
+    with pytest.raises(TypeError, match="fraction_fitt"):
+        classic.FedAvg(list(model()), parts=PARTS, fraction_fitt=0.5)
+    with pytest.raises(ValueError, match=r"fraction_train is 1\.5"):
+        strategies.FedAvg(fraction_train=1.5)
