@@ -307,8 +307,8 @@ def fit_answer(result: FitRes, sent: RecordDict, keys: Keys) -> Answer:
         "arrays": array_record(arrays),
         "metrics": MetricRecord({**numbers, keys.weight: result.num_examples}),
     }
-    if "update" in result.metrics and "blob" in result.metrics:
-        measured = {k: result.metrics[k] for k in ("update", "blob")}
+    if "update" in result.metrics:
+        measured = {k: result.metrics[k] for k in ("update", "blob") if k in result.metrics}
         records["config"] = ConfigRecord(cast(Any, measured))
     answer.content = RecordDict(records)
     answer.bytes_up = payload_bytes(answer.content)

@@ -134,7 +134,7 @@ def read_answer(
     ValueError
         If something is missing, saying what the client should return.
     """
-    measured = [r for r in content.config_records.values() if "update" in r and "blob" in r]
+    measured = [r for r in content.config_records.values() if "update" in r]
     update = unpack_measurements(client_id, measured[0]) if measured else Update(client_id, ())
     update.modalities = request.task.modalities
     metrics = {k: v for r in content.metric_records.values() for k, v in r.items()}

@@ -196,16 +196,21 @@ def _below(prefix: str, tensors: Arrays) -> Arrays:
     return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
 
+def _packed(blob: bytes) -> dict[str, bytes]:
+    """A config's entry; none if empty, over which flwr's ``message_size_mod`` stumbles."""
+    return {"blob": blob} if blob else {}
+
+
 def pack_orders(task: Task) -> dict[str, str | bytes]:
     """Return all of a task but its arrays, as a header and a blob."""
     header = json.dumps({"modalities": task.modalities, "settings": task.settings})
-    return {"task": header, "blob": _blob(task.prototypes, {}, {})}
+    return {"task": header, **_packed(_blob(task.prototypes, {}, {}))}
 
 
 def unpack_orders(config: Mapping[str, Any]) -> Task:
     """Read what :func:`pack_orders` packed: a task without arrays."""
     header = json.loads(str(config["task"]))
-    prototypes, _, _ = _unblob(_bytes(config["blob"]))
+    prototypes, _, _ = _unblob(_bytes(config.get("blob", b"")))
     return Task(tuple(header["modalities"]), prototypes=prototypes, settings=header["settings"])
 
 
@@ -233,7 +238,7 @@ def pack_measurements(update: Update) -> dict[str, str | bytes]:
         }
     )
     blob = _blob(update.prototypes, update.signatures, update.measurements)
-    return {"update": header, "blob": blob}
+    return {"update": header, **_packed(blob)}
 
 
 def pack_update(update: Update) -> RecordDict:
@@ -263,7 +268,7 @@ def unpack_update(client_id: str, content: RecordDict) -> Update:
 def unpack_measurements(client_id: str, config: Mapping[str, Any]) -> Update:
     """Read what :func:`pack_measurements` packed: an update without arrays and metrics."""
     header = json.loads(str(config["update"]))
-    prototypes, signatures, measurements = _unblob(_bytes(config["blob"]))
+    prototypes, signatures, measurements = _unblob(_bytes(config.get("blob", b"")))
     return Update(
         client_id=client_id,
         modalities=tuple(header["modalities"]),

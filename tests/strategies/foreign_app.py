@@ -36,7 +36,7 @@ def trained(
 ) -> dict[str, Any]:
     """Move what is assigned half way to the client's own target; leave the rest untouched."""
     seen.append((who, tuple(sorted(modalities)), {n: v.copy() for n, v in arrays.items()}))
-    rng = np.random.default_rng(int(who[1:]) if who[1:].isdecimal() else 7)
+    rng = np.random.default_rng(20 + int(who[1:]))
     targets = {n: rng.normal(size=v.shape).astype(np.float32) for n, v in model().items()}
     return {
         n: (v + targets[n]) / 2 if modality(n) in {None, *modalities} else v
@@ -57,14 +57,16 @@ def samples(who: str) -> int:
     return 10 * int(who[1:]) + 10
 
 
-def message_app(who: str, held: Sequence[str], seen: list[Any], *, mod: bool = True) -> ClientApp:
+def message_app(
+    who: str, held: Sequence[str], seen: list[Any], *, mod: bool = True, behind: Any = ()
+) -> ClientApp:
     """The client with flwr's decorators; without the mod it is any stock app."""
     translate = ModalityMod(lambda _: ClientInfo(who, tuple(held), samples(who)))
     app = ClientApp(mods=[translate] if mod else [])
     if mod:
         translate.register(app)
 
-    @app.train()
+    @app.train(mods=list(behind))
     def train(message: Message, context: Context) -> Message:
         arrays = {n: a.numpy() for n, a in message.content["arrays"].items()}
         modalities = message.content["config"]["modalities"] if mod else ["image", "text"]
@@ -148,12 +150,12 @@ def grid_of(apps: dict[str, ClientApp], seed: int = 0) -> FakeGrid:
     return FakeGrid({name: handler(app) for name, app in apps.items()}, seed=seed)
 
 
-def run_classic(strategy: Any, grid: FakeGrid, rounds: int) -> dict[str, Any]:
+def run_classic(strategy: Any, grid: FakeGrid, rounds: int, inner: Any = None) -> dict[str, Any]:
     """Flower's own classic server over the grid; returns the final model."""
     manager = SimpleClientManager()
     for node in grid.get_node_ids():
         manager.register(GridClientProxy(node, grid, 1))
-    strategy.initial_parameters = ndarrays_to_parameters(list(model().values()))
+    (inner or strategy).initial_parameters = ndarrays_to_parameters(list(model().values()))
     server = Server(client_manager=manager, strategy=strategy)
     server.fit(ServerConfig(num_rounds=rounds).num_rounds, timeout=None)
     from flwr.common import parameters_to_ndarrays
