@@ -292,6 +292,7 @@ class FederatedRun:
             model = self.strategy.state.arrays
             if self.strategy.send_whole_model:
                 task.arrays = {**model, **task.arrays}
+            task.settings["held"] = len(self.strategy.state.clients[client_id].modalities)
             request = Request(task, phase == "probe", node_id in self.fleet.plain)
             sent.requests[node_id] = request
             sent.outgoing[node_id] = pack_request(
