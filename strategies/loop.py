@@ -61,6 +61,17 @@ class OpenRound:
     sent: Sent
     started: float
 
+    def summary(self) -> str:
+        """Say in a line who trains what."""
+        groups: dict[str, list[str]] = {}
+        for assignment in self.sent.assignments.values():
+            groups.setdefault("+".join(assignment.modalities), []).append(assignment.client_id)
+        told = "; ".join(
+            f"{what}: {', '.join(who) if len(who) <= 10 else f'{len(who)} clients'}"
+            for what, who in groups.items()
+        )
+        return f"round {self.report.round} trains {told}"
+
 
 class FederatedRun:
     """The transport half of a federation: nodes, messages, answers.
