@@ -1,0 +1,1 @@
+"""A data set and an encoder of one's own."""
