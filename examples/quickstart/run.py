@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("project", choices=PROJECTS, nargs="?", default=PROJECTS[-1])
     parser.add_argument("--clients", type=int, default=10, help="at least 2 (default: 10)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--folder", type=Path, default=Path("runs/quickstart"), help="for files")
     options = parser.parse_args()
 
