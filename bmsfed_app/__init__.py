@@ -1,7 +1,8 @@
 """Balanced modality selection for multi-modal federated learning, on Flower."""
 
-from strategies import BMSFed, FedAvg, ModalityStrategy
+import strategies
+from strategies import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = ["BMSFed", "FedAvg", "ModalityStrategy", "__version__"]
+__all__ = [*strategies.__all__, "__version__"]

@@ -23,7 +23,7 @@ from bmsfed_app.datasets import (
     find_source,
     load_dataset,
 )
-from bmsfed_app.methods import METHODS, Method, MethodSettings, find_method, nearest
+from bmsfed_app.methods import METHODS, Method, MethodSettings, added_methods, find_method, nearest
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
@@ -388,7 +388,7 @@ def _method_of(values: Mapping[str, Any]) -> tuple[str, Method]:
     base = str(values.get("methods", {}).get(name, {}).get("base", name))
     entry = find_method(base)
     if entry is None:
-        known = list(dict.fromkeys([*METHODS, *values.get("methods", {})]))
+        known = list(dict.fromkeys([*METHODS, *added_methods(), *values.get("methods", {})]))
         raise ConfigError(
             f"unknown method '{name}'{nearest(name, known)} (known: {', '.join(known)})"
         )

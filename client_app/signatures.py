@@ -7,13 +7,13 @@ the modality if it is the weak one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
@@ -48,6 +48,7 @@ def decoupled_signatures(
         ``"enhance.<modality>"`` (d,) for those assigned, where asked for; sketched if so set.
     """
     network.eval()
+    parameters = {m: list(e.parameters()) for m, e in network.encoders.items()}
     ce = dict.fromkeys(context.modalities, torch.zeros(()))
     enhancing = dict(ce)
     batches = data.batches(settings.batch_size, context.modalities, rng)
@@ -55,29 +56,53 @@ def decoupled_signatures(
     for inputs, labels in measured:
         output = network(inputs)
         loss = F.cross_entropy(output.logits, labels) / len(measured)
-        _accumulate(ce, _gradients(network, loss, retain=settings.signature.enhancing))
-        if not settings.signature.enhancing:
-            continue
-        ratios = (
-            objective.batch_ratios(output, labels, context)
-            if len(context.modalities) > 1
-            else dict.fromkeys(context.modalities, context.ratio)
-        )
-        enhance = torch.zeros((), device=labels.device)
-        for m, z in output.features.items():
-            single = len(context.modalities) == 1
-            wanted = not single or m == context.weak or objective.uni_enhancement == "always"
-            beta = objective.weigh(ratios[m])
-            if wanted and beta > 0 and m in context.global_prototypes:
-                enhance = enhance + beta * enhancement_loss(z, labels, context.global_prototypes[m])
-        _accumulate(enhancing, _gradients(network, enhance / len(measured)))
-    flat_ce, flat_enhancing = _to_numpy(ce), _to_numpy(enhancing)
-    if not settings.signature.enhancing:
-        flat_enhancing = {}
-    elif len(context.modalities) == 1:
-        flat_enhancing = {m: flat_ce[m] + v for m, v in flat_enhancing.items()}
+        _accumulate(ce, gradients(parameters, loss, retain=settings.signature.enhancing))
+        if settings.signature.enhancing:
+            offered = enhancement_offered(output.features, labels, objective, context)
+            _accumulate(enhancing, gradients(parameters, offered / len(measured)))
+    vectors = _to_numpy(ce), _to_numpy(enhancing) if settings.signature.enhancing else {}
     partial = len(context.modalities) == 1 < len(data.modalities)
-    return _name(None if partial else flat_ce, flat_enhancing, network.spec, settings.signature)
+    return _name(*offers(*vectors, partial=partial), network.spec, settings.signature)
+
+
+def enhancement_offered(
+    features: Mapping[str, Tensor],
+    labels: Tensor,
+    objective: ModalEnhancement,
+    context: LocalContext,
+) -> Tensor:
+    """``beta ME`` of every modality as if it were the weak one, summed (Eqs. 10, 11).
+
+    Parameters
+    ----------
+    features : mapping
+        Features (B, D) of a batch by modality, with gradients.
+    labels : Tensor (B,), int64
+    """
+    single = len(features) == 1
+    ratios = (
+        dict.fromkeys(features, context.ratio)
+        if single
+        else objective.batch_ratios(features, labels, context)
+    )
+    total = torch.zeros((), device=labels.device)
+    for m, z in features.items():
+        wanted = not single or m == context.weak or objective.uni_enhancement == "always"
+        beta = objective.weigh(ratios[m])
+        if wanted and beta > 0 and m in context.global_prototypes:
+            total = total + beta * enhancement_loss(z, labels, context.global_prototypes[m])
+    return total
+
+
+def offers(ce: Vectors, enhancing: Vectors, *, partial: bool) -> tuple[Vectors | None, Vectors]:
+    """What signatures are made of: the joint gradient, and what each modality is offered.
+
+    ``partial``, one modality of several held, says nothing of the joint gradient; with one
+    modality the offer is ``CE + beta ME`` (second term of Eq. 11).
+    """
+    if len(ce) == 1:
+        enhancing = {m: ce[m] + v for m, v in enhancing.items()}
+    return (None if partial else ce), enhancing
 
 
 def update_signatures(
@@ -109,9 +134,10 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([t.detach().reshape(-1) for t in tensors])
 
 
-def _gradients(network: MultiModalNetwork, loss: Tensor, retain: bool = False) -> dict[str, Tensor]:
-    """Gradient of a loss by encoder, zero where it does not depend on one; one backward pass."""
-    parameters = {m: list(e.parameters()) for m, e in network.encoders.items()}
+def gradients(
+    parameters: Mapping[str, list[nn.Parameter]], loss: Tensor, *, retain: bool = False
+) -> dict[str, Tensor]:
+    """Gradient of a loss by modality, flat (d,), zero where it does not depend on one."""
     flat = [p for group in parameters.values() for p in group]
     if not loss.requires_grad:
         return {m: torch.zeros_like(_flat(group)) for m, group in parameters.items()}

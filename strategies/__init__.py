@@ -1,8 +1,10 @@
 """Strategies for multi-modal federated learning, usable in any Flower project.
 
-Importing this package loads neither torch nor ray.
+Importing this package loads neither torch nor ray. :mod:`strategies.classic` has the same for
+Flower's classic interface, :mod:`strategies.client` the client's side.
 """
 
+from . import _flower  # noqa: F401  (first: an old Flower is refused with a reason)
 from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
 from .agm import AGM
 from .base import EvaluationModel, ModalityStrategy

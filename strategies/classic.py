@@ -141,6 +141,7 @@ class ClassicStrategy(StockFedAvg):
         run.enrol(server_round)
         run.check_setting()
         self._open = run.open(server_round, {})
+        log.info("configure_fit: %s", self._open.summary())
         transport = cast(ClassicTransport, run.transport)
         return [
             (transport.proxies[node], fit_instructions(content))

@@ -111,7 +111,7 @@ def pack_request(
         whole = parts.outside(model)
         settings = {
             **task.settings,
-            "part_of": {n: parts.part_of[n] for n in arrays},
+            "encoder_of": {n: m for n in arrays if (m := parts.encoder_of(n))},
             "withheld": [
                 [position, name, str(value.dtype), list(value.shape)]
                 for position, (name, value) in enumerate(whole.items())

@@ -61,6 +61,17 @@ class OpenRound:
     sent: Sent
     started: float
 
+    def summary(self) -> str:
+        """Say in a line who trains what."""
+        groups: dict[str, list[str]] = {}
+        for assignment in self.sent.assignments.values():
+            groups.setdefault("+".join(assignment.modalities), []).append(assignment.client_id)
+        told = "; ".join(
+            f"{what}: {', '.join(who) if len(who) <= 10 else f'{len(who)} clients'}"
+            for what, who in groups.items()
+        )
+        return f"round {self.report.round} trains {told}"
+
 
 class FederatedRun:
     """The transport half of a federation: nodes, messages, answers.
@@ -292,6 +303,7 @@ class FederatedRun:
             model = self.strategy.state.arrays
             if self.strategy.send_whole_model:
                 task.arrays = {**model, **task.arrays}
+            task.settings["held"] = len(self.strategy.state.clients[client_id].modalities)
             request = Request(task, phase == "probe", node_id in self.fleet.plain)
             sent.requests[node_id] = request
             sent.outgoing[node_id] = pack_request(

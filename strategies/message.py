@@ -166,7 +166,7 @@ class MessageStrategy(Strategy):
         run.check_setting()
         self._open = run.open(server_round, {})
         sent = self._open.sent
-        log.info("configure_train: %s", _summary(self._open))
+        log.info("configure_train: %s", self._open.summary())
         return [Message(c, node, kind) for node, (kind, c) in sent.outgoing.items()]
 
     def aggregate_train(
@@ -251,15 +251,3 @@ class MessageStrategy(Strategy):
                 least,
             )
             time.sleep(1)
-
-
-def _summary(opened: OpenRound) -> str:
-    """Who trains what, in a line."""
-    groups: dict[str, list[str]] = {}
-    for assignment in opened.sent.assignments.values():
-        groups.setdefault("+".join(assignment.modalities), []).append(assignment.client_id)
-    told = "; ".join(
-        f"{what}: {', '.join(who) if len(who) <= 10 else f'{len(who)} clients'}"
-        for what, who in groups.items()
-    )
-    return f"round {opened.report.round} trains {told}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from .protocol import Arrays, modalities_of
+from .protocol import Arrays, modalities_of, owner
 
 #: Parts of these names are no modality: everybody trains them, whatever is assigned.
 SHARED = ("head", "shared")
@@ -60,6 +60,11 @@ class Parts:
     def modalities(self) -> tuple[str, ...]:
         """The modalities, in the order in which the model's names mention them."""
         return modalities_of(self._inside.values())
+
+    def encoder_of(self, name: str) -> str | None:
+        """Return the modality whose encoder a parameter is part of; None for heads."""
+        inner = self._inside[name]
+        return owner(inner) if inner.startswith("encoders.") else None
 
     def inside(self, arrays: Arrays) -> Arrays:
         """Rename a model's arrays, or some of them, for the strategies."""

@@ -97,9 +97,9 @@ class SignatureStrategy(ModalityStrategy):
         changes: dict[str, list[NDArray[np.float32]]] = {}
         for name, before in received.items():
             modality = owner(name)
-            if modality is not None and np.issubdtype(before.dtype, np.floating):
+            if name.startswith("encoders.") and np.issubdtype(before.dtype, np.floating):
                 change = before.astype(np.float32) - update.arrays[name].astype(np.float32)
-                changes.setdefault(modality, []).append(change.ravel())
+                changes.setdefault(str(modality), []).append(change.ravel())
         vectors = {m: np.concatenate(parts) for m, parts in changes.items()}
         vectors = {m: v for m, v in vectors.items() if m in update.modalities}
         held = self.state.clients[update.client_id].modalities
@@ -115,9 +115,8 @@ class SignatureStrategy(ModalityStrategy):
             return count_sketch(vectors, self.sketch_dim, integer_seed(self.seed, "sketch"))
         sizes = dict.fromkeys(self.state.modalities, 0)
         for name, array in self.state.arrays.items():
-            modality = owner(name)
-            if modality is not None and np.issubdtype(array.dtype, np.floating):
-                sizes[modality] += array.size
+            if name.startswith("encoders.") and np.issubdtype(array.dtype, np.floating):
+                sizes[str(owner(name))] += array.size
         blocks = [vectors[m] if m in vectors else np.zeros(n) for m, n in sizes.items()]
         return np.concatenate(blocks).astype(np.float32)
 

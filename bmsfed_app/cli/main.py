@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bmsfed_app.cli import DEFAULT_CLIENTS, data
 from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
-from bmsfed_app.methods import METHODS, find_method, nearest
+from bmsfed_app.methods import METHODS, added_methods, find_method, nearest
 from bmsfed_app.partitions import SCHEMES
 from bmsfed_app.paths import default_run_dir
 
@@ -134,8 +134,9 @@ def methods(
 ) -> None:
     """List the methods, or explain one."""
     if describe is None:
-        width = max(map(len, METHODS))
-        for name, method in METHODS.items():
+        there = {**METHODS, **added_methods()}
+        width = max(map(len, there))
+        for name, method in there.items():
             print(f"{name:<{width}}  {method.summary}")
         return
     entry = find_method(describe)

@@ -1,7 +1,8 @@
 """The method registry: a method is a strategy, a local objective, and settings for both.
 
 Adding one takes a strategy or an objective (a file each, where the existing ones do not serve)
-and one entry in one of this package's files.
+and one entry in one of this package's files. Other packages add theirs by an entry point, a
+:class:`Method`, in the group ``bmsfed.methods``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import Any
 
 from bmsfed_app.methods import (
@@ -35,6 +37,32 @@ METHODS: dict[str, Method] = {
 }
 
 
+#: Entry-point group through which other packages add methods.
+ENTRY_POINTS = "bmsfed.methods"
+
+
+def added_methods() -> dict[str, Method]:
+    """Return the methods of other packages that are installed, by name.
+
+    Raises
+    ------
+    ValueError
+        If one cannot be loaded or is no :class:`Method`.
+    """
+    found = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            method = point.load()
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"method {point.name}: {point.value} cannot be loaded: {error}"
+            ) from None
+        if not isinstance(method, Method):
+            raise ValueError(f"method {point.name}: {point.value} is no bmsfed_app.methods.Method")
+        found[point.name] = method
+    return found
+
+
 def find_method(name: str) -> Method | None:
     """Return the entry of a name such as ``fedavg`` or ``fedavg-0.3-fix``, or None.
 
@@ -43,6 +71,8 @@ def find_method(name: str) -> Method | None:
     """
     if name in METHODS:
         return METHODS[name]
+    if (added := added_methods().get(name)) is not None:
+        return added
     for key, method in METHODS.items():
         pattern = re.escape(key).replace(r"\-x", r"\-(\d*\.?\d+)")
         if method.number and (match := re.fullmatch(pattern, name)):
@@ -57,4 +87,4 @@ def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-__all__ = ["METHODS", "Method", "MethodSettings", "find_method", "nearest"]
+__all__ = ["METHODS", "Method", "MethodSettings", "added_methods", "find_method", "nearest"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -76,17 +77,15 @@ class ModalEnhancement(Objective):
             if modality != context.weak and self.uni_enhancement == "weak":
                 return None
             return modality, self.weigh(context.ratio)  # Eq. 9
-        ratios = self.batch_ratios(output, labels, context)
+        ratios = self.batch_ratios(output.features, labels, context)
         weak = max(ratios, key=lambda m: ratios[m])
         return weak, self.weigh(ratios[weak])  # Eq. 8
 
     def batch_ratios(
-        self, output: Output, labels: Tensor, context: LocalContext
+        self, features: Mapping[str, Tensor], labels: Tensor, context: LocalContext
     ) -> dict[str, float]:
         """Imbalance ratio of every modality on the batch, from local prototypes (Eqs. 16, 17)."""
-        scores = {
-            m: score(z, labels, context.local_prototypes[m]) for m, z in output.features.items()
-        }
+        scores = {m: score(z, labels, context.local_prototypes[m]) for m, z in features.items()}
         return imbalance_ratios(scores)
 
     def weigh(self, ratio: float) -> float:

@@ -1,0 +1,85 @@
+"""The foreign project: its diffs are as shown and short, its four versions run."""
+
+import difflib
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Context, RecordDict
+
+from strategies.testing import FakeGrid
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples/two_towers"
+
+
+def diff(interface: str, context: int = 1) -> str:
+    before, after = (FOLDER / "two_towers" / f"{interface}_{x}.py" for x in ("fedavg", "bmsfed"))
+    lines = (p.read_text().splitlines(keepends=True) for p in (before, after))
+    return "".join(difflib.unified_diff(*lines, before.name, after.name, n=context))
+
+
+@pytest.mark.parametrize("interface", ["message", "classic"])
+def test_the_readme_shows_the_diff_and_it_is_short(interface: str) -> None:
+    shown = re.findall(r"```diff\n(.*?)```", (FOLDER / "README.md").read_text(), re.S)
+    assert diff(interface) in shown
+    changed = re.findall(r"^[+-][^+-]", diff(interface), re.M)
+    assert 10 < len(changed) <= 40
+
+
+def nodes(app: Any, clients: int) -> FakeGrid:
+    """A grid of the example's own ClientApps."""
+
+    def handler(number: int) -> Any:
+        def answer(message: Any) -> RecordDict:
+            node = {"partition-id": number, "num-partitions": clients}
+            return app.client_app(message, Context(0, 0, node, RecordDict(), {})).content
+
+        return answer
+
+    return FakeGrid({str(n): handler(n) for n in range(clients)})
+
+
+def test_the_message_version_selects_and_learns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    app = importlib.import_module("two_towers.message_bmsfed")
+    grid, told = nodes(app, 6), []
+    sent = grid.push_messages
+
+    def push(messages: Any) -> Any:
+        messages = list(messages)
+        for message in messages:
+            if message.metadata.message_type == "train":
+                config = message.content["config"]
+                assert isinstance(config, ConfigRecord)
+                told.append((config["probe"], config["modalities"], len(message.content["arrays"])))
+        return sent(messages)
+
+    monkeypatch.setattr(grid, "push_messages", push)
+    app.server_app(grid, Context(0, 0, {}, RecordDict(), {"rounds": 5}))
+    both = [float(x) for x in re.findall(r"both +([\d.]+)", capsys.readouterr().out)]
+    assert len(both) == 6
+    assert both[-1] > 70 > 25 > both[0]
+    assert [p for p, _, _ in told].count(True) == 6  # everybody is measured once
+    whole = max(n for _, _, n in told)
+    # Whoever trains its text alone is not sent the vision tower.
+    assert {n for _, m, n in told if m == ["text"]} == {whole - 4}
+    assert any(not p and m == ["text"] for p, m, _ in told)
+
+
+@pytest.mark.e2e
+def test_the_classic_version_runs_in_flowers_simulation(tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), "classic_bmsfed", "--rounds", "2"]
+    done = subprocess.run(
+        [*command, "--clients", "4"], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert len(re.findall(r"^round +\d+", done.stdout, re.M)) == 3, text
+    assert "round 2 trains" in text
+    assert "left out" not in text
