@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from .protocol import (
     unpack_enrolment,
     unpack_update,
 )
-from .transport import Answer, Interrupted, Outgoing, Transport
+from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
 from .validation import find_fault, shapes_of
 
 if TYPE_CHECKING:
@@ -201,7 +202,9 @@ class FederatedRun:
             return
         request = RecordDict({"config": ConfigRecord({"settings": json.dumps(self.settings)})})
         outgoing = dict.fromkeys(new, (ENROL, request))
-        for node_id, answer in self.exchange(server_round, "enrol", outgoing).items():
+        with quiet_about_plain_nodes() if self.parts is not None else nullcontext():
+            answers = self.exchange(server_round, "enrol", outgoing)
+        for node_id, answer in answers.items():
             try:
                 enrolment = self._read_enrolment(node_id, answer)
                 info = enrolment.info

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as StockFedAvg
@@ -72,7 +73,8 @@ class MessageStrategy(Strategy):
     weighted_by_key, arrayrecord_key, configrecord_key : str
         Keys in messages, by default ``"num-examples"``, ``"arrays"``, ``"config"``.
     train_metrics_aggr_fn, evaluate_metrics_aggr_fn : callable, optional
-        Combine the answers' metrics; by default their weighted mean.
+        Combine the answers' metrics; by default their weighted means, each metric's over the
+        clients that report it.
     loss_key : str, default "eval_loss"
         The metric of a client's evaluation that is its loss (for pow-d).
     send_whole_model : bool, default False
@@ -117,8 +119,8 @@ class MessageStrategy(Strategy):
             "weighted_by_key": weighted_by_key,
             "arrayrecord_key": arrayrecord_key,
             "configrecord_key": configrecord_key,
-            "train_metrics_aggr_fn": train_metrics_aggr_fn,
-            "evaluate_metrics_aggr_fn": evaluate_metrics_aggr_fn,
+            "train_metrics_aggr_fn": train_metrics_aggr_fn or mean_metrics,
+            "evaluate_metrics_aggr_fn": evaluate_metrics_aggr_fn or mean_metrics,
         }
         self._stock: StockFedAvg | None = None
         self._run: FederatedRun | None = None
@@ -251,3 +253,22 @@ class MessageStrategy(Strategy):
                 least,
             )
             time.sleep(1)
+
+
+def mean_metrics(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+    """Weighted mean of every metric over the clients that report it.
+
+    flwr's own divides by everybody's weight, which is wrong for what only some report, such as the
+    score of a modality that others do not hold. Lists are averaged elementwise.
+    """
+    sums: dict[str, Any] = {}
+    weights: dict[str, float] = {}
+    for content in contents:
+        metrics = {k: v for r in content.metric_records.values() for k, v in r.items()}
+        weight = metrics.pop(weighted_by_key, 0)
+        if not isinstance(weight, int | float) or weight <= 0:
+            continue
+        for key, value in metrics.items():
+            sums[key] = sums.get(key, 0.0) + weight * np.asarray(value, np.float64)
+            weights[key] = weights.get(key, 0.0) + weight
+    return MetricRecord({key: (total / weights[key]).tolist() for key, total in sums.items()})

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.server.strategy import FedAvg as StockClassic
 from flwr.serverapp.strategy import FedAvg as StockMessage
 
 import strategies
 from strategies import ClientInfo, classic
 from strategies.client import ModalityMod
+from strategies.message import mean_metrics
+from strategies.transport import quiet_about_plain_nodes
 from tests.strategies.foreign_app import (
     PARTS,
     SEED,
@@ -171,6 +173,30 @@ def test_the_model_is_found_by_the_names_of_encoders() -> None:
     assert list(parts.outside(parts.inside(named))) == list(named)
 
 
+def test_metrics_are_means_over_those_that_report_them() -> None:
+    contents = [
+        RecordDict({"metrics": MetricRecord({"num-examples": n, **more})})
+        for n, more in ((10, {"loss": 1.0, "score.text": 0.5}), (30, {"loss": 2.0, "l": [1, 2]}))
+    ]
+    found = mean_metrics(contents, "num-examples")
+    assert dict(found) == {"loss": 1.75, "score.text": 0.5, "l": [1.0, 2.0]}
+
+
+def test_only_what_plain_nodes_cannot_answer_is_kept_from_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = logging.getLogger("flwr")
+    with caplog.at_level(logging.INFO, "flwr"):
+        with quiet_about_plain_nodes():
+            log.error("Traceback ... No query function registered with name 'enrol'")
+            log.error("ValueError: no data in this folder")
+        log.error("No query function registered with name 'enrol'")
+    assert [r.getMessage() for r in caplog.records] == [
+        "ValueError: no data in this folder",
+        "No query function registered with name 'enrol'",
+    ]
+
+
 # --- bad input ---------------------------------------------------------------------------------
 
 
@@ -196,8 +222,6 @@ def test_parts_that_do_not_fit_the_model_are_refused(parts: Any, says: str) -> N
 def test_a_model_whose_names_change_after_round_one_is_refused() -> None:
     apps = {w: message_app(w, h, []) for w, h in HELD.items()}
     strategy, grid = strategies.FedAvg(parts=PARTS), grid_of(apps)
-    from flwr.app import ConfigRecord
-
     strategy.configure_train(1, record(model()), ConfigRecord(), grid)
     renamed = {n.replace("bert", "gpt"): v for n, v in model().items()}
     with pytest.raises(ValueError, match=r"names changed.*'bert.w' is gone.*'gpt.w' is new"):
