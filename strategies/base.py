@@ -95,6 +95,9 @@ class ModalityStrategy(MessageStrategy):
     #: What the accuracy is of, for those who watch.
     evaluated: ClassVar[str] = "the global model"
 
+    #: Whether the method works on the columns ``head.weight.<modality>`` of a head such as ours.
+    needs_linear_head: ClassVar[bool] = False
+
     def __init__(
         self,
         clients_per_round: int | float | None = None,
@@ -180,6 +183,22 @@ class ModalityStrategy(MessageStrategy):
     def unsupported(self, client: ClientInfo) -> str | None:
         """Say why the method cannot work with a client, or None; such a client is refused."""
         return None
+
+    def check_model(self) -> None:
+        """Refuse a model that the method cannot work with.
+
+        Raises
+        ------
+        ValueError
+            If the method needs a head such as ours and ``state.arrays`` has another.
+        """
+        columns = [f"head.weight.{m}" for m in self.state.modalities]
+        if self.needs_linear_head and not set(columns) <= set(self.state.arrays):
+            raise ValueError(
+                f"{type(self).__name__} works on the columns of a linear head, '{columns[0]}' and "
+                "so on, which this model has not: build it with "
+                "bmsfed_app.models.MultiModalNetwork, or take another strategy"
+            )
 
     def expected_arrays(self, modalities: Sequence[str]) -> Arrays:
         """Return the arrays that a client which trained ``modalities`` must answer with."""

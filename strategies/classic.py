@@ -198,6 +198,7 @@ class ClassicStrategy(StockFedAvg):
             self._run = FederatedRun(self.method, ClassicTransport(client_manager))
             self._run.parts = self.parts
         self.method.state.arrays = self.parts.inside(model)
+        self.method.check_model()
         return self._run
 
 

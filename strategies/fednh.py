@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,8 @@ class FedNH(FedAvg):
 
     Source: https://arxiv.org/abs/2212.02758.
     """
+
+    needs_linear_head: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,8 @@ class FedPAC(FedAvg):
 
     Source: https://arxiv.org/abs/2306.11867.
     """
+
+    needs_linear_head: ClassVar[bool] = True
 
     def __init__(
         self,

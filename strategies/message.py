@@ -237,7 +237,9 @@ class MessageStrategy(Strategy):
             self._run = run
         assert run.parts is not None
         run.parts.check(model)
-        cast("ModalityStrategy", self).state.arrays = run.parts.inside(model)
+        strategy = cast("ModalityStrategy", self)
+        strategy.state.arrays = run.parts.inside(model)
+        strategy.check_model()
         return run
 
     def _model(self) -> Arrays:

@@ -133,6 +133,7 @@ def quiet_about_plain_nodes() -> Iterator[None]:
     logger = logging.getLogger("flwr")
 
     def keep(record: logging.LogRecord) -> bool:
+        """Whether a record is about something else."""
         text = record.getMessage()
         header = text.startswith("An exception was raised when processing a message")
         return not header and not any(words in text for words in _UNKNOWN)

@@ -84,6 +84,36 @@ def test_both_interfaces_pick_and_average_alike(name: str) -> None:
         assert any(m != held[w] for w, m, _ in seen_message)
 
 
+@pytest.mark.parametrize("name", strategies.classic.__all__)
+def test_every_method_serves_foreign_clients_or_says_why_not(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if name == "ClassicStrategy":
+        return
+    options: dict[str, Any] = {"clients_per_round": 3, "seed": SEED, "parts": PARTS}
+    if name == "ModalityDropout":
+        options["drop"] = 0.5
+    strategy = getattr(classic, name)(list(model()), **options)
+    grid = grid_of({w: classic_app(ClassicClient(w, h, [])) for w, h in BOTH.items()})
+    if name in {"FedNH", "FedPAC"}:
+        with pytest.raises(ValueError, match=f"{name} works on the columns of a linear head"):
+            run_classic(strategy, grid, 2)
+        return
+    with caplog.at_level(logging.WARNING, "flwr"):
+        after = run_classic(strategy, grid, 2)
+    moved = any(not np.array_equal(after[n], v) for n, v in model().items())
+    if name == "GBlending":
+        assert "is left out: the answer holds no losses" in caplog.text
+        assert not moved
+    elif name == "LocalTraining":  # the clients' own models are trained, not the global one
+        own = strategy.method.state.memory
+        assert len(own) >= 3
+        assert not moved
+    else:
+        assert moved
+        assert "left out" not in caplog.text
+
+
 def test_the_mod_completes_a_numpy_clients_list_and_cuts_its_answer() -> None:
     common = {"clients_per_round": 3, "seed": SEED, "parts": PARTS, "threshold": 1.0}
     results = []
