@@ -1,11 +1,13 @@
 """The app under Flower's own commands: `flwr run .`, and SuperLink with SuperNodes."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import SMALL, Processes, free_port, rows, wait_until
+from tests.e2e.conftest import ROOT, SMALL, Processes, free_port, rows, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -139,3 +141,41 @@ def start_node(processes: Processes, data: Path, name: str, modalities: str) -> 
         f'client-id="{name}" data-dir="{data}"{held}',
         log=f"{name}.log",
     )
+
+
+def test_a_foreign_project_on_supernodes_by_both_interfaces(
+    processes: Processes, tmp_path: Path
+) -> None:
+    """The example's own model and clients, a ``NumPyClient`` among them, on real nodes."""
+    superlink(processes)
+    for number in (0, 2):  # both modalities, and texts alone
+        processes.start(
+            "flower-supernode",
+            "--insecure",
+            "--superlink",
+            f"127.0.0.1:{processes.port}",
+            "--port",
+            str(free_port()),
+            "--node-config",
+            f"partition-id={number} num-partitions=3",
+            log=f"node-{number}.log",
+        )
+    tables = []
+    for interface in ("message", "classic"):
+        project = tmp_path / interface
+        shutil.copytree(ROOT / "examples/two_towers", project)
+        toml = (project / "pyproject.toml").read_text()
+        toml = toml.replace("message_bmsfed", f"{interface}_bmsfed")
+        (project / "pyproject.toml").write_text(toml)
+        for source in (project / "two_towers").glob("*_bmsfed.py"):
+            text = source.read_text().replace("available_nodes=4", "available_nodes=2")
+            source.write_text(text.replace("available_clients=4", "available_clients=2"))
+        code, text = processes.run(
+            "flwr", "run", str(project), "--stream", "--run-config", "rounds=1"
+        )
+        assert code == 0, text
+        assert "left out" not in text
+        assert "round 1 trains" in text, text
+        tables.append(re.findall(r"^round +\d+ .*", text, re.M))
+    assert len(tables[0]) == 2
+    assert tables[0] == tables[1]
