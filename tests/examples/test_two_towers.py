@@ -26,8 +26,11 @@ def diff(interface: str, context: int = 1) -> str:
 def test_the_readme_shows_the_diff_and_it_is_short(interface: str) -> None:
     shown = re.findall(r"```diff\n(.*?)```", (FOLDER / "README.md").read_text(), re.S)
     assert diff(interface) in shown
-    changed = re.findall(r"^[+-][^+-]", diff(interface), re.M)
-    assert 10 < len(changed) <= 40
+    body = diff(interface).splitlines()[2:]
+    added, removed = (sum(line.startswith(sign) for line in body) for sign in "+-")
+    assert added + removed <= 40
+    listed = (FOLDER.parent / "README.md").read_text()
+    assert f"{interface}_bmsfed` | {added} added, {removed} removed |" in listed
 
 
 def nodes(app: Any, clients: int) -> FakeGrid:
