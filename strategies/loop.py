@@ -376,7 +376,9 @@ class FederatedRun:
         if request is not None and not request.asks_loss:
             returned = find_fault(update, request.task.arrays, shapes=shapes)
             if returned is not None:
-                entry.status = f"{returned}; answer with all the arrays that were sent"
+                assert self.parts is not None
+                told = self.parts.in_words(returned)
+                entry.status = f"{told}; answer with all the arrays that were sent"
                 return None
             self.strategy.complete(update, request.task.arrays)
             update.arrays = {n: v for n, v in update.arrays.items() if n in expected}

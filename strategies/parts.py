@@ -7,6 +7,7 @@ no method ever sees them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -74,6 +75,10 @@ class Parts:
         """Rename arrays of the strategies back, in the model's own order."""
         there = {self._outside[inner]: value for inner, value in arrays.items()}
         return {n: there[n] for n in self.names if n in there}
+
+    def in_words(self, text: str) -> str:
+        """Put the model's own names into a message that quotes the strategies'."""
+        return re.sub(r"'([^']+)'", lambda m: f"'{self._outside.get(m[1], m[1])}'", text)
 
     def check(self, names: Iterable[str]) -> None:
         """Refuse names that are not those the parts were made for.

@@ -1,6 +1,7 @@
 """Strategies in other people's projects: both interfaces of Flower, mods, wrappers, bad input."""
 
 import logging
+import re
 from typing import Any
 
 import numpy as np
@@ -279,6 +280,67 @@ def test_an_answer_of_another_length_is_left_out_and_said(caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING, "flwr"):
         run_classic(classic.FedAvg(list(model()), parts=PARTS), grid_of(apps), 1)
     assert "client 'c1' is left out: it returned 3 arrays, but was sent 4" in caplog.text
+
+
+def drop(content: RecordDict) -> None:
+    arrays = dict(content["arrays"])
+    del arrays["pooler"]
+    content["arrays"] = ArrayRecord(arrays)
+
+
+def rename(content: RecordDict) -> None:
+    content["arrays"] = ArrayRecord({f"model.{n}": a for n, a in content["arrays"].items()})
+
+
+def unweighted(content: RecordDict) -> None:
+    content["metrics"] = MetricRecord({"examples": 3})
+
+
+def poison(content: RecordDict) -> None:
+    arrays = {n: a.numpy() * np.nan for n, a in content["arrays"].items()}
+    content["arrays"] = record(arrays)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (drop, "missing array 'pooler' .*answer with all the arrays that were sent"),
+        (rename, r"'model.vision.w' is no parameter of the model \(4 unknown\)"),
+        (unweighted, "lack the number 'num-examples': return it, or set weighted_by_key"),
+        (poison, "holds NaN or infinity"),
+        (lambda content: content.pop("arrays"), "0 array records, expected exactly one"),
+    ],
+)
+def test_a_bad_answer_is_left_out_and_the_rest_goes_on(
+    spoil: Any, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = grid_of({w: message_app(w, h, []) for w, h in BOTH.items()})
+    good = grid.handlers["c1"]
+
+    def bad(message: Any) -> RecordDict:
+        content = good(message)
+        if message.metadata.message_type == "train":
+            spoil(content)
+        return content
+
+    grid.handlers["c1"] = bad
+    with caplog.at_level(logging.WARNING, "flwr"):
+        after, _ = start(strategies.FedAvg(parts=PARTS, fraction_evaluate=0.0), grid, 1)
+    told = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("client 'c1' is left out: ")
+    assert re.search(says, told[0])
+    others = [w for w in BOTH if w != "c1"]
+    each = {w: trained(model(), w, ("image", "text"), [])["pooler"] for w in others}
+    mean = sum(samples(w) * each[w] for w in others) / sum(map(samples, others))
+    np.testing.assert_allclose(after["pooler"], mean, rtol=1e-6)
+
+
+def test_pow_d_says_which_loss_it_misses(caplog: pytest.LogCaptureFixture) -> None:
+    grid = grid_of({w: message_app(w, h, []) for w, h in BOTH.items()})
+    strategy = strategies.PowerOfChoice(2, parts=PARTS, loss_key="val_loss")
+    with pytest.raises(strategies.FederationError, match="lack 'val_loss': return the loss"):
+        start(strategy, grid, 1)
 
 
 def test_unknown_arguments_are_named() -> None:
