@@ -377,8 +377,9 @@ class FederatedRun:
             returned = find_fault(update, request.task.arrays, shapes=shapes)
             if returned is not None:
                 assert self.parts is not None
-                told = self.parts.in_words(returned)
-                entry.status = f"{told}; answer with all the arrays that were sent"
+                entry.status = self.parts.in_words(returned)
+                if returned.startswith("missing"):
+                    entry.status += "; answer with all the arrays that were sent"
                 return None
             self.strategy.complete(update, request.task.arrays)
             update.arrays = {n: v for n, v in update.arrays.items() if n in expected}
