@@ -15,22 +15,18 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import ConfigRecord, RecordDict
 
 from .callbacks import Callback, ClientReport, RoundReport
-from .fleet import Fleet
 from .foreign import Keys, Request, pack_request, read_answer
 from .parts import Parts
 from .protocol import (
     ENROL,
     PROBE,
-    PROTOCOL_VERSION,
     TRAIN,
     Assignment,
-    ClientInfo,
-    Enrolment,
     Update,
     pack_task,
-    unpack_enrolment,
     unpack_update,
 )
+from .registrar import Registrar
 from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
 from .validation import find_fault, shapes_of
 
@@ -103,11 +99,8 @@ class FederatedRun:
         self.parts: Parts | None = None
         self.keys = Keys()
         self.config: dict[str, Any] = {}
-        self.fleet = Fleet()
-        # Since the last round's report:
-        self.joined: list[ClientInfo] = []
-        self.refused: dict[str, str] = {}
-        self.started = False
+        self.registrar = Registrar(strategy)
+        self.fleet = self.registrar.fleet
 
     def wait_for(self, min_clients: int) -> None:
         """Wait until enough clients have enrolled; their number must also have settled."""
@@ -140,7 +133,7 @@ class FederatedRun:
         for client in self.fleet.online():
             if reason := self.strategy.unsupported(client):
                 raise FederationError(reason)
-        self.started = True
+        self.registrar.started = True
 
     def round(self, server_round: int, round_settings: dict[str, Any]) -> RoundReport:
         """Run one round and report it."""
@@ -186,14 +179,11 @@ class FederatedRun:
         self.strategy.aggregate_fit(report.round, updates)
         report.ratios = self.strategy.state.global_ratios()
         report.weak = self.strategy.state.weak_modality()
-        report.refused, self.refused = self.refused, {}
-        report.joined, self.joined = sorted(self.joined, key=lambda c: c.client_id), []
+        report.joined, report.refused = self.registrar.news()
         report.bytes_down = sum(c.bytes_down for c in report.clients)
         report.bytes_up = sum(c.bytes_up for c in report.clients)
         report.seconds = time.monotonic() - opened.started
         return report
-
-    # --- who is there ----------------------------------------------------------------------------
 
     def enrol(self, server_round: int) -> None:
         """Ask nodes that are new who they are."""
@@ -204,73 +194,9 @@ class FederatedRun:
         outgoing = dict.fromkeys(new, (ENROL, request))
         with quiet_about_plain_nodes() if self.parts is not None else nullcontext():
             answers = self.exchange(server_round, "enrol", outgoing)
+        self.registrar.foreigners = self.parts is not None
         for node_id, answer in answers.items():
-            try:
-                enrolment = self._read_enrolment(node_id, answer)
-                info = enrolment.info
-                self.fleet.enrol(node_id, info)
-                if not enrolment.native:
-                    self.fleet.foreign.add(node_id)
-                known = self.strategy.state.clients
-                if info.client_id not in known:  # one that came back is known already
-                    self.joined.append(info)
-                known[info.client_id] = info
-            except (ValueError, TypeError) as error:
-                self.refused[f"node {node_id}"] = str(error)
-                self._warn(f"node {node_id} is left out: {error}")
-
-    def _read_enrolment(self, node_id: int, answer: Answer) -> Enrolment:
-        try:
-            if answer.content is None:
-                if self.parts is not None and answer.plain:
-                    return self._plain(node_id)
-                raise ValueError(answer.error)
-            enrolment = unpack_enrolment(answer.content)
-            if not enrolment.info.modalities and not enrolment.native:
-                everything = self.strategy.state.modalities
-                info = dataclasses.replace(enrolment.info, modalities=everything)
-                enrolment = dataclasses.replace(enrolment, info=info)
-            self._check_enrolment(enrolment)
-        except KeyError as error:
-            reason = f"its answer lacks {error}: does it run this app?"
-            self.fleet.refuse(node_id, reason)
-            raise ValueError(reason) from None
-        except (ValueError, TypeError) as error:
-            self.fleet.refuse(node_id, str(error))
-            raise
-        return enrolment
-
-    def _plain(self, node_id: int) -> Enrolment:
-        """Serve a node that does not know us as one that holds everything, as FedAvg does."""
-        if not self.fleet.plain:
-            log.warning(
-                "node %s does not say which modalities it holds: it, and others like it, is served "
-                "as one that holds all of %s and trains the whole model; add "
-                "strategies.client.ModalityMod to its ClientApp to select its modalities",
-                node_id,
-                list(self.strategy.state.modalities),
-            )
-        self.fleet.plain.add(node_id)
-        info = ClientInfo(f"node-{node_id}", self.strategy.state.modalities)
-        return Enrolment(info, PROTOCOL_VERSION, "", native=False)
-
-    def _check_enrolment(self, enrolment: Enrolment) -> None:
-        info = enrolment.info
-        found = (enrolment.protocol, enrolment.app_version)
-        ours = (PROTOCOL_VERSION, self.strategy.app_version or enrolment.app_version)
-        if found != ours:
-            raise ValueError(
-                f"client '{info.client_id}' runs version {found[1]} (protocol {found[0]}), the "
-                f"server {ours[1]} (protocol {ours[0]}): install the same version on both"
-            )
-        model = self.strategy.state.modalities
-        if not info.modalities or (model and set(info.modalities) - set(model)):
-            raise ValueError(
-                f"client '{info.client_id}' holds {list(info.modalities)}, the model has "
-                f"{list(model)}: give it data of this experiment's data set"
-            )
-        if self.started and (reason := self.strategy.unsupported(info)):
-            raise ValueError(reason)
+            self.registrar.admit(node_id, answer)
 
     # --- what is sent ----------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 #: Raised by one whenever a message changes its meaning; both sides must agree.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 #: Message types: a node introduces itself; measures without training; trains.
 ENROL, PROBE, TRAIN = "query.enrol", "query.probe", "train"
@@ -329,7 +329,7 @@ def unpack_enrolment(content: RecordDict) -> Enrolment:
         class_counts=tuple(int(c) for c in header["class_counts"]),
     )
     return Enrolment(
-        info, int(header["protocol"]), str(header["app_version"]), bool(header["native"])
+        info, int(header["protocol"]), str(header["app_version"]), bool(header.get("native", True))
     )
 
 

@@ -336,6 +336,23 @@ def test_a_bad_answer_is_left_out_and_the_rest_goes_on(
     np.testing.assert_allclose(after["pooler"], mean, rtol=1e-6)
 
 
+def test_our_own_loop_refuses_clients_of_other_apps() -> None:
+    grid = grid_of({w: message_app(w, h, []) for w, h in BOTH.items()})
+    native = {"encoders.image.w": np.zeros(2), "encoders.text.w": np.zeros(2)}
+    with pytest.raises(strategies.FederationError, match="'c0' runs another app than the server"):
+        strategies.FedAvg(2).run(grid, native, num_rounds=1, min_clients=6, connect_timeout=5)
+
+
+def test_clients_that_hold_what_the_model_has_not_are_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    apps = {w: message_app(w, h, []) for w, h in BOTH.items()}
+    apps["c7"] = message_app("c7", ("image", "smell"), [])
+    with caplog.at_level(logging.WARNING, "flwr"):
+        start(strategies.FedAvg(parts=PARTS), grid_of(apps), 1)
+    assert "'c7' holds ['image', 'smell'], the model has ['image', 'text']" in caplog.text
+
+
 def test_pow_d_says_which_loss_it_misses(caplog: pytest.LogCaptureFixture) -> None:
     grid = grid_of({w: message_app(w, h, []) for w, h in BOTH.items()})
     strategy = strategies.PowerOfChoice(2, parts=PARTS, loss_key="val_loss")
