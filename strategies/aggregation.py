@@ -27,9 +27,9 @@ def weighted_mean(values: Sequence[NDArray[Any]], weights: Sequence[float]) -> N
         raise ValueError(f"the weights of {len(values)} arrays sum to {total}, not to more than 0")
     if not np.issubdtype(values[0].dtype, np.floating):
         return np.asarray(np.maximum.reduce(list(values)))
-    mean = np.zeros(values[0].shape, np.float64)
+    mean, part = np.zeros(values[0].shape), np.empty(values[0].shape)
     for value, weight in zip(values, weights, strict=True):
-        mean += (weight / total) * value.astype(np.float64)
+        mean += np.multiply(value, weight / total, out=part, dtype=np.float64)
     return mean.astype(values[0].dtype)
 
 

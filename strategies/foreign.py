@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from .aggregation import imbalance_ratios
 from .parts import Parts
@@ -94,6 +94,7 @@ def pack_request(
     keys: Keys,
     config: Mapping[str, Any],
     server_round: int,
+    made: dict[int, Array] | None = None,
 ) -> Outgoing:
     """Turn a request into a message's type and content.
 
@@ -103,6 +104,8 @@ def pack_request(
         The whole model, named as inside the strategies: says what is withheld.
     config : mapping
         The user's own entries of the config.
+    made : dict, optional
+        As for :func:`strategies.protocol.array_record`.
     """
     task = request.task
     entries = {**config, ROUND: server_round}
@@ -120,7 +123,9 @@ def pack_request(
         }
         entries |= pack_orders(Task(task.modalities, {}, task.prototypes, settings))
         entries |= {MODALITIES: list(task.modalities), PROBING: request.probe}
-    content = RecordDict({keys.arrays: array_record(arrays), keys.config: ConfigRecord(entries)})
+    content = RecordDict(
+        {keys.arrays: array_record(arrays, made), keys.config: ConfigRecord(entries)}
+    )
     return (EVALUATE if request.asks_loss else TRAIN), content
 
 

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import Array, ConfigRecord, RecordDict
 
 from .callbacks import Callback, ClientReport, RoundReport
 from .foreign import Keys, Request, pack_request, read_answer
@@ -21,6 +21,7 @@ from .protocol import (
     ENROL,
     PROBE,
     TRAIN,
+    Arrays,
     Assignment,
     Update,
     pack_task,
@@ -209,6 +210,8 @@ class FederatedRun:
     ) -> Sent:
         """Prepare a phase's messages."""
         sent = Sent(phase)
+        made: dict[int, Array] = {}
+        keep: list[Arrays] = []  # so that no id in `made` is given away
         for assignment in assignments:
             client_id = assignment.client_id
             node_id = self.fleet.nodes[client_id]
@@ -224,19 +227,21 @@ class FederatedRun:
                 "round": server_round,
                 "client_id": client_id,
             }
+            keep.append(task.arrays)
             if node_id not in self.fleet.foreign:
                 kind = PROBE if phase == "probe" else TRAIN
-                sent.outgoing[node_id] = kind, pack_task(task)
+                sent.outgoing[node_id] = kind, pack_task(task, made)
                 continue
             assert self.parts is not None  # only with parts is a node ever foreign
             model = self.strategy.state.arrays
             if self.strategy.send_whole_model:
                 task.arrays = {**model, **task.arrays}
+                keep.append(task.arrays)
             task.settings["held"] = len(self.strategy.state.clients[client_id].modalities)
             request = Request(task, phase == "probe", node_id in self.fleet.plain)
             sent.requests[node_id] = request
             sent.outgoing[node_id] = pack_request(
-                request, model, self.parts, self.keys, self.config, server_round
+                request, model, self.parts, self.keys, self.config, server_round, made
             )
         return sent
 
@@ -299,18 +304,16 @@ class FederatedRun:
             entry.status = str(error) if plainly else f"unreadable answer: {error!r}"
             return None
         expected = {} if probe else self.strategy.expected_arrays(assignment.modalities)
-        if request is not None and not request.asks_loss:
-            returned = find_fault(update, request.task.arrays, shapes=shapes)
-            if returned is not None:
-                assert self.parts is not None
-                entry.status = self.parts.in_words(returned)
-                if returned.startswith("missing"):
-                    entry.status += "; answer with all the arrays that were sent"
-                return None
+        if request is None or request.asks_loss:
+            fault = find_fault(update, expected, shapes=shapes)
+        elif fault := find_fault(update, request.task.arrays, shapes=shapes):
+            assert self.parts is not None
+            remedy = "; answer with all the arrays that were sent"
+            fault = self.parts.in_words(fault) + (remedy if fault.startswith("missing") else "")
+        else:  # it trained what it was sent; what is taken over may be less
             self.strategy.complete(update, request.task.arrays)
             update.arrays = {n: v for n, v in update.arrays.items() if n in expected}
             self._learn_samples(update)
-        fault = find_fault(update, expected, shapes=shapes)
         fault = fault or self.strategy.check_update(update, probe=probe)
         if fault is not None:
             entry.status = fault

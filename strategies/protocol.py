@@ -160,9 +160,22 @@ def select_parts(arrays: Arrays, modalities: Iterable[str]) -> Arrays:
 # --- records -------------------------------------------------------------------------------
 
 
-def array_record(arrays: Arrays) -> ArrayRecord:
-    """Return arrays as Flower's record, in their order."""
-    return ArrayRecord({name: Array(value) for name, value in arrays.items()})
+def array_record(arrays: Arrays, made: dict[int, Array] | None = None) -> ArrayRecord:
+    """Return arrays as Flower's record, in their order.
+
+    Parameters
+    ----------
+    arrays : dict
+        Alive at least as long as ``made``.
+    made : dict, optional
+        What was serialised before, by the array's ``id``: what goes to many clients is then
+        serialised once.
+    """
+    made = {} if made is None else made
+    for value in arrays.values():
+        if id(value) not in made:
+            made[id(value)] = Array(value)
+    return ArrayRecord({name: made[id(value)] for name, value in arrays.items()})
 
 
 def _blob(
@@ -214,10 +227,10 @@ def unpack_orders(config: Mapping[str, Any]) -> Task:
     return Task(tuple(header["modalities"]), prototypes=prototypes, settings=header["settings"])
 
 
-def pack_task(task: Task) -> RecordDict:
-    """Turn a task into the content of a message."""
+def pack_task(task: Task, made: dict[int, Array] | None = None) -> RecordDict:
+    """Turn a task into the content of a message; ``made`` as for :func:`array_record`."""
     config = ConfigRecord(dict(pack_orders(task)))
-    return RecordDict({"arrays": array_record(task.arrays), "config": config})
+    return RecordDict({"arrays": array_record(task.arrays, made), "config": config})
 
 
 def unpack_task(content: RecordDict) -> Task:
