@@ -1,6 +1,7 @@
 """flwr's client mods and differential-privacy wrappers around our strategies."""
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,20 @@ from flwr.clientapp.mod import (
 )
 from flwr.server import strategy as old
 from flwr.serverapp import strategy as new
+from flwr.supercore.privacy_accounting import SamplingMethod
 
-from strategies import BMSFed, FedAvg, classic
+from strategies import BMSFed, ClientInfo, FedAvg, classic
+from strategies.client import ModalityMod
 from tests.strategies.foreign_app import (
     PARTS,
     ClassicClient,
+    WholeClient,
     classic_app,
     grid_of,
     message_app,
     model,
     run_classic,
+    samples,
 )
 from tests.strategies.test_interfaces import HELD, start
 
@@ -125,11 +130,42 @@ def test_local_differential_privacy_behind_the_mod() -> None:
     assert 0 < moved(after) <= 3 * CLIP * len(PARTS) ** 0.5 + 1e-5
 
 
-def test_classic_wrappers() -> None:
+def test_clipping_on_the_server_of_the_classic_interface() -> None:
     clients = {w: classic_app(ClassicClient(w, h, [])) for w, h in HELD.items()}
-    inner = classic.BMSFed(
-        list(model()), parts=PARTS, clients_per_round=4, threshold=1.0, send_whole_model=True
-    )
+    inner = classic_bmsfed(send_whole_model=True)
     wrapped = old.DifferentialPrivacyServerSideFixedClipping(inner, 0.0, CLIP, 4)
     after = run_classic(wrapped, grid_of(clients), 3, inner)
     assert 0 < moved(after) <= 3 * CLIP * len(PARTS) ** 0.5 + 1e-5
+
+
+def test_clipping_by_the_clients_of_the_classic_interface() -> None:
+    clients = {}
+    for who, held in HELD.items():
+        translate = ModalityMod(lambda _, w=who, h=held: ClientInfo(w, h, samples(w)))
+        mods = [translate, fixedclipping_mod]
+        clients[who] = classic_app(WholeClient(who, held, []), mods)
+    # The wrapper adds the norm to what is trained only; new clients are measured before that.
+    inner = classic_bmsfed(on_fit_config_fn=lambda server_round: {"clipping_norm": CLIP})
+    wrapped = old.DifferentialPrivacyClientSideFixedClipping(inner, 0.0, CLIP, 4)
+    after = run_classic(wrapped, grid_of(clients), 3, inner)
+    assert moved(after) > 0
+
+
+def classic_bmsfed(**options: Any) -> classic.BMSFed:
+    return classic.BMSFed(
+        list(model()),
+        parts=PARTS,
+        clients_per_round=4,
+        threshold=1.0,
+        fraction_evaluate=0.0,
+        **options,
+    )
+
+
+def test_flwr_accounts_for_its_own_fedavg_only() -> None:
+    config = SimpleNamespace(sampling_method=SamplingMethod.NO_AMPLIFICATION)
+    accountant: Any = SimpleNamespace(config=config)
+    with pytest.raises(ValueError, match="requires a strategy using"):
+        new.DifferentialPrivacyClientSideFixedClipping(
+            bmsfed(), 1.0, CLIP, 4, accountant=accountant
+        )
