@@ -203,7 +203,7 @@ class MessageStrategy(Strategy):
         metrics = stock.train_metrics_aggr_fn(
             [c for c in used if c is not None], stock.weighted_by_key
         )
-        return array_record(run.parts.outside(self._model())), metrics
+        return array_record(run.parts.outside(self._method.state.arrays)), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -219,8 +219,8 @@ class MessageStrategy(Strategy):
 
     def summary(self) -> None:
         """Log what the strategy is."""
-        stock, strategy = self.stock, cast("ModalityStrategy", self)
-        per_round = strategy.clients_per_round or f"{self.fraction_train:.2f} of all"
+        stock = self.stock
+        per_round = self._method.clients_per_round or f"{self.fraction_train:.2f} of all"
         log.info("\t├──> Clients per round: %s", per_round)
         log.info("\t├──> Minimum available nodes: %d", stock.min_available_nodes)
         for part, patterns in (self.patterns or {"<modality>": "encoders.<modality>.*"}).items():
@@ -232,18 +232,19 @@ class MessageStrategy(Strategy):
     def _begin(self, grid: Grid, model: Arrays) -> FederatedRun:
         run = self._run
         if run is None or cast(GridTransport, run.transport).grid is not grid:
-            run = FederatedRun(cast("ModalityStrategy", self), GridTransport(grid))
+            run = FederatedRun(self._method, GridTransport(grid))
             run.parts, run.keys = Parts(model, self.patterns), self.keys
             self._run = run
         assert run.parts is not None
         run.parts.check(model)
-        strategy = cast("ModalityStrategy", self)
-        strategy.state.arrays = run.parts.inside(model)
-        strategy.check_model()
+        self._method.state.arrays = run.parts.inside(model)
+        self._method.check_model()
         return run
 
-    def _model(self) -> Arrays:
-        return cast("ModalityStrategy", self).state.arrays
+    @property
+    def _method(self) -> ModalityStrategy:
+        """This object as what it is: the one subclass is `ModalityStrategy`."""
+        return cast("ModalityStrategy", self)
 
     def _wait(self, grid: Grid) -> None:
         """Wait for enough nodes, saying so, as flwr's own strategies do."""
