@@ -107,7 +107,7 @@ def stock_server(experiment: ExperimentConfig, ends: list[float]) -> ServerApp:
             min_available_nodes=experiment.clients,
         )
         model = {n: torch.from_numpy(v) for n, v in initial_model(experiment).items()}
-        strategy.run(
+        strategy.start(
             grid,
             ArrayRecord(model),
             num_rounds=ROUNDS,
