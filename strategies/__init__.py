@@ -7,22 +7,32 @@ Flower's classic interface, :mod:`strategies.client` the client's side.
 from . import _flower  # noqa: F401  (first: an old Flower is refused with a reason)
 from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
 from .agm import AGM
-from .base import EvaluationModel, ModalityStrategy
+from .base import ModalityStrategy
 from .bmsfed import BMSFed
 from .callbacks import Callback, ClientReport, RoundReport
+from .decisions import Decisions, EvaluationModel
 from .divfl import DivFL
 from .fedavg import FedAvg
+from .federation.fleet import Fleet
+from .federation.loop import FederationError
+from .federation.parts import Parts
 from .fedmsplit import FedMSplit
 from .fednh import FedNH
 from .fedpac import FedPAC
-from .fleet import Fleet
 from .g_blending import GBlending
 from .local import LocalTraining
-from .loop import FederationError
+from .messages import (
+    Arrays,
+    Assignment,
+    ClientInfo,
+    Orders,
+    Prototypes,
+    SignatureOrders,
+    Task,
+    Update,
+)
 from .modality_dropout import ModalityDropout
-from .parts import Parts
 from .pow_d import PowerOfChoice
-from .protocol import Arrays, Assignment, ClientInfo, Prototypes, Task, Update
 from .random_modality import RandomModality
 from .state import ServerState
 
@@ -34,6 +44,7 @@ __all__ = [
     "Callback",
     "ClientInfo",
     "ClientReport",
+    "Decisions",
     "DivFL",
     "EvaluationModel",
     "FedAvg",
@@ -46,12 +57,14 @@ __all__ = [
     "LocalTraining",
     "ModalityDropout",
     "ModalityStrategy",
+    "Orders",
     "Parts",
     "PowerOfChoice",
     "Prototypes",
     "RandomModality",
     "RoundReport",
     "ServerState",
+    "SignatureOrders",
     "Task",
     "Update",
     "aggregate_parts",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .protocol import Arrays, Update, owner
+from .messages import Arrays, Update, owner
 
 
 def weighted_mean(values: Sequence[NDArray[Any]], weights: Sequence[float]) -> NDArray[Any]:

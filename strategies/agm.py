@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .fedavg import FedAvg
-from .protocol import Arrays, Assignment, Task, Update
+from .messages import Arrays, Assignment, Kind, Orders, Update
 
 
 class AGM(FedAvg):
@@ -21,17 +22,17 @@ class AGM(FedAvg):
     Source: Li et al., ICCV 2023, https://arxiv.org/abs/2308.07686.
     """
 
-    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
+    def orders(self, server_round: int, assignment: Assignment, kind: Kind) -> Orders:
         """Add the client's running means."""
-        task = super().task(server_round, assignment, probe=probe)
+        orders = super().orders(server_round, assignment, kind)
         kept = self.state.memory.get(assignment.client_id)
-        if kept is not None:
-            values = {n.removeprefix("agm."): float(v[0]) for n, v in kept.items()}
-            steps = int(values.pop("steps"))
-            task.settings["method_state"] = {"means": values, "steps": steps}
-        return task
+        if kept is None:
+            return orders
+        values = {n.removeprefix("agm."): float(v[0]) for n, v in kept.items()}
+        steps = int(values.pop("steps"))
+        return replace(orders, method_state={"means": values, "steps": steps})
 
-    def check_update(self, update: Update, *, probe: bool) -> str | None:
+    def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for one number per modality and the steps behind them, or for nothing."""
         found = update.measurements
         wanted = {f"agm.{m}" for m in update.modalities} | {"agm.steps"}

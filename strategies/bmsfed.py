@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from .aggregation import imbalance_ratios
 from .base import StrategyOptions
-from .protocol import Arrays, Assignment, ClientInfo, Task, Update
+from .messages import Arrays, Assignment, ClientInfo, Kind, Orders, Update
 from .randomness import generator
-from .signatures import SignatureStrategy
-from .submodular import Pick, balanced_selection
+from .selection.signatures import SignatureStrategy
+from .selection.submodular import Pick, balanced_selection
 
 
 class BMSFed(SignatureStrategy):
@@ -131,7 +131,6 @@ class BMSFed(SignatureStrategy):
         self.uni_ratio: Literal["keep", "refresh"] = uni_ratio
         self.prototype_scope = prototype_scope
         self.send_prototypes = send_prototypes
-        self._weak: str | None = None
 
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Select modalities of clients (Eqs. 12, 13).
@@ -147,10 +146,10 @@ class BMSFed(SignatureStrategy):
         -------
         list of Assignment
             At most one per client, in the order of picking; nobody is told to train what it
-            lacks. ``picks`` then holds the costs and the ratio behind each.
+            lacks. Their ``reasons`` are the costs and the ratio behind each.
         """
         known = self.measured(clients)
-        self._weak = weak = self.shared()[0] or (known[0].modalities[0] if known else None)
+        weak = self.shared()[0] or (known[0].modalities[0] if known else None)
         if weak is None:
             return []
         multi = self.cover("multi", server_round, known)  # G(S_M) and G(S_M ∪ S_I), Eq. 11
@@ -167,11 +166,11 @@ class BMSFed(SignatureStrategy):
             pick=self.pick,
             uni_cover=self.uni_cover,
         )
-        self.picks = [self._log(p, known[p.client], weak) for p in chosen]
+        common = {"weak": weak, "threshold": self.threshold}
         if len(known) > self.cover_sample:  # the costs are estimates: say how good
-            errors = {"error_multi": multi.standard_error, "error_weak": enhancing.standard_error}
-            self.picks = [pick | errors for pick in self.picks]
-        return [_assignment(p, known[p.client], weak) for p in chosen]
+            common["error_multi"] = multi.standard_error
+            common["error_weak"] = enhancing.standard_error
+        return [_assignment(p, known[p.client], common) for p in chosen]
 
     def aggregate_fit(self, server_round: int, updates: Sequence[Update]) -> Arrays:
         """Average per modality (Algorithm 1) and refresh prototypes, ratios and signatures."""
@@ -186,29 +185,19 @@ class BMSFed(SignatureStrategy):
                 self.state.ratios[update.client_id] = imbalance_ratios(scores)
         return arrays
 
-    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
+    def orders(self, server_round: int, assignment: Assignment, kind: Kind) -> Orders:
         """Name the weak modality that the selection went by, also where no ratio is known."""
-        task = super().task(server_round, assignment, probe=probe)
-        if not probe and self._weak is not None:
-            task.settings["weak"] = self._weak
-        if not self.send_prototypes:
-            task.prototypes = {}
-        return task
-
-    def _log(self, pick: Pick, client: ClientInfo, weak: str) -> dict[str, Any]:
-        return {
-            **dataclasses.asdict(pick),
-            "client": client.client_id,
-            "modalities": list(_assignment(pick, client, weak).modalities),
-            "weak": weak,
-            "threshold": self.threshold,
-        }
+        orders = super().orders(server_round, assignment, kind)
+        if kind == "train":
+            orders = replace(orders, weak=assignment.reasons.get("weak", orders.weak))
+        return orders if self.send_prototypes else replace(orders, prototypes={})
 
 
-def _assignment(pick: Pick, client: ClientInfo, weak: str) -> Assignment:
-    return Assignment(client.client_id, (weak,) if pick.role == "uni" else client.modalities)
+def _assignment(pick: Pick, client: ClientInfo, common: dict[str, Any]) -> Assignment:
+    modalities = (common["weak"],) if pick.role == "uni" else client.modalities
+    return Assignment(client.client_id, modalities, {**pick.reasons(), **common})
 
 
 def _without_enhancing_rows(update: Update) -> Update:
     kept = {n: v for n, v in update.signatures.items() if not n.startswith("enhance.")}
-    return dataclasses.replace(update, signatures=kept)
+    return replace(update, signatures=kept)

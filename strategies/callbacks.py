@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .protocol import Assignment, ClientInfo
-
-if TYPE_CHECKING:
-    from .base import ModalityStrategy
+from .decisions import Decisions
+from .messages import Assignment, ClientInfo
 
 
 @dataclass
@@ -36,7 +34,7 @@ class RoundReport:
     clients: list[ClientReport] = field(default_factory=list)
     joined: list[ClientInfo] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
-    picks: list[dict[str, Any]] = field(default_factory=list)
+    picks: list[dict[str, Any]] = field(default_factory=list)  # decisions with their reasons
     ratios: dict[str, float] = field(default_factory=dict)  # global, Eq. 18
     weak: str | None = None
     bytes_down: int = 0  # probes and training; enrolment, some KiB per node once, is not counted
@@ -49,11 +47,16 @@ class RoundReport:
         """Clients whose answer was left out, with the reason."""
         return {c.client_id: c.status for c in self.clients if c.status != "ok"}
 
+    @property
+    def trained(self) -> list[ClientReport]:
+        """Clients whose training was taken over, by client id."""
+        return [c for c in self.clients if c.phase == "train" and c.status == "ok"]
+
 
 class Callback:
     """Base class; every hook does nothing until overridden."""
 
-    def on_start(self, strategy: ModalityStrategy, num_rounds: int) -> None:
+    def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Run once, before the first round; ``strategy.state`` is the state started from."""
 
     def on_dispatch(self, server_round: int, phase: str, total: int) -> None:
@@ -62,8 +65,8 @@ class Callback:
     def on_reply(self, server_round: int, phase: str, done: int, total: int) -> None:
         """Run after each reply of a phase."""
 
-    def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> bool | None:
+    def after_round(self, strategy: Decisions, report: RoundReport) -> bool | None:
         """Run after a complete round; return True to stop the federation here."""
 
-    def on_end(self, strategy: ModalityStrategy, error: BaseException | None) -> None:
+    def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Run once, at the end, also after an error."""

@@ -19,6 +19,7 @@ that does neither is served as one that holds everything.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
@@ -37,9 +38,14 @@ from flwr.server.strategy import FedAvg as StockFedAvg
 import strategies as core
 
 from .base import ModalityStrategy
-from .classic_transport import ClassicTransport, fit_answer, fit_instructions
-from .loop import FederatedRun, FederationError, OpenRound, log
-from .parts import Parts, Patterns
+from .callbacks import RoundReport
+from .federation.classic_transport import ClassicTransport, fit_answer, fit_instructions
+from .federation.loop import OpenRound
+from .federation.parts import Parts, Patterns
+from .federation.transport import Answer
+from .messages import Arrays
+
+log = logging.getLogger("flwr")
 
 #: Arguments of ``flwr.server.strategy.FedAvg`` that mean here what they mean there.
 _FLOWER = (
@@ -57,6 +63,18 @@ _FLOWER = (
     "evaluate_metrics_aggregation_fn",
 )
 
+#: Arguments of the Message API that mean nothing here, and what stands for them.
+_OF_MESSAGES = {
+    "fraction_train": "fraction_fit",
+    "min_train_nodes": "min_fit_clients",
+    "min_evaluate_nodes": "min_evaluate_clients",
+    "min_available_nodes": "min_available_clients",
+    "train_metrics_aggr_fn": "fit_metrics_aggregation_fn",
+    "evaluate_metrics_aggr_fn": "evaluate_metrics_aggregation_fn",
+    "arrayrecord_key": None,
+    "configrecord_key": None,
+}
+
 
 class ClassicStrategy(StockFedAvg):
     """A strategy of this package behind Flower's classic interface.
@@ -67,7 +85,7 @@ class ClassicStrategy(StockFedAvg):
         The model's parameter names in the order of the parameter lists, such as
         ``list(model.state_dict())``.
     parts : mapping, optional
-        As for :class:`strategies.message.MessageStrategy`.
+        As for :class:`strategies.federation.flower.FlowerStrategy`.
     **options
         Those of ``flwr.server.strategy.FedAvg`` (``fraction_fit``, ``min_available_clients``,
         ``on_fit_config_fn``, …; not ``inplace``), and those of the method of the same name in
@@ -76,7 +94,7 @@ class ClassicStrategy(StockFedAvg):
     Attributes
     ----------
     method : ModalityStrategy
-        Decides and averages; ``method.picks`` says what was behind each pick.
+        Decides and averages; ``report.picks`` says what was behind each pick of the last round.
 
     Raises
     ------
@@ -89,21 +107,30 @@ class ClassicStrategy(StockFedAvg):
     def __init__(
         self, names: Sequence[str], *, parts: Patterns | None = None, **options: Any
     ) -> None:
+        if foreign := [key for key in options if key in _OF_MESSAGES]:
+            instead = _OF_MESSAGES[foreign[0]]
+            remedy = f"use {instead}" if instead else "leave it out, messages have no records here"
+            raise TypeError(f"{foreign[0]} is an argument of Flower's Message API: {remedy}")
         flower = {key: options.pop(key) for key in _FLOWER if key in options}
         super().__init__(**flower)
         self.parts = Parts(names, parts)
+        self._transport: ClassicTransport | None = None
         self.method = type(self).core(
             parts=parts,
             fraction_train=self.fraction_fit,
             min_train_nodes=self.min_fit_clients,
             **options,
         )
-        self._run: FederatedRun | None = None
-        self._open: OpenRound | None = None
+        self.method.session.parts = self.parts
 
     def __repr__(self) -> str:
         """Name the strategy, for Flower's log."""
         return f"classic.{type(self).__name__}({list(self.parts.modalities)})"
+
+    @property
+    def report(self) -> RoundReport | None:
+        """The last complete round: who trained what, and the reasons (``report.picks``)."""
+        return self.method.report
 
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
@@ -117,19 +144,13 @@ class ClassicStrategy(StockFedAvg):
         FederationError
             If no client can be selected.
         """
-        run = self._begin(parameters, client_manager)
         config = self.on_fit_config_fn(server_round) if self.on_fit_config_fn else {}
-        run.config = dict(config)
         client_manager.wait_for(self.min_available_clients, timeout=86400)  # flwr's default
-        run.enrol(server_round)
-        run.check_setting()
-        self._open = run.open(server_round, {})
-        log.info("configure_fit: %s", self._open.summary())
-        transport = cast(ClassicTransport, run.transport)
-        return [
-            (transport.proxies[node], fit_instructions(content))
-            for node, (_, content) in self._open.sent.outgoing.items()
-        ]
+        opened = self.method.session.open(
+            server_round, self._model(parameters), config, client_manager, self._reach
+        )
+        proxies = self._proxies
+        return [(proxies[n], fit_instructions(c)) for n, (_, c) in opened.outgoing.items()]
 
     def aggregate_fit(
         self,
@@ -141,48 +162,41 @@ class ClassicStrategy(StockFedAvg):
 
         Answers that cannot be used are left out, each with a warning that says why.
         """
-        opened, run = self._open, self._run
-        if opened is None or run is None:
-            raise FederationError("aggregate_fit was called before configure_fit")
-        self._open = None
         if not self.accept_failures and failures:
             return None, {}
-        transport = cast(ClassicTransport, run.transport)
-        nodes = {id(proxy): node for node, proxy in transport.proxies.items()}
-        answers = {}
-        for proxy, result in results:
-            node = nodes[id(proxy)]
-            answers[node] = fit_answer(result, opened.sent.outgoing[node][1], run.keys)
         for failure in failures:
             log.warning("aggregate_fit: a client failed: %s", failure)
-        try:
-            report = run.close(opened, answers)
-        except FederationError as error:
-            log.warning("aggregate_fit: %s", error)
+
+        def read(opened: OpenRound) -> dict[int, Answer]:
+            nodes = {id(proxy): node for node, proxy in self._proxies.items()}
+            sent = {node: content for node, (_, content) in opened.outgoing.items()}
+            return {(n := nodes[id(proxy)]): fit_answer(r, sent[n]) for proxy, r in results}
+
+        report = self.method.session.close(read)
+        if report is None:
             return None, {}
         metrics: dict[str, Scalar] = {}
         if self.fit_metrics_aggregation_fn:
-            used = [(c.num_samples, dict(c.metrics)) for c in report.clients if c.phase == "train"]
-            metrics = self.fit_metrics_aggregation_fn(
-                [(n, cast(dict[str, Scalar], m)) for n, m in used]
-            )
-        arrays = self.parts.outside(self.method.state.arrays)
-        return ndarrays_to_parameters(list(arrays.values())), metrics
+            used = [(c.num_samples, cast(dict[str, Scalar], c.metrics)) for c in report.trained]
+            metrics = self.fit_metrics_aggregation_fn(used)
+        return ndarrays_to_parameters(list(self.method.session.arrays().values())), metrics
 
-    def _begin(self, parameters: Parameters, client_manager: ClientManager) -> FederatedRun:
+    def _reach(self, client_manager: ClientManager) -> ClassicTransport:
+        self._transport = ClassicTransport(client_manager)
+        return self._transport
+
+    @property
+    def _proxies(self) -> dict[int, ClientProxy]:
+        return {} if self._transport is None else self._transport.proxies
+
+    def _model(self, parameters: Parameters) -> Arrays:
         arrays = parameters_to_ndarrays(parameters)
         if len(arrays) != len(self.parts.names):
             raise ValueError(
                 f"the model has {len(arrays)} arrays, but {len(self.parts.names)} names were given "
                 f"to {type(self).__name__}: pass names=list(model.state_dict()) of the same model"
             )
-        model = dict(zip(self.parts.names, arrays, strict=True))
-        if self._run is None:
-            self._run = FederatedRun(self.method, ClassicTransport(client_manager))
-            self._run.parts = self.parts
-        self.method.state.arrays = self.parts.inside(model)
-        self.method.check_model()
-        return self._run
+        return dict(zip(self.parts.names, arrays, strict=True))
 
 
 class FedAvg(ClassicStrategy):

@@ -18,11 +18,9 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.common import Code, GetPropertiesRes, MessageTypeLegacy, Scalar, Status
 from flwr.compat.common.recorddict_compat import getpropertiesres_to_recorddict
 
-from .foreign import MODALITIES, NAMES, PROBING, SCORE
-from .protocol import ENROL, ClientInfo, pack_enrolment, unpack_orders
-
-#: Properties by which a client of the older interface says who it is.
-CLIENT_ID, NUM_SAMPLES = "client-id", "num-samples"
+from .federation.dialects import CLIENT_ID, MODALITIES, NAMES, NUM_SAMPLES, PROBING, SCORE, Parcel
+from .federation.wire import ENROL, pack_enrolment
+from .messages import ClientInfo
 
 
 def describe_node(context: Context) -> ClientInfo:
@@ -99,14 +97,13 @@ class ModalityMod:
         if kind == MessageTypeLegacy.GET_PROPERTIES:
             return self._properties(message, context)
         config = _config(message.content)
-        if "task" not in config:  # of another strategy, or flwr's evaluation
+        if "parcel" not in config:  # of another strategy, or flwr's evaluation
             if kind == "evaluate" and MODALITIES not in config:
                 held = self.describe(context).modalities
                 if held:
                     config[MODALITIES] = _listed(held, message.content)
             return call_next(message, context)
-        settings = unpack_orders(config).settings
-        withheld = settings["withheld"]
+        withheld = Parcel.unpack(config).withheld
         sent = _complete(message.content, config, withheld)
         answer = call_next(message, context)
         if answer.has_error() or kind == "evaluate":
@@ -141,7 +138,9 @@ def _listed(modalities: tuple[str, ...], content: RecordDict) -> Any:
     return ",".join(modalities) if _is_classic(content) else list(modalities)
 
 
-def _complete(content: RecordDict, config: ConfigRecord, withheld: list[list[Any]]) -> list[str]:
+def _complete(
+    content: RecordDict, config: ConfigRecord, withheld: list[tuple[int, str, str, list[int]]]
+) -> list[str]:
     """Put zeros in place of the arrays withheld; return the keys of all, in the model's order."""
     [record] = content.array_records
     received = content.array_records[record]
@@ -149,7 +148,7 @@ def _complete(content: RecordDict, config: ConfigRecord, withheld: list[list[Any
     classic = _is_classic(content)
     names = json.loads(str(config[NAMES])) if classic else list(received)
     there = iter(zip(names, received.values(), strict=True))
-    missing = {position: rest for position, *rest in withheld}
+    missing = {position: (name, dtype, shape) for position, name, dtype, shape in withheld}
     whole: dict[str, Array] = {}
     for position in range(len(names) + len(missing)):
         if position in missing:

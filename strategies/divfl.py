@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from .protocol import Assignment, ClientInfo
+from .decisions import whole
+from .messages import Assignment, ClientInfo
 from .randomness import generator
-from .signatures import SignatureStrategy
-from .submodular import greedy_selection
+from .selection.signatures import SignatureStrategy
+from .selection.submodular import greedy_selection
 
 
 class DivFL(SignatureStrategy):
@@ -45,10 +45,4 @@ class DivFL(SignatureStrategy):
             self.resolve_clients_per_round(len(known)),
             generator(self.seed, "select", server_round),
         )
-        self.picks = [
-            dataclasses.asdict(pick)
-            | {"client": known[pick.client].client_id}
-            | {"modalities": list(known[pick.client].modalities)}
-            for pick in chosen
-        ]
-        return [Assignment(known[p.client].client_id, known[p.client].modalities) for p in chosen]
+        return [whole(known[pick.client], **pick.reasons()) for pick in chosen]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .base import ModalityStrategy
-from .protocol import Assignment, ClientInfo
+from .decisions import whole
+from .messages import Assignment, ClientInfo
 from .randomness import generator
 
 
@@ -22,9 +23,4 @@ class FedAvg(ModalityStrategy):
         ordered = sorted(clients, key=lambda c: c.client_id)
         n = self.resolve_clients_per_round(len(ordered))
         rng = generator(self.seed, "select", server_round)
-        chosen = [ordered[i] for i in rng.permutation(len(ordered))[:n]]
-        self.picks = [
-            {"client": c.client_id, "role": "multi", "modalities": list(c.modalities)}
-            for c in chosen
-        ]
-        return [Assignment(c.client_id, c.modalities) for c in chosen]
+        return [whole(ordered[i]) for i in rng.permutation(len(ordered))[:n]]

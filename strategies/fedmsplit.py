@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .aggregation import aggregate_parts
 from .base import StrategyOptions
 from .fedavg import FedAvg
-from .protocol import Arrays, Update
+from .messages import Arrays, Update
 
 #: Arrays with these endings follow the data, not a gradient; they have no say in who is alike.
 _STATISTICS = ("running_mean", "running_var")

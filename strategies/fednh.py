@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .base import StrategyOptions
 from .fedavg import FedAvg
-from .protocol import Arrays, Update
+from .messages import Arrays, Kind, Update
 
 #: Beginning of the names of the head's class directions, one block of columns per modality.
 _WEIGHT = "head.weight."
@@ -73,7 +73,7 @@ class FedNH(FedAvg):
         arrays = super().expected_arrays(modalities)
         return {name: value for name, value in arrays.items() if not name.startswith(_WEIGHT)}
 
-    def check_update(self, update: Update, *, probe: bool) -> str | None:
+    def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for class counts, and for directions of every modality trained."""
         for modality in update.modalities:
             want = self.state.arrays[_WEIGHT + modality].shape

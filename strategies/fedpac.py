@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .base import StrategyOptions
 from .fedavg import FedAvg
-from .protocol import Arrays, Assignment, Task, Update, owner
+from .messages import Arrays, Assignment, Kind, Update, owner
 
 #: Weights below this are no use to a head (the official code's rule).
 _LEAST_WEIGHT = 1e-3
@@ -54,14 +54,12 @@ class FedPAC(FedAvg):
     ) -> None:
         super().__init__(clients_per_round, share_prototypes=True, **options)
 
-    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
-        """Send the client its own head, or the global one the first time."""
-        task = super().task(server_round, assignment, probe=probe)
+    def model_for(self, assignment: Assignment) -> Arrays:
+        """Return the model with the client's own head, or the global one the first time."""
         own = self.state.memory.get(assignment.client_id, {})
-        task.arrays = {name: own.get(name, value) for name, value in task.arrays.items()}
-        return task
+        return {n: own.get(n, value) for n, value in super().model_for(assignment).items()}
 
-    def check_update(self, update: Update, *, probe: bool) -> str | None:
+    def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for the statistics of every modality trained."""
         for modality in update.modalities:
             want = self.state.arrays[f"head.weight.{modality}"].shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from .base import StrategyOptions
 from .fedavg import FedAvg
-from .protocol import Arrays, Assignment, ClientInfo, Task, Update
+from .messages import Arrays, Assignment, ClientInfo, Kind, Orders, Update
 
 #: Name of the loss of all modalities together, beside those of the modalities.
 JOINT = "joint"
@@ -95,21 +96,20 @@ class GBlending(FedAvg):
 
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Draw clients as FedAvg does, and note the weights."""
-        assignments = super().configure_fit(server_round, clients)
         weights = self.weights()
-        self.picks = [{**pick, "weights": weights} for pick in self.picks]
-        return assignments
+        return [
+            replace(a, reasons={**a.reasons, "weights": weights})
+            for a in super().configure_fit(server_round, clients)
+        ]
 
-    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
+    def orders(self, server_round: int, assignment: Assignment, kind: Kind) -> Orders:
         """Add the weights of the heads that the client trains."""
-        task = super().task(server_round, assignment, probe=probe)
         trained = {JOINT, *assignment.modalities}
-        task.settings["method_state"] = {
-            "weights": {n: w for n, w in self.weights().items() if n in trained}
-        }
-        return task
+        weights = {n: w for n, w in self.weights().items() if n in trained}
+        orders = super().orders(server_round, assignment, kind)
+        return replace(orders, method_state={"weights": weights})
 
-    def check_update(self, update: Update, *, probe: bool) -> str | None:
+    def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for four losses of every head, unless the client has too few samples to hold out."""
         if self.fixed or update.num_samples < 2:
             return None

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import EvaluationModel
+from .decisions import EvaluationModel
 from .fedavg import FedAvg
-from .protocol import Arrays, Assignment, Task, Update, select_parts
+from .messages import Arrays, Assignment, Update, select_parts
 
 
 class LocalTraining(FedAvg):
@@ -31,11 +31,9 @@ class LocalTraining(FedAvg):
 
     evaluated: ClassVar[str] = "the clients' own models, weighted mean"
 
-    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
-        """Send the client its own model, or the initial one the first time."""
-        task = super().task(server_round, assignment, probe=probe)
-        task.arrays = self._own(assignment.client_id, assignment.modalities)
-        return task
+    def model_for(self, assignment: Assignment) -> Arrays:
+        """Return the client's own model, or the initial one the first time."""
+        return self._own(assignment.client_id, assignment.modalities)
 
     def aggregate_fit(self, server_round: int, updates: Sequence[Update]) -> Arrays:
         """Keep each client's model; the server's own stays the initial one."""

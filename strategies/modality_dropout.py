@@ -7,7 +7,7 @@ from typing import Unpack
 
 from .base import StrategyOptions
 from .fedavg import FedAvg
-from .protocol import Assignment, ClientInfo
+from .messages import Assignment, ClientInfo
 from .randomness import generator
 
 
@@ -52,18 +52,11 @@ class ModalityDropout(FedAvg):
 
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Draw clients as FedAvg does, then what each leaves out."""
-        assignments = [
-            Assignment(a.client_id, self._kept(server_round, a))
-            for a in super().configure_fit(server_round, clients)
-        ]
-        self.picks = [
-            {
-                **pick,
-                "role": "uni" if len(a.modalities) < len(pick["modalities"]) else "multi",
-                "modalities": list(a.modalities),
-            }
-            for pick, a in zip(self.picks, assignments, strict=True)
-        ]
+        assignments = []
+        for drawn in super().configure_fit(server_round, clients):
+            kept = self._kept(server_round, drawn)
+            role = "uni" if len(kept) < len(drawn.modalities) else "multi"
+            assignments.append(Assignment(drawn.client_id, kept, {"role": role}))
         return assignments
 
     def _kept(self, server_round: int, assignment: Assignment) -> tuple[str, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from dataclasses import replace
+from typing import ClassVar, Unpack
 
 import numpy as np
 
 from .base import ModalityStrategy, StrategyOptions
-from .protocol import Assignment, ClientInfo, Task, Update
+from .decisions import whole
+from .messages import Assignment, ClientInfo, Kind, Update
 from .randomness import generator
 
 
@@ -42,6 +44,8 @@ class PowerOfChoice(ModalityStrategy):
     Source: https://arxiv.org/abs/2010.01243.
     """
 
+    probes: ClassVar[Kind] = "loss"
+
     def __init__(
         self,
         clients_per_round: int | float | None = None,
@@ -55,7 +59,6 @@ class PowerOfChoice(ModalityStrategy):
                 f"d is {d}: it must be 0 or at least {clients_per_round or 1:g} clients"
             )
         self.d = d
-        self._losses: dict[str, float] = {}
 
     def unsupported(self, client: ClientInfo) -> str | None:
         """Refuse a client that lacks a modality: its loss compares with nobody's."""
@@ -68,7 +71,7 @@ class PowerOfChoice(ModalityStrategy):
 
     def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Draw the d candidates, in the order that FedAvg would draw clients."""
-        self._losses = {}
+        self.state.measured = {}
         return self._candidates(server_round, clients)
 
     def _candidates(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
@@ -76,41 +79,28 @@ class PowerOfChoice(ModalityStrategy):
         total = len(ordered)
         d = max(self.d or -(-total // 2), self.resolve_clients_per_round(total))
         order = generator(self.seed, "select", server_round).permutation(total)
-        drawn = [ordered[i] for i in order[:d]]
-        return [Assignment(c.client_id, c.modalities) for c in drawn]
+        return [whole(ordered[i]) for i in order[:d]]
 
-    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
-        """Ask a candidate for its loss alone."""
-        task = super().task(server_round, assignment, probe=probe)
-        if probe:
-            task.settings["probe_kind"] = "loss"
-        return task
-
-    def check_update(self, update: Update, *, probe: bool) -> str | None:
+    def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for one loss from every candidate."""
-        if probe and update.measurements.get("loss", np.empty(0)).shape != (1,):
+        if kind == "loss" and update.measurements.get("loss", np.empty(0)).shape != (1,):
             return "the answer holds no loss"
         return None
 
     def aggregate_probe(self, server_round: int, updates: Sequence[Update]) -> None:
         """Take the candidates' losses; nothing else of them is known or kept."""
-        self._losses = {u.client_id: float(u.measurements["loss"][0]) for u in updates}
+        self.state.measured = {u.client_id: u.measurements for u in updates}
 
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Take the n candidates with the largest loss."""
         n = self.resolve_clients_per_round(len(clients))
-        held = {c.client_id: c.modalities for c in clients}
-        drawn = [a.client_id for a in self._candidates(server_round, clients)]
-        answered = [c for c in drawn if c in self._losses]
-        chosen = sorted(answered, key=lambda c: -self._losses[c])[:n]  # stable: ties by the draw
-        self.picks = [
-            {
-                "client": c,
-                "role": "multi",
-                "modalities": list(held[c]),
-                "loss": self._losses[c],
-                "candidates": len(answered),
-            }
-            for c in chosen
+        losses = {c: float(m["loss"][0]) for c, m in self.state.measured.items()}
+        drawn = self._candidates(server_round, clients)
+        answered = [a for a in drawn if a.client_id in losses]
+        answered.sort(key=lambda a: -losses[a.client_id])  # stable: ties by the draw
+        return [
+            replace(
+                a, reasons={**a.reasons, "loss": losses[a.client_id], "candidates": len(answered)}
+            )
+            for a in answered[:n]
         ]
-        return [Assignment(c, held[c]) for c in chosen]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .bmsfed import BMSFed
-from .protocol import Assignment, ClientInfo
+from .messages import Assignment, ClientInfo
 from .randomness import generator
 
 
@@ -23,28 +23,28 @@ class RandomModality(BMSFed):
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Draw clients for BMSFed's split; nobody is told to train what it lacks."""
         wanted = super().configure_fit(server_round, clients)
-        weak = self._weak
-        if weak is None:
-            return wanted
-        alone = sum(p["role"] == "uni" for p in self.picks)
+        if not wanted:
+            return []
+        weak = str(wanted[0].reasons["weak"])
+        alone = sum(a.reasons["role"] == "uni" for a in wanted)
         known = self.measured(clients)
         order = generator(self.seed, "control", server_round).permutation(len(known))
-        drawn = [known[i] for i in order]
-        uni = [c for c in drawn if weak in c.modalities][:alone]
+        shuffled = [known[i] for i in order]
+        uni = [c for c in shuffled if weak in c.modalities][:alone]
         # Who holds nothing but the weak modality trains alone, or not at all.
-        others = [c for c in drawn if c not in uni and set(c.modalities) != {weak}]
+        others = [c for c in shuffled if c not in uni and set(c.modalities) != {weak}]
         multi = others[: len(wanted) - len(uni)]
-        assignments = [Assignment(c.client_id, (weak,)) for c in uni]
-        assignments += [Assignment(c.client_id, c.modalities) for c in multi]
-        self.picks = [
-            {
-                "client": a.client_id,
-                "role": "uni" if i < len(uni) else "multi",
-                "modalities": list(a.modalities),
-                "ratio": self.ratio(a.client_id, weak),
-                "weak": weak,
-                "threshold": self.threshold,
-            }
-            for i, a in enumerate(assignments)
+        drawn = [("uni", c, (weak,)) for c in uni] + [("multi", c, c.modalities) for c in multi]
+        return [
+            Assignment(
+                client.client_id,
+                modalities,
+                {
+                    "role": role,
+                    "ratio": self.ratio(client.client_id, weak),
+                    "weak": weak,
+                    "threshold": self.threshold,
+                },
+            )
+            for role, client, modalities in drawn
         ]
-        return assignments

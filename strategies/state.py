@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from .protocol import Arrays, ClientInfo, Prototypes, Update, modalities_of
+from .messages import Arrays, ClientInfo, Prototypes, Update, modalities_of
 
 _FORMAT = 2
 
@@ -40,6 +40,9 @@ class ServerState:
         Latest selection vectors, by client id and name.
     memory : dict
         Arrays that a particular method keeps besides, by client id ("" for none) and name.
+    measured : dict
+        What this round's probes measured besides, by client id and name; of no use to a later
+        round, and not saved.
     """
 
     round: int = 0
@@ -50,6 +53,7 @@ class ServerState:
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
     signatures: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
     memory: dict[str, Arrays] = field(default_factory=dict)
+    measured: dict[str, Arrays] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from ..decisions import Decisions
+from ..messages import ClientInfo
+from .dialects import Modded, Native, Plain
 from .fleet import Fleet
-from .protocol import PROTOCOL_VERSION, ClientInfo, Enrolment, unpack_enrolment
 from .transport import Answer
-
-if TYPE_CHECKING:
-    from .base import ModalityStrategy
+from .wire import PROTOCOL_VERSION, Enrolment, unpack_enrolment
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
+
+
+@dataclass(frozen=True)
+class Dialects:
+    """How each kind of client is spoken with; None for kinds that are refused."""
+
+    native: Native
+    modded: Modded | None = None
+    plain: Plain | None = None
 
 
 class Registrar:
@@ -23,17 +32,14 @@ class Registrar:
     ----------
     fleet : Fleet
         Everybody who was admitted.
-    foreigners : bool
-        Whether clients of other apps are served; if not, they are refused.
     started : bool
         Whether the federation is under way: from then on a client that the method cannot use is
         refused, before it ends the run.
     """
 
-    def __init__(self, strategy: ModalityStrategy) -> None:
-        self.strategy = strategy
-        self.fleet = Fleet()
-        self.foreigners = False
+    def __init__(self, decisions: Decisions, dialects: Dialects, app_version: str | None) -> None:
+        self.decisions, self.dialects, self.app_version = decisions, dialects, app_version
+        self.fleet = Fleet(decisions.state.clients)
         self.started = False
         self._joined: list[ClientInfo] = []
         self._refused: dict[str, str] = {}
@@ -48,28 +54,34 @@ class Registrar:
         """Admit a node by its answer to the question who it is, or note why not."""
         try:
             enrolment = self._read(node_id, answer)
-            info = enrolment.info
-            self.fleet.enrol(node_id, info)
-            if not enrolment.native:
-                self.fleet.foreign.add(node_id)
-            known = self.strategy.state.clients
-            if info.client_id not in known:  # one that came back is known already
-                self._joined.append(info)
-            known[info.client_id] = info
+            self._enrol(node_id, enrolment, plain=answer.content is None)
         except (ValueError, TypeError) as error:
             self._refused[f"node {node_id}"] = str(error)
-            if self.foreigners:  # our own app has callbacks for it
+            if self.dialects.plain is not None:  # our own app has callbacks for it
                 log.warning("node %s is left out: %s", node_id, error)
+
+    def _enrol(self, node_id: int, enrolment: Enrolment, *, plain: bool) -> None:
+        info = enrolment.info
+        known = self.fleet.clients.get(info.client_id)
+        foreign = self.dialects.plain if plain else self.dialects.modded
+        dialect = self.dialects.native if enrolment.native else foreign
+        assert dialect is not None  # else it was refused
+        if known is not None and not enrolment.native and info.num_samples == 1:
+            # It did not say how many; its answers may have.
+            info = dataclasses.replace(info, num_samples=known.num_samples)
+        self.fleet.enrol(node_id, info, dialect)
+        if known is None:  # one that came back is known already
+            self._joined.append(info)
 
     def _read(self, node_id: int, answer: Answer) -> Enrolment:
         try:
             if answer.content is None:
-                if self.foreigners and answer.plain:
+                if self.dialects.plain is not None and answer.plain:
                     return self._plain(node_id)
                 raise ValueError(answer.error)
             enrolment = unpack_enrolment(answer.content)
             if not enrolment.info.modalities and not enrolment.native:
-                everything = self.strategy.state.modalities
+                everything = self.decisions.state.modalities
                 info = dataclasses.replace(enrolment.info, modalities=everything)
                 enrolment = dataclasses.replace(enrolment, info=info)
             self._check(enrolment)
@@ -84,33 +96,32 @@ class Registrar:
 
     def _plain(self, node_id: int) -> Enrolment:
         """Serve a node that does not know us as one that holds everything, as FedAvg does."""
-        if not self.fleet.plain:
+        if self.dialects.plain not in self.fleet.dialects.values():
             log.warning(
                 "node %s does not say which modalities it holds: it, and others like it, is served "
                 "as one that holds all of %s and trains the whole model; add "
                 "strategies.client.ModalityMod to its ClientApp to select its modalities",
                 node_id,
-                list(self.strategy.state.modalities),
+                list(self.decisions.state.modalities),
             )
-        self.fleet.plain.add(node_id)
-        info = ClientInfo(f"node-{node_id}", self.strategy.state.modalities)
+        info = ClientInfo(f"node-{node_id}", self.decisions.state.modalities)
         return Enrolment(info, PROTOCOL_VERSION, "", native=False)
 
     def _check(self, enrolment: Enrolment) -> None:
         info = enrolment.info
-        if not (enrolment.native or self.foreigners):
+        if not enrolment.native and self.dialects.modded is None:
             raise ValueError(
                 f"client '{info.client_id}' runs another app than the server: run the server's, or "
                 "serve it by the strategy's `start`"
             )
         found = (enrolment.protocol, enrolment.app_version)
-        ours = (PROTOCOL_VERSION, self.strategy.app_version or enrolment.app_version)
+        ours = (PROTOCOL_VERSION, self.app_version or enrolment.app_version)
         if found != ours:
             raise ValueError(
                 f"client '{info.client_id}' runs version {found[1]} (protocol {found[0]}), the "
                 f"server {ours[1]} (protocol {ours[0]}): install the same version on both"
             )
-        model = self.strategy.state.modalities
+        model = self.decisions.state.modalities
         if not info.modalities or (model and set(info.modalities) - set(model)):
             data = (
                 "data of this experiment's data set" if enrolment.native else "modalities of these"
@@ -119,5 +130,5 @@ class Registrar:
                 f"client '{info.client_id}' holds {list(info.modalities)}, the model has "
                 f"{list(model)}: give it {data}"
             )
-        if self.started and (reason := self.strategy.unsupported(info)):
+        if self.started and (reason := self.decisions.unsupported(info)):
             raise ValueError(reason)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .protocol import ClientInfo
+from ..messages import ClientInfo
+from .dialects import Dialect
 
 
 @dataclass
@@ -18,30 +19,28 @@ class Fleet:
     Attributes
     ----------
     clients : dict
-        Every client that ever enrolled, by client id.
+        Every client known, by client id: the same object as ``ServerState.clients``, so that what
+        is learnt of a client later is known here.
     nodes : dict
         The node through which a client was last reached, by client id.
     refused : dict
         Nodes that may not take part, with the reason, by node id.
-    foreign : set of int
-        Nodes that run another app than ours.
-    plain : set of int
-        Those among them that told nothing of themselves.
+    dialects : dict
+        How to speak with each node that may take part, by node id.
     """
 
-    clients: dict[str, ClientInfo] = field(default_factory=dict)
+    clients: dict[str, ClientInfo]
     nodes: dict[str, int] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     connected: set[int] = field(default_factory=set)
-    foreign: set[int] = field(default_factory=set)
-    plain: set[int] = field(default_factory=set)
+    dialects: dict[int, Dialect] = field(default_factory=dict)
 
     def connect(self, node_ids: Iterable[int]) -> list[int]:
         """Note which nodes are connected now; return those that have yet to enrol, sorted."""
         self.connected = set(node_ids)
         return sorted(self.connected - set(self.nodes.values()) - set(self.refused))
 
-    def enrol(self, node_id: int, info: ClientInfo) -> None:
+    def enrol(self, node_id: int, info: ClientInfo, dialect: Dialect) -> None:
         """Admit a client, or re-admit one that came back through another node.
 
         Raises
@@ -57,6 +56,7 @@ class Fleet:
             )
         self.clients[info.client_id] = info
         self.nodes[info.client_id] = node_id
+        self.dialects[node_id] = dialect
 
     def refuse(self, node_id: int, reason: str) -> None:
         """Keep a node out for the rest of the run."""

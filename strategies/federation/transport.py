@@ -12,7 +12,7 @@ from typing import Protocol
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from .protocol import payload_bytes
+from .wire import payload_bytes
 
 #: Seconds between looks at the grid: short at first, longer where nothing comes (deployments).
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.2
@@ -145,15 +145,16 @@ def quiet_about_plain_nodes() -> Iterator[None]:
         logger.removeFilter(keep)
 
 
-def read_reply(reply: Message, answer: Answer) -> None:
-    """Fill an answer from a reply's content or error."""
+def read_reply(reply: Message, answer: Answer) -> Answer:
+    """Fill an answer from a reply's content or error, and return it."""
     if reply.has_error():
         answer.error = _one_line(reply.error.reason or f"error code {reply.error.code}")
         answer.plain = any(words in answer.error for words in _UNKNOWN)
-        return
+        return answer
     answer.content = reply.content
     answer.bytes_up = payload_bytes(reply.content)
     answer.error = ""
+    return answer
 
 
 def _one_line(reason: str) -> str:

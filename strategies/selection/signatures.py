@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import ModalityStrategy, StrategyOptions
+from ..base import ModalityStrategy, StrategyOptions
+from ..decisions import whole
+from ..messages import (
+    Arrays,
+    Assignment,
+    ClientInfo,
+    Kind,
+    Orders,
+    SignatureOrders,
+    Update,
+    owner,
+)
+from ..randomness import generator, integer_seed
 from .facility import FacilityLocation
-from .protocol import Arrays, Assignment, ClientInfo, Task, Update, owner
-from .randomness import generator, integer_seed
 from .sketch import count_sketch
 from .submodular import cover_rows
 
@@ -71,19 +82,18 @@ class SignatureStrategy(ModalityStrategy):
     def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Return the clients that were never measured."""
         new = [c for c in clients if not self.state.signatures.get(c.client_id)]
-        return [Assignment(c.client_id, c.modalities) for c in new]
+        return [whole(c) for c in new]
 
-    def task(self, server_round: int, assignment: Assignment, *, probe: bool = False) -> Task:
-        """Add what to measure to the client's task."""
-        task = super().task(server_round, assignment, probe=probe)
-        task.settings["signature"] = {
-            "kind": self.gradient,
-            "dim": self.sketch_dim,
-            "seed": integer_seed(self.seed, "sketch"),
-            "batches": self.probe_batches,
-            "enhancing": self.enhancing,
-        }
-        return task
+    def orders(self, server_round: int, assignment: Assignment, kind: Kind) -> Orders:
+        """Add what to sign, and how."""
+        signature = SignatureOrders(
+            self.gradient,
+            self.sketch_dim,
+            self.probe_batches,
+            integer_seed(self.seed, "sketch"),
+            self.enhancing,
+        )
+        return replace(super().orders(server_round, assignment, kind), signature=signature)
 
     def complete(self, update: Update, received: Arrays) -> None:
         """Make signatures of a client that offers none from its update, ``received - returned``.

@@ -6,7 +6,7 @@ Both work on :class:`strategies.facility.FacilityLocation`, by stochastic greedy
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +46,10 @@ class Pick:
     cost_weak: float | None
     ratio: float
     candidates: int
+
+    def reasons(self) -> dict[str, Any]:
+        """Return what was behind the pick, by name."""
+        return {k: v for k, v in asdict(self).items() if k != "client"}
 
 
 def candidate_size(num_clients: int, left: int, n: int) -> int:

@@ -16,16 +16,17 @@ from flwr.common import (
     FitRes,
     GetPropertiesIns,
     Scalar,
+    Status,
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 
-from .client import CLIENT_ID, NUM_SAMPLES
-from .foreign import EVALUATE, MODALITIES, NAMES, Keys
-from .protocol import ENROL, Arrays, ClientInfo, array_record, pack_enrolment, payload_bytes
+from ..messages import Arrays, ClientInfo
+from .dialects import CLIENT_ID, EVALUATE, MODALITIES, NAMES, NUM_SAMPLES, Keys
 from .transport import Answer, Outgoing
+from .wire import ENROL, array_record, decode_arrays, pack_enrolment, payload_bytes
 
 
 class ClassicTransport:
@@ -87,9 +88,22 @@ def _ask(proxy: ClientProxy, kind: str, content: RecordDict, timeout: float, gro
     if kind == EVALUATE:
         ins = fit_instructions(content)
         result = proxy.evaluate(EvaluateIns(ins.parameters, ins.config), timeout, group)
-        metrics = MetricRecord({Keys.weight: result.num_examples, Keys.loss: result.loss})
-        return Answer(RecordDict({"metrics": metrics}), bytes_down=payload_bytes(content))
-    return fit_answer(proxy.fit(fit_instructions(content), timeout, group), content, Keys())
+        if result.status.code != Code.OK:
+            return Answer(None, _said(result.status), bytes_down=payload_bytes(content))
+        metrics = _metrics(result.metrics, result.num_examples) | {Keys.loss: result.loss}
+        answered = RecordDict({"metrics": MetricRecord(metrics)})
+        return Answer(answered, bytes_down=payload_bytes(content))
+    return fit_answer(proxy.fit(fit_instructions(content), timeout, group), content)
+
+
+def _metrics(metrics: Mapping[str, Scalar], num_examples: int) -> dict[str, Any]:
+    """An answer's numbers, with the number of examples under flwr's name."""
+    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
+    return {**numbers, Keys.weight: num_examples}
+
+
+def _said(status: Status) -> str:
+    return status.message or f"status {status.code}"
 
 
 def _enrolment(properties: Mapping[str, Scalar]) -> RecordDict:
@@ -109,15 +123,15 @@ def fit_instructions(content: RecordDict) -> FitIns:
         given[NAMES] = json.dumps(list(arrays))
     else:
         given = {key: value for key, value in given.items() if key != "server-round"}
-    return FitIns(ndarrays_to_parameters([a.numpy() for a in arrays.values()]), given)
+    return FitIns(ndarrays_to_parameters(list(decode_arrays(arrays).values())), given)
 
 
-def fit_answer(result: FitRes, sent: RecordDict, keys: Keys) -> Answer:
+def fit_answer(result: FitRes, sent: RecordDict) -> Answer:
     """Turn a classic client's answer into a message's content, by the names that were sent."""
     [asked] = sent.array_records.values()
     answer = Answer(None, bytes_down=payload_bytes(sent))
     if result.status.code != Code.OK:
-        answer.error = result.status.message or f"status {result.status.code}"
+        answer.error = _said(result.status)
         return answer
     values = parameters_to_ndarrays(result.parameters)
     if len(values) != len(asked):
@@ -128,12 +142,9 @@ def fit_answer(result: FitRes, sent: RecordDict, keys: Keys) -> Answer:
         )
         return answer
     arrays: Arrays = dict(zip(asked, values, strict=True))
-    numbers: dict[str, int | float] = {
-        k: v for k, v in result.metrics.items() if isinstance(v, int | float)
-    }
     records: dict[str, Any] = {
         "arrays": array_record(arrays),
-        "metrics": MetricRecord({**numbers, keys.weight: result.num_examples}),
+        "metrics": MetricRecord(_metrics(result.metrics, result.num_examples)),
     }
     if "update" in result.metrics:
         measured = {k: result.metrics[k] for k in ("update", "blob") if k in result.metrics}

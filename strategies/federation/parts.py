@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from .protocol import Arrays, modalities_of, owner
+from ..messages import Arrays, modalities_of, owner
 
 #: Parts of these names are no modality: everybody trains them, whatever is assigned.
 SHARED = ("head", "shared")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from functools import cached_property
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -17,14 +18,14 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as StockFedAvg
 from flwr.serverapp.strategy import Strategy
 
-from .foreign import Keys
-from .loop import FederatedRun, FederationError, OpenRound
-from .parts import Parts, Patterns
-from .protocol import Arrays, array_record
+from ..callbacks import RoundReport
+from ..decisions import Decisions
+from .dialects import Keys
+from .loop import OpenRound
+from .parts import Patterns
+from .session import Session
 from .transport import Answer, GridTransport, read_reply
-
-if TYPE_CHECKING:
-    from .base import ModalityStrategy
+from .wire import array_record, decode_arrays
 
 log = logging.getLogger("flwr")
 
@@ -33,7 +34,7 @@ MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
 
 
 class FlowerOptions(TypedDict, total=False):
-    """Keywords of :class:`MessageStrategy`, which every strategy takes."""
+    """Keywords of :class:`FlowerStrategy`, which every strategy takes."""
 
     parts: Patterns | None
     fraction_train: float
@@ -50,7 +51,7 @@ class FlowerOptions(TypedDict, total=False):
     send_whole_model: bool
 
 
-class MessageStrategy(Strategy):
+class FlowerStrategy(Strategy):
     """Any selection and aggregation as a strategy of Flower's Message API.
 
     Arguments that flwr's own strategies have mean what they mean there. Clients run the user's own
@@ -59,6 +60,10 @@ class MessageStrategy(Strategy):
 
     Parameters
     ----------
+    decisions : Decisions
+        Decides and averages.
+    app_version : str, optional
+        If given, clients of our app that run another version are refused.
     parts : mapping of str to str or list of str, optional
         The model's parameters by part, such as
         ``{"image": "vision.*", "text": "bert.*", "head": "classifier.*"}``; see :class:`Parts`.
@@ -90,7 +95,9 @@ class MessageStrategy(Strategy):
 
     def __init__(
         self,
+        decisions: Decisions,
         *,
+        app_version: str | None = None,
         parts: Patterns | None = None,
         fraction_train: float = 1.0,
         fraction_evaluate: float = 1.0,
@@ -107,10 +114,12 @@ class MessageStrategy(Strategy):
     ) -> None:
         if not 0 < fraction_train <= 1:
             raise ValueError(f"fraction_train is {fraction_train}, it must be above 0, at most 1")
-        self.patterns = parts
-        self.fraction_train, self.min_train_nodes = fraction_train, min_train_nodes
-        self.send_whole_model = send_whole_model
-        self.keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key, loss_key)
+        self.decisions, self.app_version, self.patterns = decisions, app_version, parts
+        decisions.fraction, decisions.min_clients = fraction_train, min_train_nodes
+        keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key, loss_key)
+        self.session = Session(
+            decisions, parts, keys, whole=send_whole_model, app_version=app_version
+        )
         self._flwr = {
             "fraction_evaluate": fraction_evaluate,
             "min_train_nodes": min_train_nodes,
@@ -122,16 +131,16 @@ class MessageStrategy(Strategy):
             "train_metrics_aggr_fn": train_metrics_aggr_fn or mean_metrics,
             "evaluate_metrics_aggr_fn": evaluate_metrics_aggr_fn or mean_metrics,
         }
-        self._stock: StockFedAvg | None = None
-        self._run: FederatedRun | None = None
-        self._open: OpenRound | None = None
 
     @property
+    def report(self) -> RoundReport | None:
+        """The last complete round: who trained what, and the reasons (``report.picks``)."""
+        return self.session.report
+
+    @cached_property
     def stock(self) -> StockFedAvg:
         """flwr's own strategy with the same arguments: evaluation and metrics are its."""
-        if self._stock is None:
-            self._stock = StockFedAvg(**cast(Any, self._flwr))
-        return self._stock
+        return StockFedAvg(**cast(Any, self._flwr))
 
     # --- flwr's interface ------------------------------------------------------------------------
 
@@ -161,15 +170,10 @@ class MessageStrategy(Strategy):
         FederationError
             If no client can be selected.
         """
-        run = self._begin(grid, {n: a.numpy() for n, a in arrays.items()})
-        run.config = dict(config)
         self._wait(grid)
-        run.enrol(server_round)
-        run.check_setting()
-        self._open = run.open(server_round, {})
-        sent = self._open.sent
-        log.info("configure_train: %s", self._open.summary())
-        return [Message(c, node, kind) for node, (kind, c) in sent.outgoing.items()]
+        model = decode_arrays(arrays)
+        opened = self.session.open(server_round, model, dict(config), grid, GridTransport)
+        return [Message(c, node, kind) for node, (kind, c) in opened.outgoing.items()]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -179,31 +183,23 @@ class MessageStrategy(Strategy):
         Answers that cannot be used are left out, each with a warning that says why; if none can,
         the model stays as it is.
         """
-        opened, run = self._open, self._run
-        if opened is None or run is None or run.parts is None:
-            raise FederationError("aggregate_train was called before configure_train")
-        self._open = None
-        answers = {}
-        for reply in replies:
-            answer = Answer(None)
-            read_reply(reply, answer)
-            answers[reply.metadata.src_node_id] = answer
-        try:
-            report = run.close(opened, answers)
-        except FederationError as error:
-            log.warning("aggregate_train: %s", error)
+        answers: dict[str, Answer] = {}
+
+        def read(opened: OpenRound) -> dict[int, Answer]:
+            by_node = {r.metadata.src_node_id: read_reply(r, Answer(None)) for r in replies}
+            names = {s.node_id: s.assignment.client_id for s in opened.sent}
+            answers.update({names[n]: a for n, a in by_node.items() if n in names})
+            return by_node
+
+        report = self.session.close(read)
+        if report is None:
             return None, None
-        left_out = set(report.failures)
-        used = [
-            answers[node].content
-            for node, assignment in opened.sent.assignments.items()
-            if assignment.client_id not in left_out
-        ]
+        used = [answers[c.client_id].content for c in report.trained]
         stock = self.stock
         metrics = stock.train_metrics_aggr_fn(
             [c for c in used if c is not None], stock.weighted_by_key
         )
-        return array_record(run.parts.outside(self._method.state.arrays)), metrics
+        return array_record(self.session.arrays()), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -220,31 +216,12 @@ class MessageStrategy(Strategy):
     def summary(self) -> None:
         """Log what the strategy is."""
         stock = self.stock
-        per_round = self._method.clients_per_round or f"{self.fraction_train:.2f} of all"
+        per_round = self.decisions.clients_per_round or f"{self.decisions.fraction:.2f} of all"
         log.info("\t├──> Clients per round: %s", per_round)
         log.info("\t├──> Minimum available nodes: %d", stock.min_available_nodes)
         for part, patterns in (self.patterns or {"<modality>": "encoders.<modality>.*"}).items():
             log.info("\t├──> Part '%s': %s", part, patterns)
         log.info("\t└──> Weighted by: '%s'", stock.weighted_by_key)
-
-    # --- behind it -------------------------------------------------------------------------------
-
-    def _begin(self, grid: Grid, model: Arrays) -> FederatedRun:
-        run = self._run
-        if run is None or cast(GridTransport, run.transport).grid is not grid:
-            run = FederatedRun(self._method, GridTransport(grid))
-            run.parts, run.keys = Parts(model, self.patterns), self.keys
-            self._run = run
-        assert run.parts is not None
-        run.parts.check(model)
-        self._method.state.arrays = run.parts.inside(model)
-        self._method.check_model()
-        return run
-
-    @property
-    def _method(self) -> ModalityStrategy:
-        """This object as what it is: the one subclass is `ModalityStrategy`."""
-        return cast("ModalityStrategy", self)
 
     def _wait(self, grid: Grid) -> None:
         """Wait for enough nodes, saying so, as flwr's own strategies do."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .protocol import Arrays, Prototypes, Update
+from ..messages import Arrays, Prototypes, Update
 
 
 def find_fault(

@@ -1,0 +1,1 @@
+"""How decisions travel: nodes, messages and answers over Flower's two interfaces."""

@@ -1,0 +1,1 @@
+"""The mathematics of selection: signatures, their sketches, and covering clients by them."""
