@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from strategies.submodular import (
+from strategies.selection.submodular import (
     FacilityLocation,
     balanced_selection,
     candidate_size,

@@ -4,6 +4,9 @@ Importing this package loads neither torch nor ray. :mod:`strategies.classic` ha
 Flower's classic interface, :mod:`strategies.client` the client's side.
 """
 
+import sys
+from importlib import import_module
+
 from . import _flower  # noqa: F401  (first: an old Flower is refused with a reason)
 from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
 from .agm import AGM
@@ -35,6 +38,15 @@ from .modality_dropout import ModalityDropout
 from .pow_d import PowerOfChoice
 from .random_modality import RandomModality
 from .state import ServerState
+
+#: Modules that moved answer to the names under which they were published, too.
+_MOVED = {
+    "selection": ("facility", "signatures", "sketch", "submodular"),
+    "federation": ("fleet", "loop", "parts", "registrar", "transport", "validation"),
+}
+for _folder, _names in _MOVED.items():
+    for _name in _names:
+        sys.modules[f"{__name__}.{_name}"] = import_module(f"{__name__}.{_folder}.{_name}")
 
 __all__ = [
     "AGM",

@@ -1,9 +1,9 @@
 """``ModalityStrategy``: a method's decisions, carried over Flower.
 
 A method overrides :meth:`~strategies.decisions.Decisions.configure_fit` (who trains what) and,
-where it must, what else :class:`~strategies.decisions.Decisions` has. Three ways carry it over Flower:
-:meth:`ModalityStrategy.run` with clients of this app, ``start`` (Flower's own loop) with anybody's
-ClientApps, and :mod:`strategies.classic` for Flower's older interface.
+where it must, what else :class:`~strategies.decisions.Decisions` has. Three ways carry it over
+Flower: :meth:`ModalityStrategy.run` with clients of this app, ``start`` (Flower's own loop) with
+anybody's ClientApps, and :mod:`strategies.classic` for Flower's older interface.
 """
 
 from __future__ import annotations

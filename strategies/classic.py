@@ -168,6 +168,7 @@ class ClassicStrategy(StockFedAvg):
             log.warning("aggregate_fit: a client failed: %s", failure)
 
         def read(opened: OpenRound) -> dict[int, Answer]:
+            """Answers by node id."""
             nodes = {id(proxy): node for node, proxy in self._proxies.items()}
             sent = {node: content for node, (_, content) in opened.outgoing.items()}
             return {(n := nodes[id(proxy)]): fit_answer(r, sent[n]) for proxy, r in results}

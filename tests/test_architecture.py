@@ -39,6 +39,64 @@ def test_imports_run_one_way(file: Path) -> None:
         assert names.isdisjoint({"torch", "ray", "torchvision", "pydantic", "yaml"})
 
 
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(p): p for p in FILES}
+
+
+def dependencies(name: str) -> set[str]:
+    """Modules of ours that a module imports anywhere, under ``TYPE_CHECKING`` and in functions too.
+
+    ``from package import module`` is of the module; a package's ``__init__`` comes with its modules
+    and is not counted for them, else whatever it re-exports would be a circle.
+    """
+    file, found = MODULES[name], set()
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
+            source = ".".join([*base, node.module or ""]).strip(".") if node.level else node.module
+            inner = {f"{source}.{alias.name}" for alias in node.names} & set(MODULES)
+            found |= inner or {str(source)}
+    return (found & set(MODULES)) - {name}
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    graph = {name: dependencies(name) for name in MODULES}
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, "a circle: " + " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for other in sorted(graph[name]):
+                walk(other, (*path, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        walk(name, ())
+
+
+def closure(name: str) -> set[str]:
+    found, left = set(), [name]
+    while left:
+        found.add(new := left.pop())
+        left += dependencies(new) - found
+    return found
+
+
+@pytest.mark.parametrize("name", ["decisions", "selection.facility", "selection.submodular"])
+def test_decisions_know_no_transport(name: str) -> None:
+    """What a method decides can be read, and tested, without a word of Flower."""
+    for module in closure(f"strategies.{name}"):
+        assert not module.startswith("strategies.federation")
+        assert "flwr" not in imported(MODULES[module])
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_functions_fit_a_screen_and_modules_say_what_they_are(file: Path) -> None:
     tree = ast.parse(file.read_text())

@@ -1,5 +1,6 @@
 """What other projects may rely on: names, typing, light imports, and what the wheel holds."""
 
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -22,9 +23,9 @@ PowerOfChoice RandomModality""".split()
 
 
 def test_the_public_names_are_these() -> None:
-    core = """Arrays Assignment Callback ClientInfo ClientReport EvaluationModel FederationError
-    Fleet ModalityStrategy Parts Prototypes RoundReport ServerState Task Update aggregate_parts
-    imbalance_ratios weighted_mean""".split()
+    core = """Arrays Assignment Callback ClientInfo ClientReport Decisions EvaluationModel
+    FederationError Fleet ModalityStrategy Orders Parts Prototypes RoundReport ServerState
+    SignatureOrders Task Update aggregate_parts imbalance_ratios weighted_mean""".split()
     assert sorted(strategies.__all__) == sorted([*METHODS, *core])
     assert sorted(strategies.classic.__all__) == sorted(["ClassicStrategy", *METHODS])
     assert {"ModalityMod", "describe_node"} <= set(strategies.client.__all__)
@@ -43,6 +44,15 @@ def test_every_method_is_there_on_both_interfaces(name: str) -> None:
     assert issubclass(method, ByMessage)
     assert issubclass(classic, Classic)
     assert classic.core is method
+
+
+@pytest.mark.parametrize(
+    "module",
+    """aggregation base bmsfed callbacks classic client divfl facility fedavg fleet loop parts pow_d
+    protocol randomness signatures sketch state submodular testing transport validation""".split(),
+)
+def test_modules_are_found_where_they_were(module: str) -> None:
+    assert importlib.import_module(f"strategies.{module}").__doc__
 
 
 def test_importing_the_strategies_loads_neither_torch_nor_ray() -> None:

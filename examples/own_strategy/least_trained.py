@@ -15,7 +15,6 @@ class LeastTrained(ModalityStrategy):
         n = self.resolve_clients_per_round(len(clients))
         chosen = sorted(clients, key=lambda c: (self._counts(c).sum(), c.client_id))[:n]
         weakest = {c: c.modalities[int(self._counts(c).argmin())] for c in chosen}
-        self.picks = [{"client": c.client_id, "modalities": [m]} for c, m in weakest.items()]
         return [Assignment(c.client_id, (m,)) for c, m in weakest.items()]
 
     def aggregate_fit(self, server_round: int, updates: Sequence[Update]) -> Arrays:

@@ -186,6 +186,7 @@ class FlowerStrategy(Strategy):
         answers: dict[str, Answer] = {}
 
         def read(opened: OpenRound) -> dict[int, Answer]:
+            """Answers by node id, kept by client id for their metrics."""
             by_node = {r.metadata.src_node_id: read_reply(r, Answer(None)) for r in replies}
             names = {s.node_id: s.assignment.client_id for s in opened.sent}
             answers.update({names[n]: a for n, a in by_node.items() if n in names})

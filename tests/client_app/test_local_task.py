@@ -141,7 +141,7 @@ def test_a_foreign_models_signature_is_the_gradient_of_its_towers() -> None:
     z, logits = network(torch.randn(12, 4), torch.randn(12, 3))
     task.sign(network, logits, z, labels)
     F.cross_entropy(logits, labels).backward()
-    from strategies.sketch import count_sketch
+    from strategies.selection.sketch import count_sketch
 
     flat = {
         m: torch.cat([p.grad.flatten() for p in t.parameters()]).numpy()

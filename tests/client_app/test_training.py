@@ -13,7 +13,7 @@ from client_app.training import run_task
 from strategies import Prototypes, Task, Update, imbalance_ratios
 from strategies.aggregation import aggregate_parts
 from strategies.protocol import owner, pack_update, select_parts, unpack_update
-from strategies.sketch import count_sketch
+from strategies.selection.sketch import count_sketch
 from tests import synthetic
 
 ALL = tuple(synthetic.WIDTHS)

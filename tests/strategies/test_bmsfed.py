@@ -78,12 +78,12 @@ def test_tasks_carry_prototypes_and_the_weak_modality_only_after_the_probe() -> 
     strategy = BMSFed(2, threshold=1.0)
     clients = probed(strategy)
     [first, *_] = strategy.configure_fit(1, clients)
-    task = strategy.task(1, first)
-    assert (task.settings["weak"], task.settings["ratio"]) == ("b", 2.0)
-    assert task.prototypes["b"].means[0, 0] == 1.5
-    probe = strategy.task(1, first, probe=True)
+    orders = strategy.orders(1, first, "train")
+    assert (orders.weak, orders.ratio) == ("b", 2.0)
+    assert orders.prototypes["b"].means[0, 0] == 1.5
+    probe = strategy.orders(1, first, "measure")
     assert probe.prototypes == {}
-    assert probe.settings["weak"] is None
+    assert probe.weak is None
 
 
 def test_clients_without_a_signature_are_not_selected() -> None:
@@ -97,12 +97,10 @@ def test_clients_without_a_signature_are_not_selected() -> None:
 def test_a_sampled_cover_reports_its_error() -> None:
     strategy = BMSFed(2, cover_sample=3)
     clients = probed(strategy, 6)
-    strategy.configure_fit(1, clients)
-    assert all(pick["error_multi"] >= 0 for pick in strategy.picks)
+    assert all(a.reasons["error_multi"] >= 0 for a in strategy.configure_fit(1, clients))
     exact = BMSFed(2)
     exact.state = strategy.state
-    exact.configure_fit(1, clients)
-    assert "error_multi" not in exact.picks[0]
+    assert "error_multi" not in exact.configure_fit(1, clients)[0].reasons
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def initial() -> dict[str, np.ndarray]:
 def client(
     name: str,
     modalities: tuple[str, ...] = MODALITIES,
-    change: Callable[[Update, dict[str, Any]], None] = lambda update, settings: None,
+    change: Callable[[Update], None] = lambda update: None,
     version: str = "1",
 ) -> Callable[[Message], RecordDict]:
     """A client that adds noise of (client, round) to what it gets and reports made-up numbers."""
@@ -49,13 +49,14 @@ def client(
         if message.metadata.message_type == "query.enrol":
             return pack_enrolment(info, version)
         task = unpack_task(message.content)
-        rng = generator(0, name, task.settings["round"], message.metadata.message_type)
-        update = Update(name, task.modalities, info.num_samples)
-        for m in task.modalities:
+        rng = generator(0, name, task.orders.round, task.orders.kind)
+        modalities = task.orders.modalities
+        update = Update(name, modalities, info.num_samples)
+        for m in modalities:
             means = rng.normal(size=(2, 4)).astype(np.float32)
             update.prototypes[m] = Prototypes(means, np.array([5, 5]))
             update.signatures[f"enhance.{m}"] = rng.normal(size=8).astype(np.float32)
-        if len(task.modalities) > 1:
+        if len(modalities) > 1:
             update.signatures["multi"] = rng.normal(size=8).astype(np.float32)
             update.ratios = {"a": 1.0, "b": float(rng.uniform(1, 2))}
         if message.metadata.message_type == "train":
@@ -63,7 +64,7 @@ def client(
                 n: v + rng.normal(size=v.shape).astype(v.dtype) for n, v in task.arrays.items()
             }
         update.metrics = {"loss": 0.5}
-        change(update, task.settings)
+        change(update)
         return pack_update(update)
 
     return answer
@@ -144,29 +145,29 @@ def test_clients_receive_only_the_parts_they_train() -> None:
     assert received["k2"] == [set(initial())]
 
 
-BROKEN: dict[str, tuple[Callable[[Update, dict[str, Any]], None], str]] = {
-    "nan": (lambda u, s: u.arrays["head.bias"].fill(np.nan), "head.bias' holds NaN"),
+BROKEN: dict[str, tuple[Callable[[Update], None], str]] = {
+    "nan": (lambda u: u.arrays["head.bias"].fill(np.nan), "head.bias' holds NaN"),
     "shape": (
-        lambda u, s: u.arrays.update({"head.bias": np.zeros(3, np.float32)}),
+        lambda u: u.arrays.update({"head.bias": np.zeros(3, np.float32)}),
         r"expected float32\[2\]",
     ),
-    "type": (lambda u, s: u.arrays.update({"head.bias": np.zeros(2)}), "is float64"),
-    "missing": (lambda u, s: u.arrays.clear(), "missing array 'encoders.a.w'"),
-    "unknown": (lambda u, s: u.arrays.update({"x": np.zeros(1)}), "unknown array 'x'"),
-    "count": (lambda u, s: setattr(u, "num_samples", -1), "negative sample count -1"),
-    "ratio": (lambda u, s: u.ratios.update({"b": float("inf")}), "ratio of 'b' is inf"),
+    "type": (lambda u: u.arrays.update({"head.bias": np.zeros(2)}), "is float64"),
+    "missing": (lambda u: u.arrays.clear(), "missing array 'encoders.a.w'"),
+    "unknown": (lambda u: u.arrays.update({"x": np.zeros(1)}), "unknown array 'x'"),
+    "count": (lambda u: setattr(u, "num_samples", -1), "negative sample count -1"),
+    "ratio": (lambda u: u.ratios.update({"b": float("inf")}), "ratio of 'b' is inf"),
     "signature": (
-        lambda u, s: u.signatures.update({"multi": np.zeros(3, np.float32)}),
+        lambda u: u.signatures.update({"multi": np.zeros(3, np.float32)}),
         "signature 'multi' has shape",
     ),
-    "raise": (lambda u, s: (_ for _ in ()).throw(OSError("disk full")), "disk full"),
+    "raise": (lambda u: (_ for _ in ()).throw(OSError("disk full")), "disk full"),
 }
 
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_bad_answer_is_left_out_by_name_and_the_round_goes_on(fault: str) -> None:
     spoil, reason = BROKEN[fault]
-    in_training = lambda u, s: spoil(u, s) if u.arrays else None  # noqa: E731
+    in_training = lambda u: spoil(u) if u.arrays else None  # noqa: E731
     handlers = {n: client(n) for n in names(3)}
     handlers["client-1"] = client("client-1", change=in_training)
     state, recorder = federate(BMSFed(3), FakeGrid(handlers), rounds=1)
@@ -265,11 +266,11 @@ def test_another_version_is_refused_with_the_remedy() -> None:
 
 
 def test_measurements_of_another_shape_are_left_out_also_in_the_first_round() -> None:
-    def widen(update: Update, settings: dict[str, Any]) -> None:
+    def widen(update: Update) -> None:
         wide = Prototypes(np.zeros((2, 9), np.float32), np.array([5, 5]))
         update.prototypes = dict.fromkeys(update.prototypes, wide)
 
-    def lengthen(update: Update, settings: dict[str, Any]) -> None:
+    def lengthen(update: Update) -> None:
         update.signatures = {n: np.zeros(99, np.float32) for n in update.signatures}
 
     handlers = {n: client(n) for n in names(3)}

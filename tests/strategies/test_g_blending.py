@@ -94,10 +94,10 @@ def test_estimates_are_sample_weighted_means_over_a_super_epoch() -> None:
 
 def test_a_client_is_sent_the_weights_of_what_it_trains() -> None:
     made = strategy(super_epoch=1)
-    task = made.task(1, Assignment("k", ("a", "c")))
-    assert task.settings["method_state"] == {"weights": dict.fromkeys(("joint", "a", "c"), 0.25)}
-    made.configure_fit(1, [ClientInfo(f"k{i}", ("a",)) for i in range(3)])
-    assert [p["weights"] for p in made.picks] == [made.weights()] * 2
+    orders = made.orders(1, Assignment("k", ("a", "c")), "train")
+    assert orders.method_state == {"weights": dict.fromkeys(("joint", "a", "c"), 0.25)}
+    drawn = made.configure_fit(1, [ClientInfo(f"k{i}", ("a",)) for i in range(3)])
+    assert [a.reasons["weights"] for a in drawn] == [made.weights()] * 2
 
 
 def test_fixed_weights_stay() -> None:
@@ -107,7 +107,7 @@ def test_fixed_weights_stay() -> None:
     made.aggregate_fit(1, [answer("k", a=losses(0.1, 0.1))])
     assert made.weights() == expected
     assert made.state.memory == {}
-    assert made.check_update(Update("k", ("a",), 10), probe=False) is None
+    assert made.check_update(Update("k", ("a",), 10), "train") is None
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_what_is_missed_in_an_answer(
 ) -> None:
     update = Update("k", ("a",), samples)
     update.measurements = {n: np.ones(size) for n, size in measurements.items()}
-    assert strategy().check_update(update, probe=False) == reason
+    assert strategy().check_update(update, "train") == reason
 
 
 def spoiled(name: str, change: Callable[[Update], Any]) -> Callable[..., Any]:

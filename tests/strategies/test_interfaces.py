@@ -13,8 +13,8 @@ from flwr.serverapp.strategy import FedAvg as StockMessage
 import strategies
 from strategies import ClientInfo, classic
 from strategies.client import ModalityMod
-from strategies.message import mean_metrics
-from strategies.transport import quiet_about_plain_nodes
+from strategies.federation.flower import mean_metrics
+from strategies.federation.transport import quiet_about_plain_nodes
 from tests.strategies.foreign_app import (
     PARTS,
     SEED,
@@ -40,6 +40,12 @@ def record(arrays: dict[str, Any]) -> ArrayRecord:
     return ArrayRecord({n: Array(v) for n, v in arrays.items()})
 
 
+def last_picks(strategy: Any) -> list[Any]:
+    """The last round's picks, of ours; flwr's own strategies have none."""
+    report = getattr(strategy, "report", None)
+    return report.picks if report else []
+
+
 def start(
     strategy: Any, grid: Any, rounds: int, initial: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], list[Any]]:
@@ -49,7 +55,7 @@ def start(
         grid,
         record(initial or model()),
         num_rounds=rounds,
-        evaluate_fn=lambda r, arrays: picks.append(list(getattr(strategy, "picks", []))),
+        evaluate_fn=lambda r, arrays: picks.append(last_picks(strategy)),
     )
     return {n: a.numpy() for n, a in result.arrays.items()}, picks[1:]
 
@@ -66,7 +72,7 @@ def test_both_interfaces_pick_and_average_alike(name: str) -> None:
     classic_picks: list[Any] = []
     strategy = getattr(classic, name)(
         list(model()),
-        evaluate_fn=lambda r, p, c: classic_picks.append(list(strategy.method.picks)),
+        evaluate_fn=lambda r, p, c: classic_picks.append(last_picks(strategy)),
         **common,
     )
     apps = {w: classic_app(ClassicClient(w, h, seen_classic)) for w, h in held.items()}
@@ -179,7 +185,7 @@ def test_the_update_is_the_signature_of_a_client_that_offers_none() -> None:
     apps = {w: message_app(w, h, []) for w, h in HELD.items()}
     strategy = strategies.BMSFed(2, parts=PARTS, sketch_dim=0)
     start(strategy, grid_of(apps), 1)
-    picked = {p["client"] for p in strategy.picks}
+    picked = {p["client"] for p in strategy.report.picks}
     who = next(w for w in ("c1", "c2", "c4") if w not in picked)  # measured once, never trained
     kept = strategy.state.signatures[who]
     change = {n: model()[n] - v for n, v in trained(model(), who, ("image", "text"), []).items()}

@@ -55,13 +55,14 @@ def test_divfl_on_a_line() -> None:
     """Greedy takes 2, then 10 or 11, cost 4; the optimum {1, 10} or {1, 11} costs 3."""
     points = np.array([0.0, 1.0, 2.0, 10.0, 11.0])[:, None]
     strategy, known = measured(points, 2)
-    chosen = [int(a.client_id[1:]) for a in strategy.configure_fit(1, known)]
+    assignments = strategy.configure_fit(1, known)
+    chosen = [int(a.client_id[1:]) for a in assignments]
     assert chosen[0] == 2
     assert chosen[1] in (3, 4)
     distances = np.abs(points - points.T)
     assert cost(distances, chosen) == 4
     assert min(cost(distances, list(s)) for s in itertools.combinations(range(5), 2)) == 3
-    assert strategy.picks[-1]["cost_multi"] == pytest.approx(4)
+    assert assignments[-1].reasons["cost_multi"] == pytest.approx(4)
 
 
 @pytest.mark.usefixtures("everyone_is_a_candidate")
@@ -81,8 +82,8 @@ def test_divfl_is_brute_force_greedy_and_within_its_bound(seed: int) -> None:
     best = min(cost(distances, list(s)) for s in itertools.combinations(range(10), 3))
     assert worst - cost(distances, chosen) >= (1 - 1 / np.e) * (worst - best)
     everyone, known = measured(points, 10)
-    everyone.configure_fit(1, known)
-    assert everyone.picks[-1]["cost_multi"] == pytest.approx(0, abs=1e-5)
+    *_, last = everyone.configure_fit(1, known)
+    assert last.reasons["cost_multi"] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.usefixtures("everyone_is_a_candidate")
@@ -103,9 +104,10 @@ def test_divfl_measures_new_clients_only_and_asks_for_no_enhancing_gradient() ->
     strategy.state.arrays = dict(ARRAYS)
     late = ClientInfo("late", ("b",), 5)
     assert strategy.configure_probe(2, [*known, late]) == [Assignment("late", ("b",))]
-    task = strategy.task(2, Assignment("late", ("b",)), probe=True)
-    assert task.settings["signature"]["enhancing"] is False
-    assert "prototypes" not in task.settings
+    orders = strategy.orders(2, Assignment("late", ("b",)), "measure")
+    assert orders.signature is not None
+    assert orders.signature.enhancing is False
+    assert not orders.measure_prototypes
 
 
 # --- pow-d --------------------------------------------------------------------------------------
@@ -151,8 +153,8 @@ def test_a_silent_candidate_is_out_and_an_answer_without_loss_is_refused() -> No
     losses = {c.client_id: float(i) for i, c in enumerate(known)}
     del losses["k005"]
     assert asked(strategy, known, losses) == ["k004", "k003"]
-    assert strategy.check_update(Update("k0", HELD), probe=True) == "the answer holds no loss"
-    assert strategy.check_update(Update("k0", HELD), probe=False) is None
+    assert strategy.check_update(Update("k0", HELD), "loss") == "the answer holds no loss"
+    assert strategy.check_update(Update("k0", HELD), "train") is None
 
 
 @pytest.mark.parametrize("d", [-1, 2])
@@ -200,7 +202,9 @@ def test_with_x_1_all_are_uni_modal_and_with_x_0_it_is_fedavg() -> None:
     known = [*clients(6), ClientInfo("k006", ("b",), 3)]
     strategy = ModalityDropout(7, drop=1.0)
     assert all(len(a.modalities) == 1 for a in strategy.configure_fit(1, known))
-    assert {p["role"] for p in strategy.picks if p["client"] != "k006"} == {"uni"}
+    roles = {a.client_id: a.reasons["role"] for a in strategy.configure_fit(1, known)}
+    assert roles.pop("k006") == "multi"  # it holds no more
+    assert set(roles.values()) == {"uni"}
     assert ModalityDropout(3, drop=0.0).configure_fit(5, known) == FedAvg(3).configure_fit(5, known)
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import sketch
-from strategies.sketch import count_sketch
+from strategies.selection import sketch
+from strategies.selection.sketch import count_sketch
 
 
 def by_hand(parts: dict[str, list[float]], dim: int, seed: int) -> list[float]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import facility, submodular
-from strategies.submodular import (
+from strategies.selection import facility, submodular
+from strategies.selection.submodular import (
     FacilityLocation,
     Pick,
     balanced_selection,
