@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -51,15 +52,14 @@ CLIENT_ID, NUM_SAMPLES = "client-id", "num-samples"
 NAMES = "names"
 
 
-class Dialect(Protocol):
-    """What the loop asks of every kind of client."""
+class Dialect(ABC):
+    """How one kind of client is spoken with."""
 
-    def assign(self, assignment: Assignment, client: ClientInfo) -> Assignment:
-        """Return what the client will do when it is told an assignment."""
-
+    @abstractmethod
     def pack(self, task: Task, client: ClientInfo, encode: Encoder) -> Outgoing:
         """Turn a task into a message's type and content."""
 
+    @abstractmethod
     def read(self, task: Task, content: RecordDict) -> Update:
         """Read what a client answered to a task.
 
@@ -69,18 +69,25 @@ class Dialect(Protocol):
             Of any kind if it cannot be read; :meth:`in_words` explains it.
         """
 
+    def assign(self, assignment: Assignment, client: ClientInfo) -> Assignment:
+        """Return what the client will do when it is told an assignment: just that."""
+        return assignment
+
     def owed(self, task: Task, expected: Arrays) -> Arrays:
         """Return the arrays that an answer must hold, given those that the method expects."""
+        return expected
 
     def complete(self, update: Update, task: Task, expected: Arrays, decisions: Decisions) -> None:
         """Turn a valid answer, in place, into what the method expects."""
+        return None
 
     def in_words(self, fault: str | Exception) -> str:
         """Say what is wrong with an answer in words that the client's author understands."""
+        return fault if isinstance(fault, str) else f"unreadable answer: {fault!r}"
 
 
 @dataclass
-class Native:
+class Native(Dialect):
     """Clients of our app: they are told all, and answer with what the method expects.
 
     Attributes
@@ -91,10 +98,6 @@ class Native:
 
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def assign(self, assignment: Assignment, client: ClientInfo) -> Assignment:
-        """Return the assignment: it is followed."""
-        return assignment
-
     def pack(self, task: Task, client: ClientInfo, encode: Encoder) -> Outgoing:
         """Turn a task into a message's type and content."""
         kind = TRAIN if task.orders.kind == "train" else MEASURE
@@ -103,17 +106,6 @@ class Native:
     def read(self, task: Task, content: RecordDict) -> Update:
         """Read an answer of our app."""
         return unpack_update(task.orders.client_id, content)
-
-    def owed(self, task: Task, expected: Arrays) -> Arrays:
-        """Return what the method expects."""
-        return expected
-
-    def complete(self, update: Update, task: Task, expected: Arrays, decisions: Decisions) -> None:
-        """Nothing is missing."""
-
-    def in_words(self, fault: str | Exception) -> str:
-        """Say what is wrong; nobody but our app should see an answer that cannot be read."""
-        return fault if isinstance(fault, str) else f"unreadable answer: {fault!r}"
 
 
 @dataclass(frozen=True)
@@ -165,7 +157,7 @@ class Parcel:
 
 
 @dataclass
-class Plain:
+class Plain(Dialect):
     """Clients of other apps: they train the whole model, and answer with arrays and metrics.
 
     They are sent what flwr's own strategies would send.
@@ -261,9 +253,10 @@ class Plain:
 
     def in_words(self, fault: str | Exception) -> str:
         """Say what is wrong, in the model's own names and with the remedy."""
+        if isinstance(fault, ValueError):
+            return str(fault)
         if isinstance(fault, Exception):
-            plainly = isinstance(fault, ValueError)
-            return str(fault) if plainly else f"unreadable answer: {fault!r}"
+            return super().in_words(fault)
         remedy = (
             "; answer with all the arrays that were sent" if fault.startswith("missing") else ""
         )
