@@ -200,7 +200,7 @@ def test_a_resumed_federation_goes_on_with_its_sums_and_weights(super_epoch: int
         ({"weights": {"joint": -1.0}}, "weights: joint is -1.0, it must be a number >= 0"),
         ({"weights": {"joint": float("inf")}}, "weights: joint is inf"),
         ({"weights": {"joint": 0.0, "a": 0}}, "weights: all are 0"),
-        ({"super_epoch": 0}, "super_epoch is 0, it must be at least 1"),
+        ({"super_epoch": 0}, "super_epoch is 0, it must be >= 1"),
     ],
 )
 def test_what_the_strategy_refuses(settings: dict[str, Any], message: str) -> None:
