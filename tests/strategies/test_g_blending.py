@@ -245,9 +245,8 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
 
 
 def test_the_descriptions_say_what_one_must_know() -> None:
-    text = METHODS["g-blending"].describe("g-blending")
-    assert "solo trainings" in text
-    assert "a client that lacks modalities" in text
-    text = METHODS["greedy"].describe("greedy")
-    assert "needs local_epochs >= 2" in text
-    assert "a client that lacks modalities" in text
+    blending, greedy = METHODS.find("g-blending"), METHODS.find("greedy")
+    assert "solo trainings" in blending.source
+    assert "a client that lacks modalities" in blending.source
+    assert "needs local_epochs >= 2" in greedy.summary
+    assert "a client that lacks modalities" in greedy.source
