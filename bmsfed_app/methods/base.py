@@ -104,9 +104,10 @@ def field(parameter: Parameter[Any], description: str) -> Any:
 
 
 def _no_method(thing: object) -> str | None:
-    if isinstance(thing, type) and issubclass(thing, MethodSettings):
-        return None
-    return "is no subclass of bmsfed_app.methods.MethodSettings"
+    if not (isinstance(thing, type) and issubclass(thing, MethodSettings)):
+        return "is no subclass of bmsfed_app.methods.MethodSettings"
+    lacking = [fact for fact in ("summary", "source") if not hasattr(thing, fact)]
+    return f"lacks the class attribute '{lacking[0]}'" if lacking else None
 
 
 #: Every method by name. Where one has a ``number``, any number may stand for the name's "x".

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bmsfed_app.config import load_config
-from bmsfed_app.methods import METHODS
+from bmsfed_app.methods import METHODS, MethodSettings
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/own_strategy"
 POINT = EntryPoint("least-trained", "own_methods:LeastTrainedMethod", "bmsfed.methods")
@@ -50,3 +50,19 @@ def test_a_method_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(vars(METHODS), "_points", {"lost": broken})
     with pytest.raises(ValueError, match=r"method 'lost' of no_such_package:METHOD cannot be"):
         load_config("cg-digits", {"method": "lost"})
+
+
+@pytest.mark.parametrize(
+    ("thing", "fault"),
+    [(int, "is no subclass of .*MethodSettings"), (MethodSettings, "lacks .* 'summary'")],
+)
+def test_what_is_no_method_is_refused(
+    monkeypatch: pytest.MonkeyPatch, thing: type, fault: str
+) -> None:
+    module = type(sys)("no_methods")
+    module.Thing = thing  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "no_methods", module)
+    point = EntryPoint("odd", "no_methods:Thing", "bmsfed.methods")
+    monkeypatch.setitem(vars(METHODS), "_points", {"odd": point})
+    with pytest.raises(ValueError, match=f"method 'odd': no_methods:Thing {fault}"):
+        load_config("cg-digits", {"method": "odd"})
