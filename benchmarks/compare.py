@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="cg-mnist")
     parser.add_argument("--data-dir", default="", help="folder with the data")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=METHODS.names())
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")

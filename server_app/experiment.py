@@ -75,7 +75,7 @@ def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
         "seed": config.seed,
         "app_version": __version__,
     }
-    return config.method_entry().strategy(config.method_settings(), common)
+    return config.method_settings().strategy(**common)
 
 
 def build_evaluator(config: ExperimentConfig) -> Evaluator:
