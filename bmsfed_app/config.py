@@ -32,6 +32,7 @@ from bmsfed_app.paths import default_data_dir
 from bmsfed_app.settings import ClientSettings
 
 __all__ = [
+    "MACHINE_KEYS",
     "ConfigError",
     "ExperimentConfig",
     "check_config",
@@ -39,6 +40,12 @@ __all__ = [
     "load_config",
     "parse_pairs",
 ]
+
+#: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
+MACHINE_KEYS = {
+    *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
+    *("min_clients", "connect_timeout", "timeout"),
+}
 
 
 class ExperimentConfig(BaseModel):

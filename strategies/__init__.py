@@ -9,7 +9,7 @@ from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
 from .agm import AGM
 from .base import EvaluationModel, ModalityStrategy
 from .bmsfed import BMSFed
-from .callbacks import Callback, ClientReport, RoundReport
+from .callbacks import Callback, ClientReport, Metric, RoundReport
 from .divfl import DivFL
 from .fedavg import FedAvg
 from .fedmsplit import FedMSplit
@@ -44,6 +44,7 @@ __all__ = [
     "Fleet",
     "GBlending",
     "LocalTraining",
+    "Metric",
     "ModalityDropout",
     "ModalityStrategy",
     "Parts",
