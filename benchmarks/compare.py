@@ -20,7 +20,9 @@ from statistics import mean
 from typing import Any
 
 from bmsfed_app.methods import METHODS
-from bmsfed_app.record import RunSummary, read_json, read_run
+from bmsfed_app.record.files import read_json
+from bmsfed_app.record.rows import RunSummary
+from bmsfed_app.record.run import read_run
 
 
 def run(method: str, seed: int, folder: Path, given: argparse.Namespace) -> bool:

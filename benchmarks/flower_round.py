@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from benchmarks.common import write
 from bmsfed_app.config import ExperimentConfig, load_config
 from bmsfed_app.models import MultiModalNetwork
-from bmsfed_app.record import read_run
+from bmsfed_app.record.run import read_run
 from client_app.data import local_data
 from server_app.experiment import build_evaluator, initial_model
 

@@ -27,7 +27,7 @@ from benchmarks.common import write
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.models import MultiModalNetwork
-from bmsfed_app.record import read_run
+from bmsfed_app.record.run import read_run
 from bmsfed_app.settings import SignatureSettings
 from client_app import training
 from client_app.data import local_data

@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.common import write
-from bmsfed_app.record import read_run
+from bmsfed_app.record.run import read_run
 
 CASES = {
     "fedavg, whole model": ["--method", "fedavg", "--set", "prototypes=test"],

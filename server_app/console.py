@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from bmsfed_app.record import (
-    RoundRow,
-    RunInfo,
-    common_prefix,
-    read_json,
-    read_rows,
-    summary,
-)
+from bmsfed_app.record.files import read_json, read_rows
+from bmsfed_app.record.rows import RoundRow, RunInfo
+from bmsfed_app.record.run import common_prefix
+from bmsfed_app.record.summary import summary
 from server_app.run_folder import RunFolder
 from strategies import Callback, Metric, ModalityStrategy, RoundReport
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from bmsfed_app.config import ExperimentConfig
-from bmsfed_app.record import (
+from bmsfed_app.record.files import append_rows, read_json, read_rows, write_json
+from bmsfed_app.record.rows import (
     STANDARD_METRICS,
     ClientRow,
     Member,
@@ -15,12 +16,8 @@ from bmsfed_app.record import (
     RoundRow,
     RunInfo,
     RunSummary,
-    append_rows,
-    read_json,
-    read_rows,
-    summarise,
-    write_json,
 )
+from bmsfed_app.record.summary import summarise
 from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
 from server_app.run_folder import RunFolder
 from strategies import Callback, ClientReport, Metric, ModalityStrategy, RoundReport
@@ -86,7 +83,7 @@ class RecordCallback(Callback):
     Raises
     ------
     ValueError
-        If two of them declare one metric, or one has the name of a column of the history.
+        If two of them declare one metric, or one has the name of a key of the run folder's own.
     """
 
     def __init__(
@@ -95,8 +92,9 @@ class RecordCallback(Callback):
         self.folder, self.evaluate = folder, evaluate
         self.declared = [m for c in (evaluate, *callbacks) for m in c.metrics]
         names = [m.name for m in self.declared]
+        taken = {*RoundRow.model_fields, *RunSummary.model_fields}
         for name in names:
-            if name in RoundRow.model_fields or names.count(name) > 1:
+            if name in taken or names.count(name) > 1:
                 raise ValueError(f"metric '{name}' has a name that is taken: give it another")
 
     def on_start(self, strategy: ModalityStrategy, num_rounds: int) -> None:

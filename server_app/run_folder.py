@@ -14,8 +14,9 @@ import yaml
 from safetensors.numpy import save_file
 
 from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig, check_config
-from bmsfed_app.record import RunFolderError, RunInfo, drop_rows_after, replace, write_json
+from bmsfed_app.record.files import RunFolderError, drop_rows_after, replace, write_json
 from bmsfed_app.record.origin import bundle, commit, hardware, source_hash, versions
+from bmsfed_app.record.rows import RunInfo
 from strategies import Arrays, ServerState
 from strategies.state import read_extra
 

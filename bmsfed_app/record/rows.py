@@ -16,7 +16,7 @@ STANDARD_METRICS = (
         "%",
         figure="accuracy",
         column="all",
-        about="Top-1 accuracy on the test split after each round.",
+        about="Accuracy: top-1 on the test split, in percent.",
     ),
     Metric(
         "accuracy_by_modality",

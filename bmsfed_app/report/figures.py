@@ -25,7 +25,8 @@ from matplotlib.ticker import (
 )
 from numpy.typing import NDArray
 
-from bmsfed_app.record import Member, Run, common_prefix
+from bmsfed_app.record.rows import Member
+from bmsfed_app.record.run import Run, common_prefix
 from bmsfed_app.report.studies import Series, Study
 from strategies import Metric
 

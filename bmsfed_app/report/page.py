@@ -13,7 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bmsfed_app.partitions import PartitionSettings
-from bmsfed_app.record import LAST_ROUNDS, Run, summary
+from bmsfed_app.record.origin import commit, source_hash
+from bmsfed_app.record.run import Run
+from bmsfed_app.record.summary import LAST_ROUNDS, summary
 from bmsfed_app.report.figures import MAX_BARS, bin_width, figure_name, partitions
 from bmsfed_app.report.studies import Study, mean_and_interval
 from strategies import Metric
@@ -106,6 +108,7 @@ def _cards(study: Study) -> list[_Card]:
 def _facts(run: Run) -> dict[str, str]:
     """What a reader needs to know to run it again, by name."""
     info = run.info
+    here = commit() if info.source == source_hash() else None  # a bundle's, in its checkout
     return {
         "method": run.method,
         "data set": run.dataset,
@@ -114,7 +117,7 @@ def _facts(run: Run) -> dict[str, str]:
         "rounds": f"{run.rounds[-1].round} of {run.planned}",
         "clients": _clients(run),
         "partition": _partition(run),
-        "commit": info.commit or "unknown",
+        "commit": info.commit or here or "unknown",
         "source": info.source + (f" ({info.bundle})" if info.bundle else "") or "unknown",
         "command": info.command,
         "hardware": info.hardware,

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from bmsfed_app.config import MACHINE_KEYS
-from bmsfed_app.record import Run, points, read_run
+from bmsfed_app.record.run import Run, read_run
+from bmsfed_app.record.summary import points
 from strategies import Metric
 
 #: Besides the keys of the machine, what does not tell the settings of two runs of a method apart.

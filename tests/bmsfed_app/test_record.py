@@ -7,20 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bmsfed_app.record import (
-    STANDARD_METRICS,
-    ClientRow,
-    PickRow,
-    RoundRow,
-    RunFolderError,
-    append_rows,
-    common_prefix,
-    drop_rows_after,
-    read_rows,
-    summarise,
-    summary,
-)
+from bmsfed_app.record.files import RunFolderError, append_rows, drop_rows_after, read_rows
 from bmsfed_app.record.origin import bundle, commit, source_hash
+from bmsfed_app.record.rows import STANDARD_METRICS, ClientRow, PickRow, RoundRow
+from bmsfed_app.record.run import common_prefix
+from bmsfed_app.record.summary import summarise, summary
 from strategies import Metric
 
 ROOT = Path(__file__).resolve().parents[2]

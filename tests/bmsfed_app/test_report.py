@@ -17,7 +17,9 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
-from bmsfed_app.record import RunFolderError, read_run
+from bmsfed_app.record.files import RunFolderError
+from bmsfed_app.record.origin import source_hash
+from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError, write_report
 from bmsfed_app.report.figures import bin_width, selection_counts
 from bmsfed_app.report.studies import group, mean_and_interval, read_runs
@@ -321,6 +323,17 @@ def test_header_says_what_was_run(tmp_path: Path) -> None:
     code = ("0123abc", "89abcdef (bmsfed.bmsfed.1.0.0a1b2c3d)", "bmsfed run --seed 7")
     for fact in (*code, "x86_64, 4 cores", "cg-digits", "flwr 1", "iid"):
         assert fact in text
+
+
+def test_the_commit_of_the_same_code_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of Flower's bundle has no git; a checkout with the same code has."""
+    monkeypatch.setattr("bmsfed_app.report.page.commit", lambda: "fedcba9")
+    info = {"commit": None, "source": source_hash()}
+    assert "fedcba9" in report(tmp_path / "out", make_run(tmp_path / "a", info=info)).text
+    info = {"commit": None, "source": "of other code"}
+    assert "fedcba9" not in report(tmp_path / "out2", make_run(tmp_path / "b", info=info)).text
 
 
 def test_header_says_how_the_data_was_divided(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from bmsfed_app.config import load_config
-from bmsfed_app.record import RoundRow, append_rows
+from bmsfed_app.record.files import append_rows
+from bmsfed_app.record.rows import RoundRow
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
 from strategies import (

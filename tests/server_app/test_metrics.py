@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.common import client
 from bmsfed_app.config import load_config
-from bmsfed_app.record import read_run
+from bmsfed_app.record.run import read_run
 from bmsfed_app.report import write_report
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment

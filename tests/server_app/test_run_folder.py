@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bmsfed_app.config import load_config
-from bmsfed_app.record import ClientRow, RoundRow, RunFolderError, append_rows, read_rows
+from bmsfed_app.record.files import RunFolderError, append_rows, read_rows
+from bmsfed_app.record.rows import ClientRow, RoundRow
 from server_app.run_folder import RunFolder
 from strategies import ServerState
 
