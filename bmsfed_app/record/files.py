@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,7 +132,9 @@ def _rows(
     """Return the number, the text and the content of every line."""
     found: list[tuple[int, bytes, _AnyRow]] = []
     *lines, rest = read_bytes(file).split(b"\n")
-    for number, line in _filled([*lines, rest]):
+    for number, line in enumerate([*lines, rest], 1):
+        if not line.strip():
+            continue
         where = f"'{file}', line {number}"
         try:
             values = json.loads(line)
@@ -152,10 +154,6 @@ def _rows(
         except ValidationError as error:
             raise _explained(where, error) from None
     return found, False
-
-
-def _filled(lines: list[bytes]) -> Iterator[tuple[int, bytes]]:
-    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _fault(row: RoundRow, metrics: Iterable[Metric]) -> str | None:

@@ -317,11 +317,7 @@ _OTHERS: dict[str, tuple[str, Callable[[Study], str], str]] = {
         _about_ratio,
         "None of these runs measured imbalance ratios.",
     ),
-    "selection": (
-        "Modalities selected",
-        _about_selection,
-        "No round has selected a client yet.",
-    ),
+    "selection": ("Modalities selected", _about_selection, "No round has selected a client yet."),
     "classes": (
         "Class counts by client",
         _about_classes,
