@@ -23,10 +23,11 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.common import rows, write
+from benchmarks.common import write
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.models import MultiModalNetwork
+from bmsfed_app.record.run import read_run
 from bmsfed_app.settings import SignatureSettings
 from client_app import training
 from client_app.data import local_data
@@ -137,18 +138,18 @@ def main() -> None:
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         peak = simulate(given.data_dir, given.rounds, Path(folder) / "run")
-        by_round = {r["round"]: r for r in rows(Path(folder) / "run", "round")}
-        clients = rows(Path(folder) / "run", "client")
+        run = read_run(Path(folder) / "run")
     task = passes(given.data_dir)
     share = (task["forward"] + task["backward"]) / task["whole"]
     figures: list[dict[str, Any]] = []
     for number in range(2, given.rounds + 1):  # workers load the data in the first
-        row = by_round[number]
-        work = sum(c["metrics"]["seconds"] for c in clients if c["round"] == number)
-        total = row["seconds"] + row["seconds_evaluation"]
-        busy = work / cores + row["seconds_evaluation"]
+        row = run.rounds[number]
+        work = sum(c.metrics["seconds"] for c in run.answers if c.round == number)
+        evaluation = row.metrics["seconds_evaluation"]
+        total = row.seconds + evaluation
+        busy = work / cores + evaluation
         figures.append({"total": total, "clients": work / cores, "busy": busy / total})
-        figures[-1]["passes"] = (share * work / cores + row["seconds_evaluation"]) / total
+        figures[-1]["passes"] = (share * work / cores + evaluation) / total
     middle = {k: median(f[k] for f in figures) for k in figures[0]}
     print("one client's task, seconds:", {k: round(v, 2) for k, v in task.items()})
     print(

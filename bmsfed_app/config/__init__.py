@@ -5,11 +5,12 @@ keys of ``flwr run`` override what people vary. Unknown keys and impossible valu
 before anything starts, with the nearest right name and the allowed range.
 """
 
-from bmsfed_app.config.experiment import ExperimentConfig
+from bmsfed_app.config.experiment import MACHINE_KEYS, ExperimentConfig
 from bmsfed_app.config.files import ConfigError, config_names
 from bmsfed_app.config.loading import check_config, load_config, parse_pairs
 
 __all__ = [
+    "MACHINE_KEYS",
     "ConfigError",
     "ExperimentConfig",
     "check_config",

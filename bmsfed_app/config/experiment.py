@@ -18,6 +18,12 @@ from bmsfed_app.paths import default_data_dir
 from bmsfed_app.schedules import SCHEDULES
 from bmsfed_app.settings import ClientSettings
 
+#: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
+MACHINE_KEYS = {
+    *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
+    *("min_clients", "connect_timeout", "timeout"),
+}
+
 
 class ExperimentConfig(BaseModel):
     """One experiment; ``conf/reference.yaml`` explains every key."""
