@@ -21,7 +21,7 @@ from bmsfed_app.settings import ClientSettings
 #: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
 MACHINE_KEYS = {
     *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
-    *("min_clients", "connect_timeout", "timeout"),
+    *("min_clients", "connect_timeout", "timeout", "callbacks"),
 }
 
 
@@ -69,6 +69,7 @@ class ExperimentConfig(BaseModel):
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
     eval_batch_size: int = Field(500, ge=1)
+    callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus_per_client: float = Field(1.0, gt=0)
