@@ -229,7 +229,7 @@ class ExperimentConfig(BaseModel):
             device=self.device,
             threads=max(int(self.cpus_per_client), 1),
             prototypes=self.prototypes == "train",
-            ratio_kind=getattr(settings, "ratio", "score"),
+            ratio_kind=str(getattr(settings, "ratio", "score")),
         )
 
 

@@ -42,6 +42,10 @@ class Head(nn.Module):
         """Draw the initial weights."""
         raise NotImplementedError
 
+    def release(self) -> None:
+        """Let go of what earlier training has left besides arrays: here nothing."""
+        return None
+
 
 class FusionHead(Head):
     """``logits = W · concat_m(z_m) + b``, with W kept as one block of columns per modality.
@@ -248,6 +252,10 @@ class MMTMHead(Head):
         _fill_blocks(self.squeeze, lambda whole: nn.init.xavier_normal_(whole, generator=rng))
         for block in (*self.excite.values(), *self.weight.values()):
             nn.init.xavier_normal_(block, generator=rng)
+
+    def release(self) -> None:
+        """Let every gate be computed."""
+        self.frozen = None
 
     @torch.no_grad()
     def _track(self, modality: str, gate: Tensor) -> None:
