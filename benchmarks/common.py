@@ -31,7 +31,7 @@ def made_up_digits(n: int) -> Split:
 def client(number: int, total: int) -> Handler:
     """A simulated client of this process, for :class:`strategies.testing.FakeGrid`."""
     context: Any = SimpleNamespace(node_config={"partition-id": number, "num-partitions": total})
-    kinds = {"query.enrol": client_app.enrol, "query.probe": client_app.probe}
+    kinds = {"query.enrol": client_app.enrol, "query.measure": client_app.measure}
 
     def answer(message: Message) -> RecordDict:
         task = kinds.get(message.metadata.message_type, client_app.train)

@@ -22,8 +22,11 @@ from bmsfed_app.models import build_network
 from bmsfed_app.prototypes import class_means
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData
-from client_app.objectives import LocalContext, build_objective
+from client_app.objectives import LocalContext, Objective
+from client_app.objectives.cross_entropy import CrossEntropy
+from client_app.objectives.modal_enhancement import ModalEnhancement
 from client_app.training import train
+from strategies import Orders
 
 SAMPLES, MODALITIES = 2_000, ("colored", "gray")
 
@@ -45,16 +48,15 @@ def bare(inputs: dict[str, torch.Tensor], labels: torch.Tensor, settings: Client
         optimizer.step()
 
 
-def ours(data: LocalData, settings: ClientSettings, objective: str) -> None:
+def ours(data: LocalData, settings: ClientSettings, objective: Objective) -> None:
     """The app's local training."""
     network = build_network(settings.network, 0)
-    context = LocalContext(MODALITIES)
-    if objective == "modal_enhancement":
+    context = LocalContext.of(Orders("train", MODALITIES), settings)
+    if isinstance(objective, ModalEnhancement):
         z = torch.randn(SAMPLES, 512, generator=torch.Generator().manual_seed(0))
         means = class_means(z, data.labels, 10)
         context.local_prototypes = context.global_prototypes = dict.fromkeys(MODALITIES, means)
-    rng = torch.Generator().manual_seed(0)
-    train(network, data, build_objective(objective, {}), context, settings, rng)
+    train(objective.bind(network, context), data)
 
 
 def rates(loops: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
@@ -83,8 +85,8 @@ def main() -> None:
     found = rates(
         {
             "bare PyTorch loop": lambda: bare(inputs, split.labels, settings),
-            "cross_entropy": lambda: ours(data, settings, "cross_entropy"),
-            "modal_enhancement": lambda: ours(data, settings, "modal_enhancement"),
+            "cross_entropy": lambda: ours(data, settings, CrossEntropy()),
+            "modal_enhancement": lambda: ours(data, settings, ModalEnhancement.by_default()),
         },
         given.repeats,
     )

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.common import client, write
 from bmsfed_app.config import ExperimentConfig, load_config
 from bmsfed_app.methods import METHODS, find_method
-from server_app.experiment import build_strategy, initial_model, shared_settings
+from server_app.experiment import build_strategy, initial_model
 from strategies import Callback, ModalityStrategy, RoundReport
 from strategies.testing import FakeGrid
 
@@ -61,7 +61,7 @@ def measure(method: str, data_dir: str) -> dict[str, float]:
         FakeGrid({f"node {i}": client(i, CLIENTS) for i in range(CLIENTS)}),
         initial_model(config),
         num_rounds=ROUNDS,
-        settings=shared_settings(config),
+        settings=config.client_settings().to_json(),
         round_settings=lambda r: {"lr": config.learning_rate(r), "progress": (r - 1) / ROUNDS},
         callbacks=[clock],
         min_clients=CLIENTS,

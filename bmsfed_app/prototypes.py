@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from strategies import Prototypes
+
 #: Scores are clamped below here, so that every ratio is finite.
 MIN_SCORE = 1e-12
 
@@ -34,6 +36,16 @@ class ClassMeans:
     def present(self) -> Tensor:
         """Which classes have a prototype, (K,) bool."""
         return self.counts > 0
+
+    @classmethod
+    def from_message(cls, prototypes: Prototypes, device: torch.device | str) -> ClassMeans:
+        """Copy received prototypes to a device."""
+        means = torch.tensor(prototypes.means, device=device)
+        return cls(means, torch.tensor(prototypes.counts, device=device))
+
+    def to_message(self) -> Prototypes:
+        """Return them as arrays, to be sent."""
+        return Prototypes(self.means.cpu().numpy(), self.counts.cpu().numpy())
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:

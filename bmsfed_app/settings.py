@@ -1,51 +1,31 @@
-"""What a client must know of the experiment; travels as JSON with every message.
+"""What the experiment tells every client; travels as JSON beside a task's orders.
 
 A client process may be as short-lived as one message (on a SuperNode), so nothing but these
-settings, the node's own configuration and the data on its disk tells it what to do.
+settings, the orders, the node's own configuration and the data on its disk tells it what to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.partitions import PartitionSettings
 
 
 @dataclass(frozen=True)
-class SignatureSettings:
-    """What a client measures for selection; see :class:`strategies.BMSFed`.
-
-    Attributes
-    ----------
-    kind : {"none", "decoupled", "update"}
-    dim : int
-        Numbers of a sketch; 0 sends the exact vector.
-    seed : int
-        Shared by all clients, so that sketches can be compared.
-    batches : int
-        Mini-batches behind a decoupled signature.
-    enhancing : bool
-        Whether to measure enhancing gradients besides the multi-modal one.
-    """
-
-    kind: str = "none"
-    dim: int = 4096
-    seed: int = 0
-    batches: int = 1
-    enhancing: bool = True
-
-
-@dataclass(frozen=True)
 class ClientSettings:
-    """One client's view of the experiment.
+    """What the experiment fixes for all clients alike.
 
-    The first block is the experiment's and the same for all; the second is set per message, with
-    ``progress`` (the share of the rounds that are complete), ``probe_kind`` (what a probe measures:
-    "signature" or "loss") and ``method_state`` (what the strategy tells the local objective).
+    ``prototypes`` says whether it wants clients' prototypes even where the method needs none,
+    ``ratio_kind`` what imbalance ratios are made of ("score" or "accuracy"). The last two are the
+    round's: its learning rate, and ``progress``, the share of the rounds that are complete.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     dataset: str
     network: NetworkSpec
@@ -62,18 +42,11 @@ class ClientSettings:
     objective_settings: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     threads: int = 1
-
-    round: int = 0
-    client_id: str = ""
-    lr: float = 0.01
-    progress: float = 0.0
-    weak: str | None = None
-    ratio: float = 1.0
     prototypes: bool = False
     ratio_kind: str = "score"
-    signature: SignatureSettings = SignatureSettings()
-    probe_kind: str = "signature"
-    method_state: dict[str, Any] = field(default_factory=dict)
+
+    lr: float = 0.01
+    progress: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; :meth:`from_json` turns them back."""
@@ -81,11 +54,22 @@ class ClientSettings:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ClientSettings:
-        """Build the settings from a message's values."""
-        known = dict(values)
-        spec = dict(known["network"])
-        spec["shapes"] = {m: tuple(s) for m, s in spec["shapes"].items()}
-        known["network"] = NetworkSpec(**spec)
-        known["partition"] = PartitionSettings.from_json(known.get("partition", {}))
-        known["signature"] = SignatureSettings(**known.get("signature", {}))
-        return cls(**known)
+        """Build the settings from a message's values.
+
+        Raises
+        ------
+        ValueError
+            Naming the first key that is missing, unknown or of another type.
+        """
+        try:
+            return _ADAPTER.validate_python(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ValueError(
+                f"the server's settings, '{key}': {first['msg']}; do server and client run the "
+                "same version of this app?"
+            ) from None
+
+
+_ADAPTER = TypeAdapter(ClientSettings)

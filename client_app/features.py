@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from bmsfed_app.models import MultiModalNetwork
-from bmsfed_app.prototypes import ClassMeans, class_means
+from bmsfed_app.prototypes import ClassMeans, class_means, hits, score
 from client_app.data import LocalData
+from strategies import Update, imbalance_ratios
 
 #: Samples per forward pass without gradients.
 _FEATURE_BATCH = 256
@@ -23,6 +26,36 @@ def extract_features(network: MultiModalNetwork, data: LocalData) -> dict[str, T
     return {m: torch.cat([c[m] for c in chunks]) for m in network.modalities}
 
 
-def local_prototypes(features: dict[str, Tensor], data: LocalData) -> dict[str, ClassMeans]:
-    """Class means of the client's features (n, D) by modality (Eq. 5)."""
-    return {m: class_means(z, data.labels, data.num_classes) for m, z in features.items()}
+def local_prototypes(
+    features: Mapping[str, Tensor], labels: Tensor, num_classes: int
+) -> dict[str, ClassMeans]:
+    """Class means of features (n, D) of all a client's samples, by modality (Eq. 5)."""
+    return {m: class_means(z.detach(), labels, num_classes) for m, z in features.items()}
+
+
+def measure(
+    update: Update,
+    features: Mapping[str, Tensor],
+    labels: Tensor,
+    num_classes: int,
+    ratio_kind: str = "score",
+) -> None:
+    """Add prototypes and, over the whole local set, imbalance ratios (Eqs. 5, 16, 17).
+
+    Parameters
+    ----------
+    update : Update
+        The answer, changed in place.
+    features : mapping
+        Features (n, D) of the client's samples by modality.
+    labels : Tensor (n,), int64
+    num_classes : int
+    ratio_kind : {"score", "accuracy"}
+        Ratios of prototype scores, or of nearest-prototype hits.
+    """
+    means = local_prototypes(features, labels, num_classes)
+    update.prototypes = {m: p.to_message() for m, p in means.items()}
+    rate = hits if ratio_kind == "accuracy" else score
+    update.scores = {m: rate(z, labels, means[m]) for m, z in features.items()}
+    if len(features) > 1:
+        update.ratios = imbalance_ratios(update.scores)

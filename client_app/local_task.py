@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from bmsfed_app.models import Output
-from bmsfed_app.prototypes import ClassMeans, class_means, enhancement_loss, score
+from bmsfed_app.models import NetworkSpec, Output
+from bmsfed_app.prototypes import enhancement_loss
+from bmsfed_app.settings import ClientSettings
+from client_app.features import local_prototypes, measure
 from client_app.objectives import LocalContext
 from client_app.objectives.modal_enhancement import ModalEnhancement
-from client_app.signatures import enhancement_offered, gradients, offers
-from strategies import Prototypes, Update, imbalance_ratios
+from client_app.signatures import decoupled_signatures
+from strategies import Update
+from strategies.federation.dialects import Parcel
 from strategies.protocol import pack_measurements, unpack_orders
-from strategies.sketch import count_sketch
 
 
 class LocalTask:
@@ -70,27 +71,19 @@ class LocalTask:
         *,
         device: torch.device | str = "cpu",
     ) -> None:
-        if "task" not in config:
+        if "orders" not in config or "parcel" not in config:
             raise ValueError(
-                "the config holds no task: is the server's strategy one of `strategies`, and "
+                "the config holds no orders: is the server's strategy one of `strategies`, and "
                 "strategies.client.ModalityMod among the ClientApp's mods?"
             )
-        orders = unpack_orders(config)
-        self.modalities, self.settings = orders.modalities, orders.settings
-        self.probe = bool(config.get("probe", False))
+        orders, self._parcel = unpack_orders(config), Parcel.unpack(config)
+        self.modalities, self.probe = orders.modalities, orders.kind != "train"
         self.num_classes = num_classes
-        self.objective = ModalEnhancement()
-        self.context = LocalContext(
-            self.modalities,
-            None if self.probe else self.settings.get("weak"),
-            float(self.settings.get("ratio", 1.0)),
-        )
-        self.context.global_prototypes = {
-            m: ClassMeans(
-                torch.tensor(p.means, device=device), torch.tensor(p.counts, device=device)
-            )
-            for m, p in orders.prototypes.items()
-        }
+        # Network and training are another project's: of the settings just the device is looked at.
+        settings = ClientSettings("", NetworkSpec({}, {}, num_classes), device=str(device))
+        self.context = LocalContext.of(orders, settings)
+        self.objective = ModalEnhancement.by_default()
+        self.objective.context = self.context
         self._update = Update("", self.modalities)
 
     def begin(self, features: Mapping[str, Tensor], labels: Tensor) -> None:
@@ -102,11 +95,8 @@ class LocalTask:
             Features (n, D) of the client's samples by modality assigned.
         labels : Tensor (n,), int64
         """
-        self.context.local_prototypes = self._means(features, labels)
-        if self.probe:  # nobody knows global prototypes yet
-            self.context.global_prototypes = self.context.local_prototypes
-            if len(self.modalities) == 1:
-                self.context.weak = self.modalities[0]
+        self._check(features)
+        self.context.begin(local_prototypes(features, labels, self.num_classes))
 
     def enhancement(self, features: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """Modal enhancement of the weak modality (Eqs. 7-9, 19), to be added to the loss.
@@ -130,7 +120,7 @@ class LocalTask:
         if len(features) > 1 and not self.context.local_prototypes:
             raise RuntimeError("call LocalTask.begin with all samples' features before training")
         output = Output(dict(features), logits=torch.empty(0))  # of which logits are not read
-        target = self.objective.target(output, labels, self.context)
+        target = self.objective.target(output, labels)
         if target is None or target[1] <= 0 or target[0] not in self.context.global_prototypes:
             return torch.zeros((), device=labels.device)
         weak, coefficient = target
@@ -152,31 +142,18 @@ class LocalTask:
         logits : Tensor (B, K)
             Of the batch, with the graph of ``features`` behind them.
         """
-        wanted = self.settings.get("signature", {})
-        if wanted.get("kind") != "decoupled" or wanted["dim"] == 0:
+        wanted = self.context.orders.signature
+        if wanted is None or wanted.gradient != "decoupled" or wanted.sketch_dim == 0:
             return
-        encoder_of = self.settings["encoder_of"]
         parameters: dict[str, list[nn.Parameter]] = {m: [] for m in self.modalities}
         for name, parameter in model.named_parameters():
-            if encoder_of.get(name) in parameters and parameter.requires_grad:
-                parameters[encoder_of[name]].append(parameter)
-        loss = F.cross_entropy(logits, labels)
-        ce = gradients(parameters, loss, retain=True)
-        offered: dict[str, Tensor] = {}
-        if wanted["enhancing"]:
-            total = enhancement_offered(features, labels, self.objective, self.context)
-            offered = gradients(parameters, total, retain=True)
-        multi, enhancing = offers(
-            {m: v.cpu().numpy() for m, v in ce.items()},
-            {m: v.cpu().numpy() for m, v in offered.items()},
-            partial=len(self.modalities) == 1 < self.settings["held"],
+            modality = self._parcel.encoder_of.get(name)
+            if modality in parameters and parameter.requires_grad:
+                parameters[modality].append(parameter)
+        batch = Output(dict(features), logits), labels
+        self._update.signatures = decoupled_signatures(
+            self.objective, wanted, parameters, [batch], 1, held=self._parcel.held, retain=True
         )
-        dim, seed = wanted["dim"], wanted["seed"]
-        signatures = self._update.signatures
-        if multi is not None:
-            signatures["multi"] = count_sketch(multi, dim, seed)
-        for m, vector in enhancing.items():
-            signatures[f"enhance.{m}"] = count_sketch({m: vector}, dim, seed)
 
     def measure(self, features: Mapping[str, Tensor], labels: Tensor) -> None:
         """Take prototypes, scores and imbalance ratios (Eqs. 14, 16, 17), after training.
@@ -187,21 +164,15 @@ class LocalTask:
             Features (n, D) of the client's samples by modality assigned, at the trained model.
         labels : Tensor (n,), int64
         """
-        means = self._means(features, labels)
-        self._update.prototypes = {
-            m: Prototypes(p.means.cpu().numpy(), p.counts.cpu().numpy()) for m, p in means.items()
-        }
-        self._update.scores = {m: score(z, labels, means[m]) for m, z in features.items()}
-        if len(features) > 1:
-            self._update.ratios = imbalance_ratios(self._update.scores)
+        self._check(features)
+        measure(self._update, features, labels, self.num_classes)
 
     def answer(self) -> dict[str, Any]:
         """Return what was measured, for a ConfigRecord or a NumPyClient's metrics."""
         return dict(pack_measurements(self._update))
 
-    def _means(self, features: Mapping[str, Tensor], labels: Tensor) -> dict[str, ClassMeans]:
+    def _check(self, features: Mapping[str, Tensor]) -> None:
         if set(features) != set(self.modalities):
             raise ValueError(
                 f"features of {sorted(features)} were given, {list(self.modalities)} are assigned"
             )
-        return {m: class_means(z.detach(), labels, self.num_classes) for m, z in features.items()}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -14,31 +15,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
-from bmsfed_app.prototypes import ClassMeans, hits, score
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
-from client_app.features import extract_features, local_prototypes
-from client_app.objectives import LocalContext, Objective, build_objective
+from client_app.features import extract_features, local_prototypes, measure
+from client_app.objectives import LocalContext, Needs, Objective, build_objective
 from client_app.objectives.modal_enhancement import ModalEnhancement
-from client_app.signatures import decoupled_signatures, flat_encoders, update_signatures
-from strategies import Prototypes, Task, Update, imbalance_ratios
-from strategies.randomness import integer_seed
+from client_app.signatures import (
+    Vectors,
+    decoupled_signatures,
+    flat_encoders,
+    update_signatures,
+)
+from strategies import SignatureOrders, Task, Update
 
 
-def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bool) -> Update:
+def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     """Do what the server asked for.
 
     Parameters
     ----------
     task : Task
-        Modalities, their parts of the model, global prototypes.
+        Orders, and the parts of the model that they need. To "measure" is to answer signatures,
+        prototypes and ratios at the received model, with local prototypes in place of global
+        ones; for the "loss", that and nothing else. Neither returns parts.
     data : LocalData
         The client's training data.
     settings : ClientSettings
-        From the task.
-    probe : bool
-        Measure only: signatures, prototypes and ratios at the received model, with local
-        prototypes in place of global ones, or just the loss; no parts are returned.
+        What the experiment tells everybody.
 
     Returns
     -------
@@ -51,88 +54,108 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings, *, probe: bo
         If the task names a modality that the client lacks, or parts that do not fit the network.
     """
     started = time.perf_counter()
-    if lacking := sorted(set(task.modalities) - set(data.modalities)):
+    if lacking := sorted(set(task.orders.modalities) - set(data.modalities)):
         raise ValueError(f"client '{data.client_id}' was told to train '{lacking[0]}', it lacks it")
-    network = _network(settings.network, task.modalities, str(training_device(settings)))
-    load_parts(network, task)
+    network = _network(
+        settings.network, task.orders.modalities, str(training_device(settings))
+    ).restart(task.arrays)
     update = Update(data.client_id, network.modalities, len(data))
-    if probe and settings.probe_kind == "loss":
+    if task.orders.kind == "loss":
         update.measurements = {"loss": _mean_loss(network, data)}
     else:
-        objective = build_objective(settings.objective, settings.objective_settings)
-        with _seeded_modules(settings):
-            _work(update, network, objective, task, data, settings, probe)
+        context = LocalContext.of(task.orders, settings)
+        with _seeded_modules(context):
+            _work(update, network, data, context)
     update.metrics["seconds"] = time.perf_counter() - started
     return update
 
 
+@lru_cache(maxsize=8)
+def _network(spec: NetworkSpec, modalities: tuple[str, ...], device: str) -> MultiModalNetwork:
+    return MultiModalNetwork(spec, modalities).to(device)
+
+
 def _work(
-    update: Update,
-    network: MultiModalNetwork,
-    objective: Objective,
-    task: Task,
-    data: LocalData,
-    settings: ClientSettings,
-    probe: bool,
+    update: Update, network: MultiModalNetwork, data: LocalData, context: LocalContext
 ) -> None:
-    """Measure what the server needs, train unless this is a probe, and fill in the answer."""
-    measuring = settings.signature.kind == "decoupled"
-    comparing = len(network.modalities) > 1 and (
-        objective.needs_local_prototypes or (measuring and settings.signature.enhancing)
-    )
-    # At the received model; a pass over the data, so only where it is needed, and once.
-    needed = (probe and settings.prototypes) or comparing or objective.needs_features
-    features = extract_features(network, data) if needed else {}
-    context = _context(task, data, settings, features, probe=probe)
-    rng = torch.Generator()
-    if measuring:
-        rng.manual_seed(_seed(settings, "signature"))
-        measure = objective if isinstance(objective, ModalEnhancement) else ModalEnhancement()
-        update.signatures = decoupled_signatures(network, data, measure, context, settings, rng)
-    rng.manual_seed(_seed(settings, "batches"))
+    """Measure what the server needs, train unless this is a measurement, fill in the answer."""
+    orders, settings = context.orders, context.settings
+    objective = build_objective(settings.objective, settings.objective_settings)
+    objective.bind(network, context)
+    wanted = settings.prototypes or orders.measure_prototypes
+    if (orders.kind == "measure" and wanted) or _needs_features(objective):
+        # At the received model; a pass over the data, so only where it is needed, and once.
+        context.features = extract_features(network, data)
+    context.begin(local_prototypes(context.features, data.labels, data.num_classes))
+    if orders.signature and orders.signature.gradient == "decoupled":
+        update.signatures = _signatures(objective, orders.signature, data)
     received = flat_encoders(network)
-    if probe:
-        if settings.prototypes:
-            _measure(update, features, data, settings)
-        if settings.signature.kind == "update":
-            train(network, data, objective, context, settings, rng, max_steps=1)
+    if orders.kind == "train":
+        final = _train(update, objective, data, wanted)
     else:
-        trained = time.perf_counter()
-        update.metrics |= train(network, data, objective, context, settings, rng)
-        update.metrics["seconds_training"] = time.perf_counter() - trained
-        final: dict[str, Tensor] = {}
-        if settings.prototypes or objective.needs_trained_features:
-            final = extract_features(network, data)
-        if settings.prototypes:
-            _measure(update, final, data, settings)
-        update.measurements = objective.after_training(network, final, data, context)
-        update.arrays = {
-            name: np.array(value.cpu().numpy(), order="C")
-            for name, value in network.state_dict().items()
-            if not name.startswith(objective.kept_back)
-        }
-    if settings.signature.kind == "update":
-        update.signatures = update_signatures(received, network, data, settings.signature)
+        final = context.features
+        if orders.signature and orders.signature.gradient == "update":
+            train(objective, data, max_steps=1)
+    if wanted:
+        measure(update, final, data.labels, data.num_classes, settings.ratio_kind)
+    if orders.signature and orders.signature.gradient == "update":
+        held = len(data.modalities)
+        update.signatures = update_signatures(received, network, orders.signature, held=held)
+
+
+def _needs_features(objective: Objective) -> bool:
+    """Whether the objective, or what is signed by it, looks at features of the received model."""
+    signature = objective.context.orders.signature
+    signing = signature and signature.gradient == "decoupled" and signature.enhancing
+    comparing = signing or Needs.LOCAL_PROTOTYPES in objective.needs
+    several = len(objective.network.modalities) > 1
+    return Needs.FEATURES in objective.needs or bool(several and comparing)
+
+
+def _signatures(objective: Objective, orders: SignatureOrders, data: LocalData) -> Vectors:
+    """Measure decoupled signatures on some mini-batches."""
+    network, context = objective.network, objective.context
+    if not isinstance(objective, ModalEnhancement):
+        objective = ModalEnhancement.by_default().bind(network, context)
+    modalities = context.orders.modalities
+    parameters = {m: list(network.encoders[m].parameters()) for m in modalities}
+    rng = context.generator("signature")
+    drawn = data.batches(context.settings.batch_size, modalities, rng)
+    batches = list(islice(drawn, orders.probe_batches))
+    outputs = ((network(inputs), labels) for inputs, labels in batches)
+    held = len(data.modalities)
+    return decoupled_signatures(objective, orders, parameters, outputs, len(batches), held=held)
+
+
+def _train(
+    update: Update, objective: Objective, data: LocalData, wanted: bool
+) -> dict[str, Tensor]:
+    """Train and fill in parts and measurements; return features where somebody needs them."""
+    started = time.perf_counter()
+    update.metrics |= train(objective, data)
+    update.metrics["seconds_training"] = time.perf_counter() - started
+    network = objective.network
+    needed = wanted or Needs.TRAINED_FEATURES in objective.needs
+    final = extract_features(network, data) if needed else {}
+    update.measurements = objective.after_training(final, data)
+    update.arrays = {
+        name: np.array(value.cpu().numpy(), order="C")
+        for name, value in network.state_dict().items()
+        if not name.startswith(objective.kept_back)
+    }
+    return final
 
 
 def train(
-    network: MultiModalNetwork,
-    data: LocalData,
-    objective: Objective,
-    context: LocalContext,
-    settings: ClientSettings,
-    rng: torch.Generator,
-    *,
-    max_steps: int | None = None,
+    objective: Objective, data: LocalData, *, max_steps: int | None = None
 ) -> dict[str, float]:
-    """Train ``network`` by SGD with a fresh optimiser, all but what the objective freezes.
+    """Train by SGD with a fresh optimiser, all but what the objective freezes.
 
     Parameters
     ----------
-    network : MultiModalNetwork
-        Holds just what is to be trained; changed in place.
-    rng : torch.Generator
-        Draws the order of the samples.
+    objective : Objective
+        Bound to the network, which is changed in place, and to the context, whose settings and
+        seed say how.
     max_steps : int, optional
         Stop after so many mini-batches.
 
@@ -141,8 +164,10 @@ def train(
     dict
         ``loss_first`` and ``loss``: mean loss over the first and the last epoch; ``steps``.
     """
-    data = objective.training_data(data, context)
-    objective.on_start(network, data, context)
+    network, settings = objective.network, objective.context.settings
+    rng = objective.context.generator("batches")
+    data = objective.training_data(data)
+    objective.on_start(data)
     parameters = _trainable(network, objective)
     optimizer = torch.optim.SGD(
         parameters,
@@ -153,15 +178,15 @@ def train(
     epochs: list[Tensor] = []
     steps = 0
     for epoch in range(settings.local_epochs):
-        objective.on_epoch(network, data, context, epoch)
+        objective.on_epoch(data, epoch)
         network.train()
         losses = []
         for inputs, labels in data.batches(settings.batch_size, network.modalities, rng):
             output = network(inputs)
-            loss = objective.loss(network, output, labels, context)
+            loss = objective.loss(output, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            objective.after_backward(network, output, labels, context)
+            objective.after_backward(output, labels)
             if settings.clip_norm > 0:
                 nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             optimizer.step()
@@ -174,13 +199,10 @@ def train(
 
 
 def _trainable(network: MultiModalNetwork, objective: Objective) -> list[nn.Parameter]:
-    """Parameters that mini-batches train; the others get no gradient (workers keep networks)."""
-    trainable = []
+    """Parameters that mini-batches train; the others get no gradient from here on."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(objective.frozen))
-        if parameter.requires_grad:
-            trainable.append(parameter)
-    return trainable
+    return [p for p in network.parameters() if p.requires_grad]
 
 
 @torch.inference_mode()
@@ -190,85 +212,10 @@ def _mean_loss(network: MultiModalNetwork, data: LocalData) -> NDArray[np.float3
     return np.array([float(F.cross_entropy(logits, data.labels))], np.float32)
 
 
-def load_parts(network: MultiModalNetwork, task: Task) -> None:
-    """Load the received parts; they must be exactly those of the network.
-
-    Raises
-    ------
-    ValueError
-        Naming the first array that is missing, unknown or of another shape.
-    """
-    own = network.state_dict()
-    for name in sorted(set(own) | set(task.arrays)):
-        there = task.arrays.get(name)
-        if name not in own or there is None or tuple(own[name].shape) != there.shape:
-            shape = None if there is None else list(there.shape)
-            want = list(own[name].shape) if name in own else None
-            raise ValueError(f"received array '{name}' has shape {shape}, this app expects {want}")
-    network.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in task.arrays.items()})
-
-
-@lru_cache(maxsize=8)
-def _network(spec_key: NetworkSpec, modalities: tuple[str, ...], device: str) -> MultiModalNetwork:
-    return MultiModalNetwork(spec_key, modalities).to(device)
-
-
-def _context(
-    task: Task,
-    data: LocalData,
-    settings: ClientSettings,
-    features: dict[str, Tensor],
-    *,
-    probe: bool,
-) -> LocalContext:
-    context = LocalContext(
-        task.modalities,
-        settings.weak,
-        settings.ratio,
-        features=features,
-        progress=settings.progress,
-        state=settings.method_state,
-        origin=(settings.seed, settings.round, settings.client_id),
-        batch_size=settings.batch_size,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-    )
-    context.local_prototypes = local_prototypes(features, data)
-    if probe:  # nobody knows global prototypes or the weak modality yet
-        context.global_prototypes = context.local_prototypes
-        context.weak = task.modalities[0] if len(task.modalities) == 1 else None
-        return context
-    device = training_device(settings)
-    context.global_prototypes = {
-        m: ClassMeans(torch.tensor(p.means, device=device), torch.tensor(p.counts, device=device))
-        for m, p in task.prototypes.items()
-    }
-    return context
-
-
-def _measure(
-    update: Update, features: dict[str, Tensor], data: LocalData, settings: ClientSettings
-) -> None:
-    """Add local prototypes and, over the whole local set, imbalance ratios (Eqs. 5, 16, 17)."""
-    means = local_prototypes(features, data)
-    update.prototypes = {
-        m: Prototypes(p.means.cpu().numpy(), p.counts.cpu().numpy()) for m, p in means.items()
-    }
-    rate = hits if settings.ratio_kind == "accuracy" else score
-    update.scores = {m: rate(z, data.labels, means[m]) for m, z in features.items()}
-    if len(features) > 1:
-        update.ratios = imbalance_ratios(update.scores)
-
-
 @contextmanager
-def _seeded_modules(settings: ClientSettings) -> Iterator[None]:
+def _seeded_modules(context: LocalContext) -> Iterator[None]:
     """Seed what modules such as dropout draw themselves, and leave no trace of it."""
-    device = training_device(settings)
+    device = training_device(context.settings)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(_seed(settings, "modules"))
+        torch.manual_seed(context.seed("modules"))
         yield
-
-
-def _seed(settings: ClientSettings, purpose: str) -> int:
-    return integer_seed(settings.seed, purpose, settings.round, settings.client_id)

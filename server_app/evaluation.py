@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -157,9 +156,7 @@ class Evaluator:
         modalities = modalities_of(arrays)
         if modalities not in self.networks:
             self.networks[modalities] = MultiModalNetwork(self.spec, modalities).to(self.device)
-        network = self.networks[modalities]
-        network.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in arrays.items()})
-        return network.eval()
+        return self.networks[modalities].restart(arrays)
 
     def _features(self, network: MultiModalNetwork) -> dict[str, Tensor]:
         chunks = [
@@ -173,12 +170,8 @@ class Evaluator:
     ) -> ClassMeans | None:
         if prototypes is None:
             return class_means(z, self.test.labels, self.spec.num_classes)
-        if modality not in prototypes:
-            return None
-        p = prototypes[modality]
-        return ClassMeans(
-            torch.tensor(p.means, device=self.device), torch.tensor(p.counts, device=self.device)
-        )
+        known = prototypes.get(modality)
+        return ClassMeans.from_message(known, self.device) if known else None
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +61,7 @@ def run_experiment(
         grid,
         folder.load_checkpoint() or initial_model(config),
         num_rounds=config.rounds,
-        settings=shared_settings(config),
+        settings=config.client_settings().to_json(),
         round_settings=lambda r: {
             "lr": config.learning_rate(r),
             "progress": (r - 1) / config.rounds,
@@ -111,11 +110,3 @@ def initial_model(config: ExperimentConfig) -> Arrays:
     return {
         name: np.array(value.numpy(), order="C") for name, value in network.state_dict().items()
     }
-
-
-def shared_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """The settings that every message carries, less those that the round or the task sets."""
-    per_message = {"round", "client_id", "lr", "progress", "weak", "ratio", "signature"}
-    per_message |= {"probe_kind", "method_state"}
-    settings = config.client_settings().to_json()
-    return {k: v for k, v in settings.items() if k not in per_message}

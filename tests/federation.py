@@ -38,8 +38,6 @@ def federate(
 ) -> tuple[ServerState, Keep]:
     """Run a federation of the six clients of ``HELD``; ``changes`` are of the client settings."""
     settings = synthetic.settings(**({"prototypes": True} | changes)).to_json()
-    for key in ("round", "client_id", "signature", "weak", "ratio", "method_state"):
-        del settings[key]
     handlers = {name: handler(name) for name in HELD}
     for name, change in (spoil or {}).items():
         handlers[name] = spoiled(handlers[name], change)

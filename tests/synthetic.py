@@ -6,11 +6,21 @@ import torch
 
 from bmsfed_app.datasets.base import Renderer, Split
 from bmsfed_app.models import NetworkSpec
-from bmsfed_app.settings import ClientSettings, SignatureSettings
+from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData
+from client_app.objectives import LocalContext
+from strategies import Orders
 
 WIDTHS = {"touch": 4, "sound": 3, "smell": 2}
 CLASSES = 3
+#: Modal enhancement as the paper has it.
+ENHANCEMENT = {
+    "coefficient": "clipped",
+    "coefficient_value": 1.0,
+    "uni_enhancement": "weak",
+    "head_weight": 0.0,
+}
+ENHANCING = {"objective": "modal_enhancement", "objective_settings": ENHANCEMENT}
 
 
 def spec(encoder: str = "identity", feature_norm: float = 0.0) -> NetworkSpec:
@@ -50,6 +60,11 @@ def settings(**changes: object) -> ClientSettings:
         "batch_size": 20,
         "lr": 0.05,
         "device": "cpu",
-        "signature": SignatureSettings("none"),
     }
     return ClientSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def context(*modalities: str, shared: ClientSettings | None = None, **told: object) -> LocalContext:
+    """What an objective reads where the experiment says ``shared`` and the strategy ``told``."""
+    orders = Orders("train", modalities or tuple(WIDTHS), **told)  # type: ignore[arg-type]
+    return LocalContext.of(orders, shared or settings())

@@ -11,7 +11,7 @@ from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData
 from client_app.training import run_task
 from server_app.evaluation import Evaluator
-from strategies import BMSFed, ServerState, Task
+from strategies import BMSFed, Orders, ServerState, Task
 from strategies.testing import FakeGrid
 from tests import synthetic
 from tests.bmsfed_app.test_encoders import bert
@@ -53,22 +53,17 @@ def client(name: str, n: int = 24) -> LocalData:
 
 
 def settings(network: NetworkSpec = SPEC) -> ClientSettings:
-    return synthetic.settings(
-        network=network, objective="modal_enhancement", prototypes=True, batch_size=8
-    )
+    return synthetic.settings(network=network, prototypes=True, batch_size=8, **synthetic.ENHANCING)
 
 
 def federate(drawn_before: int) -> tuple[ServerState, Keep]:
     torch.manual_seed(drawn_before)
-    common = settings().to_json()
-    for key in ("round", "client_id", "signature", "weak", "ratio"):
-        del common[key]
     keep = Keep()
     state = BMSFed(4, seed=1, threshold=1.0, sketch_dim=0).run(
         FakeGrid({name: answering(client(name)) for name in HELD}),
         {n: v.numpy().copy() for n, v in build_network(SPEC, 0).state_dict().items()},
         num_rounds=2,
-        settings=common,
+        settings=settings().to_json(),
         callbacks=[keep],
         min_clients=len(HELD),
         connect_timeout=5,
@@ -106,8 +101,7 @@ def test_dropout_follows_from_the_seed_alone(tmp_path: Path) -> None:
     def trained(drawn_before: int, **changes: object) -> bytes:
         torch.manual_seed(drawn_before)
         asked = ClientSettings.from_json(settings(spec).to_json() | changes)
-        task = Task(("words",), arrays, settings=asked.to_json())
-        update = run_task(task, client("c3"), asked, probe=False)
+        update = run_task(Task(Orders("train", ("words",)), arrays), client("c3"), asked)
         return b"".join(v.tobytes() for v in update.arrays.values())
 
     assert trained(1) == trained(2)

@@ -30,9 +30,6 @@ def build(name: str, encoder: str = "identity", **changes: Any) -> tuple[Modalit
         local_epochs=2,
         ratio_kind=settings.ratio_kind(),
     ).to_json()
-    per_message = ("round", "client_id", "signature", "weak", "ratio", "progress", "probe_kind")
-    for key in (*per_message, "method_state"):
-        del client[key]
     return settings.strategy(clients_per_round=3, seed=4), client
 
 
@@ -212,7 +209,7 @@ def test_clients_of_random_modality_are_split_as_bmsfed_would() -> None:
     for server_round in range(4, 24):
         drawn = ours.configure_fit(server_round, clients)
         chosen = theirs.configure_fit(server_round, clients)
-        splits.append([sum(p["role"] == "uni" for p in s.picks) for s in (ours, theirs)])
+        splits.append([sum(a.reasons["role"] == "uni" for a in d) for d in (drawn, chosen)])
         same.append({a.client_id for a in drawn} == {a.client_id for a in chosen})
         for a in drawn:
             assert set(a.modalities) <= set(HELD[a.client_id])

@@ -15,7 +15,7 @@ from client_app.data import LocalData
 from client_app.training import run_task
 from server_app.evaluation import Evaluator
 from strategies import BMSFed, Callback, FedAvg, ModalityStrategy, RoundReport, ServerState
-from strategies.protocol import pack_enrolment, pack_update, unpack_task
+from strategies.protocol import pack_enrolment, pack_update, unpack_settings, unpack_task
 from strategies.testing import FakeGrid
 from tests import synthetic
 
@@ -40,10 +40,8 @@ def answering(data: LocalData) -> Callable[[Message], RecordDict]:
     def answer(message: Message) -> RecordDict:
         if message.metadata.message_type == "query.enrol":
             return pack_enrolment(data.info(), "1")
-        task = unpack_task(message.content)
-        settings = ClientSettings.from_json(task.settings)
-        probe = message.metadata.message_type == "query.probe"
-        return pack_update(run_task(task, data, settings, probe=probe))
+        settings = ClientSettings.from_json(unpack_settings(message.content))
+        return pack_update(run_task(unpack_task(message.content), data, settings))
 
     return answer
 
@@ -76,10 +74,8 @@ def federate(
     strategy: ModalityStrategy, *, encoder: str = "identity", seed: int = 0, rounds: int = 5
 ) -> tuple[ServerState, Keep]:
     settings = synthetic.settings(
-        network=synthetic.spec(encoder), objective="modal_enhancement", prototypes=True
+        network=synthetic.spec(encoder), prototypes=True, **synthetic.ENHANCING
     ).to_json()
-    for key in ("round", "client_id", "signature", "weak", "ratio"):
-        del settings[key]
     network = build_network(synthetic.spec(encoder), 0)
     initial = {n: v.numpy().copy() for n, v in network.state_dict().items()}
     order = sorted(HELD) if seed % 2 == 0 else sorted(HELD, reverse=True)

@@ -44,6 +44,10 @@ class Head(nn.Module):
         """Draw the initial weights."""
         raise NotImplementedError
 
+    def release(self) -> None:
+        """Let go of what earlier training has left besides arrays: here nothing."""
+        return None
+
 
 def _no_head(thing: object) -> str | None:
     if isinstance(thing, type) and issubclass(thing, Head):
@@ -264,6 +268,10 @@ class MMTMHead(Head):
         _fill_blocks(self.squeeze, lambda whole: nn.init.xavier_normal_(whole, generator=rng))
         for block in (*self.excite.values(), *self.weight.values()):
             nn.init.xavier_normal_(block, generator=rng)
+
+    def release(self) -> None:
+        """Let every gate be computed."""
+        self.frozen = None
 
     @torch.no_grad()
     def _track(self, modality: str, gate: Tensor) -> None:

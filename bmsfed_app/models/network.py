@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +22,7 @@ from bmsfed_app.models.encoders import (
     encoder_width,
 )
 from bmsfed_app.models.heads import build_head
+from strategies import Arrays
 from strategies.randomness import integer_seed
 
 _T = TypeVar("_T")
@@ -149,6 +151,31 @@ class MultiModalNetwork(nn.Module):
         features = {m: self.encode(m, inputs[m]) for m in self.modalities if m in inputs}
         parts = self.head.parts(features)
         return Output(features, self.head.fuse(parts), parts)
+
+    def restart(self, arrays: Arrays) -> Self:
+        """Hold these arrays and nothing of earlier use; return itself.
+
+        Processes keep networks from one task to the next: this leaves one in eval mode, with all
+        parameters trainable, no gradients, and no gate frozen.
+
+        Raises
+        ------
+        ValueError
+            Naming the first array that is missing, unknown or of another shape.
+        """
+        own = self.state_dict()
+        for name in sorted(set(own) | set(arrays)):
+            there = arrays.get(name)
+            if name not in own or there is None or tuple(own[name].shape) != there.shape:
+                shape = None if there is None else list(there.shape)
+                want = list(own[name].shape) if name in own else None
+                raise ValueError(
+                    f"received array '{name}' has shape {shape}, this app expects {want}"
+                )
+        self.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in arrays.items()})
+        self.requires_grad_().zero_grad(set_to_none=True)
+        self.head.release()
+        return self.eval()
 
 
 def build_network(spec: NetworkSpec, seed: int) -> MultiModalNetwork:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmsfed_app.models import MultiModalNetwork, Output
+from bmsfed_app.models import Output
 from client_app.data import LocalData
-from client_app.objectives.base import LocalContext, Objective
+from client_app.objectives.base import OBJECTIVES, Objective
 from client_app.objectives.modulation import others_mean, split_logits
 from strategies import Arrays
 
 
+@OBJECTIVES.register("agm")
 @dataclass
 class AdaptiveGradientModulation(Objective):
     """Cross-entropy; what enters modality m is scaled by how far it leads, against its history.
@@ -47,33 +48,27 @@ class AdaptiveGradientModulation(Objective):
         Share of the rounds in which to modulate.
     """
 
-    alpha: float = 1.0
-    until: float = 0.4
+    alpha: float
+    until: float
     steps: int = field(default=0, init=False)
     means: Tensor = field(default_factory=lambda: torch.zeros(0), init=False)
 
-    def on_start(self, network: MultiModalNetwork, data: LocalData, context: LocalContext) -> None:
-        known = context.state.get("means", {})
-        self.steps = int(context.state.get("steps", 0))
+    def on_start(self, data: LocalData) -> None:
+        state = self.context.orders.method_state
+        known = state.get("means", {})
+        self.steps = int(state.get("steps", 0))
         self.means = torch.tensor(
-            [float(known.get(m, 0.0)) for m in network.modalities], dtype=torch.float64
+            [float(known.get(m, 0.0)) for m in self.network.modalities], dtype=torch.float64
         )
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> Tensor:
-        """Return the batch's cross-entropy."""
-        return F.cross_entropy(output.logits, labels)
-
-    def after_backward(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> None:
-        if len(output.features) < 2 or context.progress >= self.until or self.alpha == 0:
+    def after_backward(self, output: Output, labels: Tensor) -> None:
+        past = self.context.settings.progress >= self.until
+        if len(output.features) < 2 or past or self.alpha == 0:
             return
-        kappa = self.factors(split_logits(network, output), labels)
-        head = network.head
+        kappa = self.factors(split_logits(self.network, output), labels)
+        head = self.network.head
         for modality, k in zip(output.features, kappa.tolist(), strict=True):
-            weights = [*network.encoders[modality].parameters()]
+            weights = [*self.network.encoders[modality].parameters()]
             weights.append(head.get_parameter(f"weight.{modality}"))
             grads = [w.grad for w in weights if w.grad is not None]
             torch._foreach_mul_(grads, k)
@@ -82,7 +77,7 @@ class AdaptiveGradientModulation(Objective):
             bias.grad.mul_(float(kappa.mean()))
         largest = max(float(p.grad.abs().max()) for p in head.parameters() if p.grad is not None)
         if largest > 1.0:
-            nn.utils.clip_grad_norm_(network.parameters(), max_norm=1.0)
+            nn.utils.clip_grad_norm_(self.network.parameters(), max_norm=1.0)
 
     def factors(self, split: Tensor, labels: Tensor) -> Tensor:
         """Return kappa_m (a,) from the shares of the logits (a, B, K); update the running means."""
@@ -97,16 +92,9 @@ class AdaptiveGradientModulation(Objective):
         self.means = self.means * ((self.steps - 1) / self.steps) + scores / self.steps
         return torch.exp(self.alpha * (usual - lead).clamp(max=10.0))
 
-    def after_training(
-        self,
-        network: MultiModalNetwork,
-        features: dict[str, Tensor],
-        data: LocalData,
-        context: LocalContext,
-    ) -> Arrays:
+    def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         if self.steps == 0:
             return {}
-        found: Arrays = {
-            f"agm.{m}": np.array([s]) for m, s in zip(network.modalities, self.means, strict=True)
-        }
+        means = zip(self.network.modalities, self.means, strict=True)
+        found: Arrays = {f"agm.{m}": np.array([s]) for m, s in means}
         return found | {"agm.steps": np.array([float(self.steps)])}

@@ -1,118 +1,159 @@
-"""What a local objective is."""
+"""What a local objective is, and what it may look at."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import enum
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, Output
 from bmsfed_app.prototypes import ClassMeans
-from client_app.data import LocalData
-from strategies import Arrays
+from bmsfed_app.registry import Registry
+from bmsfed_app.settings import ClientSettings
+from client_app.data import LocalData, training_device
+from strategies import Arrays, Orders
 from strategies.randomness import integer_seed
 
 
 @dataclass
 class LocalContext:
-    """What an objective may look at besides the batch.
+    """What an objective may look at besides the network and the batch.
 
     Attributes
     ----------
-    modalities : tuple of str
-        Held and assigned this round.
-    weak : str or None
-        The globally weak modality, where the server knows one.
-    ratio : float
-        The client's last known imbalance ratio of the weak modality.
+    orders : Orders
+        What the strategy told this client for this message.
+    settings : ClientSettings
+        What the experiment told all clients.
+    features : dict
+        Features (n, D) of all the client's samples at the received model, by modality, where the
+        objective needs them.
     local_prototypes : dict
         Class means of the client's data at the received model, by modality; an objective that
         refreshes them may replace them.
     global_prototypes : dict
         The server's, by modality; empty before there are any.
-    features : dict
-        Features (n, D) of all the client's samples at the received model, by modality, where the
-        objective asked for them.
-    progress : float
-        Share of the rounds that are complete, in [0, 1).
-    state : dict
-        What the method's strategy sent for this client and round.
-    origin : tuple
-        (seed, round, client id): where :meth:`generator` draws from.
-    batch_size, momentum, weight_decay, clip_norm : int or float
-        The experiment's, for an objective that has a training loop of its own.
     """
 
-    modalities: tuple[str, ...]
-    weak: str | None = None
-    ratio: float = 1.0
+    orders: Orders
+    settings: ClientSettings
+    features: dict[str, Tensor] = field(default_factory=dict)
     local_prototypes: dict[str, ClassMeans] = field(default_factory=dict)
     global_prototypes: dict[str, ClassMeans] = field(default_factory=dict)
-    features: dict[str, Tensor] = field(default_factory=dict)
-    progress: float = 0.0
-    state: dict[str, Any] = field(default_factory=dict)
-    origin: tuple[int, int, str] = (0, 0, "")
-    batch_size: int = 64
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    clip_norm: float = 0.0
+
+    @classmethod
+    def of(cls, orders: Orders, settings: ClientSettings) -> LocalContext:
+        """Begin with the server's prototypes, on the training device."""
+        device = training_device(settings)
+        known = {m: ClassMeans.from_message(p, device) for m, p in orders.prototypes.items()}
+        return cls(orders, settings, global_prototypes=known)
+
+    def begin(self, local_prototypes: dict[str, ClassMeans]) -> None:
+        """Take the client's prototypes at the received model.
+
+        Who only measures has no others yet and knows no weak modality: its prototypes stand for
+        the server's, and one modality alone is taken for the weak one.
+        """
+        self.local_prototypes = local_prototypes
+        if self.orders.kind != "train":
+            self.global_prototypes = local_prototypes
+            alone = self.orders.modalities[0] if len(self.orders.modalities) == 1 else None
+            self.orders = replace(self.orders, weak=alone)
+
+    def seed(self, purpose: str) -> int:
+        """Return the seed for one purpose of this client and round."""
+        orders = self.orders
+        return integer_seed(self.settings.seed, purpose, orders.round, orders.client_id)
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Return a generator for one purpose of this client and round."""
-        seed, server_round, client_id = self.origin
-        rng = torch.Generator(device)
-        return rng.manual_seed(integer_seed(seed, purpose, server_round, client_id))
+        return torch.Generator(device).manual_seed(self.seed(purpose))
+
+
+class Needs(enum.Flag):
+    """What an objective is given besides the network and batches; each costs a pass at most."""
+
+    NOTHING = 0
+    #: ``LocalContext.local_prototypes``, where several modalities are assigned.
+    LOCAL_PROTOTYPES = enum.auto()
+    #: They, and ``LocalContext.features``, whatever is assigned.
+    FEATURES = enum.auto()
+    #: The features at the trained model, for ``after_training``.
+    TRAINED_FEATURES = enum.auto()
 
 
 class Objective:
     """A local training loss, with hooks around it for methods that do more.
 
-    An objective is built afresh for every task, so it may keep what it likes on itself while it
-    trains; what must outlast the task goes to the server as measurements.
+    An objective is built afresh for every task and bound to its network and context before any
+    other hook runs, so it may keep what it likes on itself while it trains; what must outlast the
+    task goes to the server as measurements. Its hyper-parameters come from the method's settings,
+    where their defaults and ranges stand.
+
+    Attributes
+    ----------
+    network : MultiModalNetwork
+        With the parts that are assigned; trained in place.
+    context : LocalContext
     """
 
-    #: True where ``LocalContext.local_prototypes`` are to be filled in, for several modalities.
-    needs_local_prototypes: bool = False
-    #: True where they, and ``LocalContext.features``, are to be filled in whatever is assigned.
-    needs_features: bool = False
-    #: True where ``after_training`` wants the features at the trained model.
-    needs_trained_features: bool = False
     #: Beginnings of the names of arrays that mini-batches do not train.
-    frozen: tuple[str, ...] = ()
+    frozen: ClassVar[tuple[str, ...]] = ()
     #: Beginnings of the names of arrays that are not sent back.
-    kept_back: tuple[str, ...] = ()
+    kept_back: ClassVar[tuple[str, ...]] = ()
 
-    def training_data(self, data: LocalData, context: LocalContext) -> LocalData:
+    network: MultiModalNetwork
+    context: LocalContext
+
+    @property
+    def needs(self) -> Needs:
+        """What is to be measured for it."""
+        return Needs.NOTHING
+
+    def bind(self, network: MultiModalNetwork, context: LocalContext) -> Self:
+        """Take the network and the context of the task; return itself.
+
+        Raises
+        ------
+        ValueError
+            If the network is not of the kind that the objective trains.
+        """
+        self.network, self.context = network, context
+        return self
+
+    def training_data(self, data: LocalData) -> LocalData:
         """Return the samples to train on: all, unless some are held out."""
         return data
 
-    def on_start(self, network: MultiModalNetwork, data: LocalData, context: LocalContext) -> None:
+    def on_start(self, data: LocalData) -> None:
         """Run once before training, at the received model."""
 
-    def on_epoch(
-        self, network: MultiModalNetwork, data: LocalData, context: LocalContext, epoch: int
-    ) -> None:
+    def on_epoch(self, data: LocalData, epoch: int) -> None:
         """Run before each epoch, counted from 0."""
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> Tensor:
-        """Return the loss (a scalar) of one batch, given the network's output on it."""
-        raise NotImplementedError
+    def loss(self, output: Output, labels: Tensor) -> Tensor:
+        """Return the loss (a scalar) of one batch, given the network's output: cross-entropy."""
+        return F.cross_entropy(output.logits, labels)
 
-    def after_backward(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> None:
+    def after_backward(self, output: Output, labels: Tensor) -> None:
         """Run between the backward pass and the optimiser's step; may change gradients."""
 
-    def after_training(
-        self,
-        network: MultiModalNetwork,
-        features: dict[str, Tensor],
-        data: LocalData,
-        context: LocalContext,
-    ) -> Arrays:
+    def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return what the method's strategy must know, as float arrays by name."""
         return {}
+
+
+def _no_objective(thing: object) -> str | None:
+    if isinstance(thing, type) and issubclass(thing, Objective):
+        return None
+    return "is no subclass of client_app.objectives.Objective"
+
+
+#: Every objective by name; built with the settings that a method gives it.
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    "objective", "bmsfed.objectives", "client_app.objectives", check=_no_objective
+)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmsfed_app.models import MultiModalNetwork, Output
+from bmsfed_app.models import Output
 from bmsfed_app.prototypes import ClassMeans
 from client_app.data import LocalData
-from client_app.objectives.base import LocalContext, Objective
+from client_app.objectives.base import OBJECTIVES, Needs, Objective
 from strategies import Arrays
 
 
+@OBJECTIVES.register("feature_alignment")
 @dataclass
 class FeatureAlignment(Objective):
     """One epoch of the head on fixed features, then ``CE + lam * sum_m mean((z_m - c_m,y)^2)``.
@@ -37,64 +38,57 @@ class FeatureAlignment(Objective):
         Learning rate of the first phase, > 0.
     """
 
-    needs_features: ClassVar[bool] = True  # type: ignore[misc]
-    frozen: ClassVar[tuple[str, ...]] = ("head.",)  # type: ignore[misc]
+    frozen: ClassVar[tuple[str, ...]] = ("head.",)
 
-    lam: float = 1.0
-    head_lr: float = 0.1
+    lam: float
+    head_lr: float
     statistics: Arrays = field(default_factory=dict, init=False)
 
-    def on_start(self, network: MultiModalNetwork, data: LocalData, context: LocalContext) -> None:
+    @property
+    def needs(self) -> Needs:
+        """The head trains on them, and statistics are of them."""
+        return Needs.FEATURES
+
+    def on_start(self, data: LocalData) -> None:
         """Measure the received features and train the head on them."""
-        for modality, z in context.features.items():
-            shares, variance = feature_statistics(z, context.local_prototypes[modality])
+        own = self.context.local_prototypes
+        for modality, z in self.context.features.items():
+            shares, variance = feature_statistics(z, own[modality])
             self.statistics[f"shares.{modality}"] = shares.float().cpu().numpy()
             self.statistics[f"variance.{modality}"] = np.array([float(variance)], np.float32)
-        self._train_head(network, data, context)
+        self._train_head(data)
 
-    def _train_head(
-        self, network: MultiModalNetwork, data: LocalData, context: LocalContext
-    ) -> None:
-        # A worker may have frozen this head in an earlier task.
-        parameters = list(network.head.requires_grad_().parameters())
+    def _train_head(self, data: LocalData) -> None:
+        head, settings = self.network.head, self.context.settings
         optimizer = torch.optim.SGD(
-            parameters,
+            head.parameters(),
             lr=self.head_lr,
-            momentum=context.momentum,
-            weight_decay=context.weight_decay,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
         )
         labels = data.labels
-        features = {m: z.clone() for m, z in context.features.items()}  # theirs take no gradient
-        order = torch.randperm(len(data), generator=context.generator("head"))
-        for rows in order.to(labels.device).split(context.batch_size):
-            logits = network.head({m: z[rows] for m, z in features.items()})
+        features = {m: z.clone() for m, z in self.context.features.items()}  # theirs: no gradient
+        order = torch.randperm(len(data), generator=self.context.generator("head"))
+        for rows in order.to(labels.device).split(settings.batch_size):
+            logits = head({m: z[rows] for m, z in features.items()})
             loss = F.cross_entropy(logits, labels[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            if context.clip_norm > 0:
-                nn.utils.clip_grad_norm_(parameters, context.clip_norm)
+            if settings.clip_norm > 0:
+                nn.utils.clip_grad_norm_(head.parameters(), settings.clip_norm)
             optimizer.step()
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> Tensor:
+    def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
-        loss = F.cross_entropy(output.logits, labels)
-        _, server_round, _ = context.origin
-        if server_round > 1 and self.lam > 0:
+        loss, context = super().loss(output, labels), self.context
+        if context.orders.round > 1 and self.lam > 0:
             for modality, z in output.features.items():
                 own = context.local_prototypes[modality]
                 target = _targets(own, context.global_prototypes.get(modality))
                 loss = loss + self.lam * F.mse_loss(z, target[labels])
         return loss
 
-    def after_training(
-        self,
-        network: MultiModalNetwork,
-        features: dict[str, Tensor],
-        data: LocalData,
-        context: LocalContext,
-    ) -> Arrays:
+    def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return the statistics of the received features."""
         return self.statistics
 

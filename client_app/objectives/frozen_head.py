@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bmsfed_app.models import MultiModalNetwork, joint_unit
+from bmsfed_app.models import joint_unit
 from client_app.data import LocalData
 from client_app.features import local_prototypes
-from client_app.objectives.base import LocalContext
-from client_app.objectives.cross_entropy import CrossEntropy
+from client_app.objectives.base import OBJECTIVES, Needs, Objective
 from strategies import Arrays
 
 
-@dataclass
-class FrozenHead(CrossEntropy):
+@OBJECTIVES.register("frozen_head")
+class FrozenHead(Objective):
     """``F_k = CE`` with the head's weights frozen: neither trained, decayed, nor sent back.
 
     Afterwards the client sends ``directions.<modality>`` (K, D): per class the mean over its
@@ -26,19 +24,17 @@ class FrozenHead(CrossEntropy):
     of absent classes are 0); and ``counts`` (K,), its samples per class.
     """
 
-    needs_trained_features: ClassVar[bool] = True  # type: ignore[misc]
-    frozen: ClassVar[tuple[str, ...]] = ("head.weight.",)  # type: ignore[misc]
-    kept_back: ClassVar[tuple[str, ...]] = ("head.weight.",)  # type: ignore[misc]
+    frozen: ClassVar[tuple[str, ...]] = ("head.weight.",)
+    kept_back: ClassVar[tuple[str, ...]] = ("head.weight.",)
 
-    def after_training(
-        self,
-        network: MultiModalNetwork,
-        features: dict[str, Tensor],
-        data: LocalData,
-        context: LocalContext,
-    ) -> Arrays:
+    @property
+    def needs(self) -> Needs:
+        """Directions are those of the trained model."""
+        return Needs.TRAINED_FEATURES
+
+    def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return class directions at the trained model, and class counts."""
-        means = local_prototypes(joint_unit(features), data)
+        means = local_prototypes(joint_unit(features), data.labels, data.num_classes)
         directions = joint_unit({m: p.means for m, p in means.items()})
         counts = torch.bincount(data.labels, minlength=data.num_classes)
         sent = {f"directions.{m}": d.cpu().numpy() for m, d in directions.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,12 +12,13 @@ from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, Output, UniModalHeads
 from client_app.data import LocalData
-from client_app.objectives.base import LocalContext, Objective
+from client_app.objectives.base import OBJECTIVES, LocalContext, Needs, Objective
 from strategies import Arrays
 from strategies.g_blending import JOINT
 from strategies.randomness import generator
 
 
+@OBJECTIVES.register("g_blending")
 @dataclass
 class GradientBlending(Objective):
     """``F_k = w_0 CE_joint + sum_m w_m CE_m`` over the modalities that are there.
@@ -37,92 +39,79 @@ class GradientBlending(Objective):
         Share of the samples to hold out, in [0, 0.5]; at least one sample is on each side.
     measure : bool
         Whether the server wants the losses; if not, ``holdout`` may be 0.
-
-    Raises
-    ------
-    ValueError
-        If ``holdout`` is out of range, or 0 where losses are to be measured.
     """
 
-    holdout: float = 0.1
-    measure: bool = True
+    holdout: float
+    measure: bool
+    head: UniModalHeads = field(init=False, repr=False)
     held_out: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool), init=False)
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), init=False)
     before: Tensor = field(default_factory=lambda: torch.zeros(0, 2), init=False)
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.holdout <= 0.5:
-            raise ValueError(f"holdout is {self.holdout}, it must be in [0, 0.5]")
-        if self.measure and self.holdout == 0:
-            raise ValueError("holdout is 0: weights are estimated on samples held out; fix them")
-
     @property
-    def needs_features(self) -> bool:  # type: ignore[override]
-        """Losses at the received model come from its features."""
-        return self.measure
+    def needs(self) -> Needs:
+        """Losses at the received and at the trained model come from their features."""
+        return Needs.FEATURES | Needs.TRAINED_FEATURES if self.measure else Needs.NOTHING
 
-    @property
-    def needs_trained_features(self) -> bool:  # type: ignore[override]
-        """Losses at the trained model come from its features."""
-        return self.measure
+    def bind(self, network: MultiModalNetwork, context: LocalContext) -> Self:
+        """Take the network's head, which must be one with heads of their own."""
+        if not isinstance(network.head, UniModalHeads):
+            raise ValueError(f"G-Blending needs the head 'blending', not '{network.spec.head}'")
+        self.head = network.head
+        return super().bind(network, context)
 
-    def training_data(self, data: LocalData, context: LocalContext) -> LocalData:
+    def training_data(self, data: LocalData) -> LocalData:
         """Return all samples but those held out: drawn by (seed, client), whatever the round."""
         self.held_out = torch.zeros(len(data), dtype=torch.bool, device=data.index.device)
         self.labels = data.labels
         if self.holdout == 0 or len(data) < 2:
             return data
-        seed, _, client_id = context.origin
+        seed, client_id = self.context.settings.seed, self.context.orders.client_id
         count = min(max(round(self.holdout * len(data)), 1), len(data) - 1)
         drawn = generator(seed, "holdout", client_id).permutation(len(data))[:count]
         self.held_out[torch.from_numpy(drawn).to(data.index.device)] = True
         return replace(data, index=data.index[~self.held_out])
 
-    def on_start(self, network: MultiModalNetwork, data: LocalData, context: LocalContext) -> None:
+    def on_start(self, data: LocalData) -> None:
         if self._measures():
-            self.before = self._losses(_head(network), context.features)
+            self.before = self._losses(self.context.features)
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> Tensor:
+    def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's blended loss."""
-        head = _head(network)
-        shares = blend(context.state.get("weights", {}), tuple(output.features))
+        weights = self.context.orders.method_state.get("weights", {})
+        shares = blend(weights, tuple(output.features))
         terms = [
-            share * F.cross_entropy(_logits(head, name, output.logits, output.features), labels)
+            share * F.cross_entropy(self._logits(name, output.logits, output.features), labels)
             for name, share in shares.items()
         ]
         return torch.stack(terms).sum()
 
-    def after_training(
-        self,
-        network: MultiModalNetwork,
-        features: dict[str, Tensor],
-        data: LocalData,
-        context: LocalContext,
-    ) -> Arrays:
+    def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return each head's losses on both kinds of samples, before and after."""
         if not self._measures():
             return {}
-        losses = torch.cat([self.before, self._losses(_head(network), features)], dim=1)
+        losses = torch.cat([self.before, self._losses(features)], dim=1)
         return dict(zip((JOINT, *features), losses.cpu().numpy(), strict=True))
 
     def _measures(self) -> bool:
         return self.measure and len(self.held_out) > 1
 
     @torch.no_grad()
-    def _losses(self, head: UniModalHeads, features: dict[str, Tensor]) -> Tensor:
+    def _losses(self, features: dict[str, Tensor]) -> Tensor:
         """Mean losses (heads, 2), float64, on the samples trained on and on those held out."""
-        joint = head(features)
+        joint = self.head(features)
         losses = [
             F.cross_entropy(
-                _logits(head, name, joint, features).double(), self.labels, reduction="none"
+                self._logits(name, joint, features).double(), self.labels, reduction="none"
             )
             for name in (JOINT, *features)
         ]
         return torch.stack(
             [torch.stack([x[~self.held_out].mean(), x[self.held_out].mean()]) for x in losses]
         )
+
+    def _logits(self, name: str, joint: Tensor, features: dict[str, Tensor]) -> Tensor:
+        return joint if name == JOINT else self.head.own(name, features[name])
 
 
 def blend(weights: Mapping[str, float], modalities: tuple[str, ...]) -> dict[str, float]:
@@ -136,13 +125,3 @@ def blend(weights: Mapping[str, float], modalities: tuple[str, ...]) -> dict[str
     if total == 0:
         return dict.fromkeys(names, 1.0 / len(names))
     return {n: weights[n] / total for n in names if weights.get(n, 0.0) > 0}
-
-
-def _logits(head: UniModalHeads, name: str, joint: Tensor, features: dict[str, Tensor]) -> Tensor:
-    return joint if name == JOINT else head.own(name, features[name])
-
-
-def _head(network: MultiModalNetwork) -> UniModalHeads:
-    if not isinstance(network.head, UniModalHeads):
-        raise ValueError(f"G-Blending needs the head 'blending', not '{network.spec.head}'")
-    return network.head

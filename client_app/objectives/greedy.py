@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,13 @@ from torch.nn import functional as F
 
 from bmsfed_app.models import MMTMHead, MultiModalNetwork, Output
 from client_app.data import LocalData
-from client_app.objectives.base import LocalContext, Objective
-from strategies import Arrays
+from client_app.objectives.base import OBJECTIVES, LocalContext, Objective
 
 #: Sums of squares are clamped below here, so that every speed is finite.
 _TINY = 1e-30
 
 
+@OBJECTIVES.register("greedy")
 @dataclass
 class Greedy(Objective):
     """Sum of the branches' cross-entropies; the gate that learns fastest is frozen for a while.
@@ -44,83 +45,59 @@ class Greedy(Objective):
         Difference of speeds (in powers of ten) that is tolerated, >= 0. Official: 0.01.
     q : int
         Steps that a gate stays frozen, >= 1. Official: 5.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of range, or the head is not "mmtm".
     """
 
-    eps: float = 0.01
-    q: int = 5
-    modalities: tuple[str, ...] = field(default=(), init=False)
+    eps: float
+    q: int
+    head: MMTMHead = field(init=False, repr=False)
     parameters: list[nn.Parameter] = field(default_factory=list, init=False)
     groups: Tensor = field(default_factory=lambda: torch.zeros(0, 0), init=False)
     sums: Tensor = field(default_factory=lambda: torch.zeros(0), init=False)
     epoch: int = field(default=0, init=False)
     frozen_steps: int = field(default=0, init=False)
 
-    def __post_init__(self) -> None:
-        if not self.eps >= 0:
-            raise ValueError(f"eps is {self.eps}, it must be at least 0")
-        if self.q < 1:
-            raise ValueError(f"q is {self.q}, it must be at least 1")
+    def bind(self, network: MultiModalNetwork, context: LocalContext) -> Self:
+        """Take the network's head, which must be one with gates."""
+        if not isinstance(network.head, MMTMHead):
+            raise ValueError(f"Greedy needs the head 'mmtm', not '{network.spec.head}'")
+        self.head = network.head
+        return super().bind(network, context)
 
-    def on_start(self, network: MultiModalNetwork, data: LocalData, context: LocalContext) -> None:
-        _head(network).frozen = None  # workers keep networks from one task to the next
-        self.modalities = network.modalities
-        self.parameters, groups = speed_groups(network)
+    def on_start(self, data: LocalData) -> None:
+        self.parameters, groups = speed_groups(self.network, self.head)
         self.groups = groups.to(data.index.device)
         self.sums = self.groups.new_zeros(len(groups))
 
-    def on_epoch(
-        self, network: MultiModalNetwork, data: LocalData, context: LocalContext, epoch: int
-    ) -> None:
+    def on_epoch(self, data: LocalData, epoch: int) -> None:
         self.epoch = epoch
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> Tensor:
+    def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the sum of the branches' mean cross-entropies."""
         return torch.stack([F.cross_entropy(p, labels) for p in output.parts.values()]).sum()
 
-    def after_backward(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> None:
+    def after_backward(self, output: Output, labels: Tensor) -> None:
         """Add the step to the sums; freeze a gate, or release it, where that is due."""
-        if len(self.modalities) < 2:
+        if len(self.network.modalities) < 2:
             return
         if self.frozen_steps > 0:
             self.frozen_steps -= 1
             if self.frozen_steps == 0:
-                _head(network).frozen = None
+                self.head.frozen = None
             return
         self.sums += relative_squares(self.parameters, self.groups)
         if self.epoch > 0:
             gap, fastest = imbalance(self.sums)
             if gap > self.eps:
-                _head(network).frozen = self.modalities[fastest]
+                self.head.frozen = self.network.modalities[fastest]
                 self.frozen_steps = self.q
 
-    def after_training(
-        self,
-        network: MultiModalNetwork,
-        features: dict[str, Tensor],
-        data: LocalData,
-        context: LocalContext,
-    ) -> Arrays:
-        """Release the gate; the server needs nothing."""
-        _head(network).frozen = None
-        return {}
 
-
-def speed_groups(network: MultiModalNetwork) -> tuple[list[nn.Parameter], Tensor]:
+def speed_groups(network: MultiModalNetwork, head: MMTMHead) -> tuple[list[nn.Parameter], Tensor]:
     """Return all parameters (P of them), and which group each is in.
 
     The groups (2 a, P) are rows of 0 and 1, float64: first the gates of the a modalities, then
     their branches. U and c are in all gates.
     """
-    head = _head(network)
     shared = [*head.squeeze.values(), head.squeeze_bias]
     gates = [[head.excite[m], head.excite_bias[m]] for m in network.modalities]
     branches = [
@@ -164,9 +141,3 @@ def imbalance(sums: Tensor) -> tuple[float, int]:
     gates, branches = sums.clamp(min=_TINY).view(2, -1)
     speeds = torch.log10(gates / branches).tolist()
     return max(speeds) - min(speeds), speeds.index(max(speeds))
-
-
-def _head(network: MultiModalNetwork) -> MMTMHead:
-    if not isinstance(network.head, MMTMHead):
-        raise ValueError(f"Greedy needs the head 'mmtm', not '{network.spec.head}'")
-    return network.head

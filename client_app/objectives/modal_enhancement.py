@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal, Self
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from bmsfed_app.models import MultiModalNetwork, Output
+from bmsfed_app.methods.bmsfed import EnhancementSettings
+from bmsfed_app.models import Output
 from bmsfed_app.prototypes import coefficient, enhancement_loss, score
-from client_app.objectives.base import LocalContext, Objective
+from client_app.objectives.base import OBJECTIVES, Needs, Objective
 from strategies import imbalance_ratios
 
 
+@OBJECTIVES.register("modal_enhancement")
 @dataclass
 class ModalEnhancement(Objective):
     """``F_k = CE + coef(rho) * ME(weak)``.
@@ -37,25 +39,26 @@ class ModalEnhancement(Objective):
         Distances to the server's prototypes (Eq. 7), or to the client's own ("BMSFed-local").
     """
 
-    needs_local_prototypes: ClassVar[bool] = True  # type: ignore[misc]
-
-    coefficient: Literal["clipped", "constant"] = "clipped"
-    coefficient_value: float = 1.0
-    uni_enhancement: Literal["weak", "always"] = "weak"
-    head_weight: float = 0.0
+    coefficient: Literal["clipped", "constant"]
+    coefficient_value: float
+    uni_enhancement: Literal["weak", "always"]
+    head_weight: float
     prototypes: Literal["global", "local"] = "global"
 
-    @property
-    def needs_features(self) -> bool:  # type: ignore[override]
-        """Own prototypes are needed whatever is assigned."""
-        return self.prototypes == "local"
+    @classmethod
+    def by_default(cls) -> Self:
+        """Return it as BMSFed has it where nothing is set."""
+        return cls(**EnhancementSettings.model_validate({}).model_dump(exclude={"head_columns"}))
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> Tensor:
+    @property
+    def needs(self) -> Needs:
+        """Own prototypes find the weak modality; distances to them need them always."""
+        return Needs.FEATURES if self.prototypes == "local" else Needs.LOCAL_PROTOTYPES
+
+    def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
-        loss = F.cross_entropy(output.logits, labels)
-        target = self.target(output, labels, context)
+        loss, context = super().loss(output, labels), self.context
+        target = self.target(output, labels)
         if target is None:
             return loss
         weak, coef = target
@@ -65,28 +68,25 @@ class ModalEnhancement(Objective):
         if coef > 0 and weak in prototypes:
             loss = loss + coef * enhancement_loss(z, labels, prototypes[weak])
         if self.head_weight > 0 and len(output.features) > 1:
-            loss = loss + self.head_weight * F.cross_entropy(network.head({weak: z}), labels)
+            loss = loss + self.head_weight * F.cross_entropy(self.network.head({weak: z}), labels)
         return loss
 
-    def target(
-        self, output: Output, labels: Tensor, context: LocalContext
-    ) -> tuple[str, float] | None:
+    def target(self, output: Output, labels: Tensor) -> tuple[str, float] | None:
         """Return the modality to enhance and its coefficient, or None."""
         if len(output.features) == 1:
             [modality] = output.features
-            if modality != context.weak and self.uni_enhancement == "weak":
+            orders = self.context.orders
+            if modality != orders.weak and self.uni_enhancement == "weak":
                 return None
-            return modality, self.weigh(context.ratio)  # Eq. 9
-        ratios = self.batch_ratios(output.features, labels, context)
+            return modality, self.weigh(orders.ratio)  # Eq. 9
+        ratios = self.batch_ratios(output.features, labels)
         weak = max(ratios, key=lambda m: ratios[m])
         return weak, self.weigh(ratios[weak])  # Eq. 8
 
-    def batch_ratios(
-        self, features: Mapping[str, Tensor], labels: Tensor, context: LocalContext
-    ) -> dict[str, float]:
+    def batch_ratios(self, features: Mapping[str, Tensor], labels: Tensor) -> dict[str, float]:
         """Imbalance ratio of every modality on the batch, from local prototypes (Eqs. 16, 17)."""
-        scores = {m: score(z, labels, context.local_prototypes[m]) for m, z in features.items()}
-        return imbalance_ratios(scores)
+        own = self.context.local_prototypes
+        return imbalance_ratios({m: score(z, labels, own[m]) for m, z in features.items()})
 
     def weigh(self, ratio: float) -> float:
         """Return the coefficient of the enhancement loss at a ratio (Eq. 19)."""

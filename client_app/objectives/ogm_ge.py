@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from bmsfed_app.models import MultiModalNetwork, Output
-from client_app.objectives.base import LocalContext, Objective
+from bmsfed_app.models import Output
+from client_app.objectives.base import OBJECTIVES, Objective
 from client_app.objectives.modulation import others_mean, split_logits
 
 
+@OBJECTIVES.register("ogm_ge")
 @dataclass
 class OgmGe(Objective):
     """Cross-entropy, with the leading modality's encoder gradient scaled down, plus noise.
@@ -39,27 +39,19 @@ class OgmGe(Objective):
     Source: https://arxiv.org/abs/2203.15332, Eqs. 6-11 there.
     """
 
-    alpha: float = 0.8
-    noise: bool = True
-    until: float = 0.4
+    alpha: float
+    noise: bool
+    until: float
     _rng: torch.Generator | None = field(default=None, init=False, repr=False)
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> Tensor:
-        """Return the batch's cross-entropy."""
-        return F.cross_entropy(output.logits, labels)
-
-    def after_backward(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> None:
-        if len(output.features) < 2 or context.progress >= self.until:
+    def after_backward(self, output: Output, labels: Tensor) -> None:
+        if len(output.features) < 2 or self.context.settings.progress >= self.until:
             return
-        factors = self.factors(split_logits(network, output), labels)
+        factors = self.factors(split_logits(self.network, output), labels)
         for modality, k in zip(output.features, factors.tolist(), strict=True):
-            for weight in network.encoders[modality].parameters():
+            for weight in self.network.encoders[modality].parameters():
                 if weight.dim() >= 2 and weight.grad is not None:
-                    self._modulate(weight.grad, k, context)
+                    self._modulate(weight.grad, k)
 
     def factors(self, split: Tensor, labels: Tensor) -> Tensor:
         """Return k_m (a,) from the modalities' shares of the logits (a, B, K)."""
@@ -68,10 +60,10 @@ class OgmGe(Objective):
         rho = scores / others_mean(scores)
         return torch.where(rho > 1, 1 - torch.tanh(self.alpha * rho), torch.ones_like(rho))
 
-    def _modulate(self, grad: Tensor, k: float, context: LocalContext) -> None:
+    def _modulate(self, grad: Tensor, k: float) -> None:
         spread = grad.std() + 1e-8 if self.noise and grad.numel() > 1 else None
         grad.mul_(k)
         if spread is not None:
             if self._rng is None:
-                self._rng = context.generator("ogm-ge", grad.device)
+                self._rng = self.context.generator("ogm-ge", grad.device)
             grad += spread * torch.randn(grad.shape, generator=self._rng, device=grad.device)

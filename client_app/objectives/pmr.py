@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
-from bmsfed_app.models import MultiModalNetwork, Output
+from bmsfed_app.models import Output
 from client_app.data import LocalData
 from client_app.features import extract_features, local_prototypes
-from client_app.objectives.base import LocalContext
+from client_app.objectives.base import OBJECTIVES, Needs
 from client_app.objectives.modal_enhancement import ModalEnhancement
 
 
+@OBJECTIVES.register("pmr")
 @dataclass
 class PrototypicalModalRebalance(ModalEnhancement):
     """``F_k = CE + coef(rho) ME_w`` with the client's *own* prototypes; w is the batch's weakest.
@@ -34,26 +35,24 @@ class PrototypicalModalRebalance(ModalEnhancement):
     Source: https://arxiv.org/abs/2211.07089.
     """
 
-    needs_local_prototypes: ClassVar[bool] = False  # type: ignore[misc]  # made here, when needed
-
+    uni_enhancement: Literal["weak", "always"] = field(default="weak", init=False)
+    head_weight: float = field(default=0.0, init=False)
     prototypes: Literal["global", "local"] = field(default="local", init=False)
-    until: float = 0.4
+    until: float = field(kw_only=True)
 
     @property
-    def needs_features(self) -> bool:  # type: ignore[override]
+    def needs(self) -> Needs:
         """Prototypes are made here, and only while they are needed."""
-        return False
+        return Needs.NOTHING
 
-    def on_epoch(
-        self, network: MultiModalNetwork, data: LocalData, context: LocalContext, epoch: int
-    ) -> None:
-        if len(network.modalities) > 1 and context.progress < self.until:
-            context.local_prototypes = local_prototypes(extract_features(network, data), data)
+    def on_epoch(self, data: LocalData, epoch: int) -> None:
+        if len(self.network.modalities) > 1 and self.context.settings.progress < self.until:
+            self.context.local_prototypes = local_prototypes(
+                extract_features(self.network, data), data.labels, data.num_classes
+            )
 
-    def target(
-        self, output: Output, labels: Tensor, context: LocalContext
-    ) -> tuple[str, float] | None:
+    def target(self, output: Output, labels: Tensor) -> tuple[str, float] | None:
         """Return the batch's weakest modality and its coefficient; None where all is plain."""
-        if len(output.features) < 2 or context.progress >= self.until:
+        if len(output.features) < 2 or self.context.settings.progress >= self.until:
             return None
-        return super().target(output, labels, context)
+        return super().target(output, labels)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from bmsfed_app.models import MultiModalNetwork, Output
+from bmsfed_app.models import Output
 from bmsfed_app.prototypes import ClassMeans, enhancement_loss
-from client_app.objectives.base import LocalContext, Objective
+from client_app.objectives.base import OBJECTIVES, Objective
 
 
+@OBJECTIVES.register("prototype_distance")
 @dataclass
 class PrototypeDistance(Objective):
     """``F_k = CE + lam sum_m mean_i ||z_m,i - c_m,y_i||^2 / D`` with global prototypes c.
@@ -32,20 +32,19 @@ class PrototypeDistance(Objective):
     Source: https://arxiv.org/abs/2105.00243, Eq. 7 there.
     """
 
-    lam: float = 1.0
-    distance: Literal["squared", "softmax"] = "squared"
+    lam: float
+    distance: Literal["squared", "softmax"]
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> Tensor:
+    def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
-        loss = F.cross_entropy(output.logits, labels)
+        loss = super().loss(output, labels)
         if self.lam == 0:
             return loss
         measure = squared_distance if self.distance == "squared" else enhancement_loss
+        known = self.context.global_prototypes
         for modality, z in output.features.items():
-            if modality in context.global_prototypes:
-                loss = loss + self.lam * measure(z, labels, context.global_prototypes[modality])
+            if modality in known:
+                loss = loss + self.lam * measure(z, labels, known[modality])
         return loss
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from bmsfed_app.models import MultiModalNetwork, Output
+from bmsfed_app.models import Output
 from client_app.data import LocalData
-from client_app.objectives.base import LocalContext, Objective
+from client_app.objectives.base import OBJECTIVES, Objective
 
 
+@OBJECTIVES.register("proximal")
 @dataclass
 class Proximal(Objective):
     """``F_k = CE + (mu/2) ||w - w_t||^2`` over the parameters being trained.
@@ -25,19 +25,17 @@ class Proximal(Objective):
         Weight of the term, >= 0; 0 is FedAvg's objective.
     """
 
-    mu: float = 1.0
+    mu: float
     received: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
-    def on_start(self, network: MultiModalNetwork, data: LocalData, context: LocalContext) -> None:
-        self.received = [p.detach().clone() for p in network.parameters()]
+    def on_start(self, data: LocalData) -> None:
+        self.received = [p.detach().clone() for p in self.network.parameters()]
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: Tensor, context: LocalContext
-    ) -> Tensor:
+    def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
-        loss = F.cross_entropy(output.logits, labels)
+        loss = super().loss(output, labels)
         if self.mu == 0:
             return loss
-        pairs = zip(network.parameters(), self.received, strict=True)
+        pairs = zip(self.network.parameters(), self.received, strict=True)
         drift = torch.cat([(w - w_t).reshape(-1) for w, w_t in pairs])
         return loss + self.mu / 2 * drift.square().sum()

@@ -24,7 +24,7 @@ def client(name: str):
             return pack_enrolment(ClientInfo(name, HELD[name], num_samples=10), "1")
         task = unpack_task(message.content)
         trained = {n: v + 1 for n, v in task.arrays.items()}
-        return pack_update(Update(name, task.modalities, 10, trained))
+        return pack_update(Update(name, task.orders.modalities, 10, trained))
 
     return answer
 

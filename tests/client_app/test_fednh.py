@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from bmsfed_app.models import CosineHead, build_network
 from client_app.training import run_task
-from strategies import Task
+from strategies import Orders, Task
 from strategies.protocol import select_parts
 from tests import synthetic
 from tests.federation import initial
@@ -74,7 +74,7 @@ def test_a_client_trains_all_but_the_directions_and_sends_its_own(held: tuple[st
     data = synthetic.client(modalities=held, n=50)
     received = select_parts(initial(SPEC), held)
     settings = synthetic.settings(network=SPEC, objective="frozen_head", weight_decay=0.5)
-    update = run_task(Task(held, dict(received)), data, settings, probe=False)
+    update = run_task(Task(Orders("train", held), dict(received)), data, settings)
     assert set(received) - set(update.arrays) == {f"head.weight.{m}" for m in held}
     assert "head.bias" not in received
     assert all(not np.array_equal(update.arrays[n], received[n]) for n in update.arrays)
@@ -99,8 +99,8 @@ def test_a_class_that_the_client_lacks_has_no_direction() -> None:
     data = synthetic.client(modalities=held)
     data = replace(data, index=data.index[data.labels != 1])
     settings = synthetic.settings(network=SPEC, objective="frozen_head")
-    task = Task(held, select_parts(initial(SPEC), held))
-    sent = run_task(task, data, settings, probe=False).measurements
+    task = Task(Orders("train", held), select_parts(initial(SPEC), held))
+    sent = run_task(task, data, settings).measurements
     assert sent["counts"].tolist() == [20, 0, 20]
     assert not sent["directions.touch"][1].any()
     norms = sum((sent[f"directions.{m}"] ** 2).sum(axis=1) for m in held)

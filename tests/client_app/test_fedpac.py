@@ -7,23 +7,24 @@ from torch.nn import functional as F
 
 from bmsfed_app.models import Output, build_network
 from bmsfed_app.prototypes import ClassMeans, class_means
-from client_app.objectives import LocalContext
 from client_app.objectives.feature_alignment import FeatureAlignment, feature_statistics
 from client_app.training import run_task
-from strategies import Prototypes, Task, Update
+from strategies import Orders, Prototypes, Task, Update
 from strategies.protocol import select_parts
 from tests import synthetic
 from tests.federation import initial
 
 ALL = tuple(synthetic.WIDTHS)
 SPEC = synthetic.spec("mlp")
+SETTINGS = {"lam": 1.0, "head_lr": 0.1}
 
 
-def run(held: tuple[str, ...] = ALL, **changes: object) -> Update:
-    values = {"network": SPEC, "objective": "feature_alignment", "client_id": "c"} | changes
-    task = Task(held, select_parts(initial(SPEC), held))
+def run(held: tuple[str, ...] = ALL, server_round: int = 0, **changes: object) -> Update:
+    values = {"network": SPEC, "objective": "feature_alignment", "objective_settings": SETTINGS}
+    orders = Orders("train", held, server_round, "c")
     data = synthetic.client(modalities=held, n=50)
-    return run_task(task, data, synthetic.settings(**values), probe=False)
+    settings = synthetic.settings(**(values | changes))
+    return run_task(Task(orders, select_parts(initial(SPEC), held)), data, settings)
 
 
 def test_statistics_by_hand() -> None:
@@ -66,7 +67,9 @@ def test_the_head_is_trained_once_alone_then_the_encoders_without_it() -> None:
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 def test_the_heads_epoch_is_sgd_on_the_received_features(clip: float) -> None:
     """Heads as matrices, gradients of the cross-entropy by hand, in float64."""
-    found = run(lr=0.0, momentum=0.8, weight_decay=0.01, batch_size=20, clip_norm=clip, round=4)
+    found = run(
+        lr=0.0, momentum=0.8, weight_decay=0.01, batch_size=20, clip_norm=clip, server_round=4
+    )
     network = build_network(SPEC, 0).eval()
     data = synthetic.client(n=50)
     inputs, labels = next(data.batches(50, ALL))
@@ -75,7 +78,7 @@ def test_the_heads_epoch_is_sgd_on_the_received_features(clip: float) -> None:
     blocks = [*(network.head.weight[m] for m in ALL), network.head.bias[:, None]]
     w = torch.cat([b.detach() for b in blocks], dim=1).double()
     velocity = torch.zeros_like(w)
-    context = LocalContext(ALL, origin=(0, 4, "c"))
+    context = synthetic.context(round=4, client_id="c")
     order = torch.randperm(50, generator=context.generator("head"))
     for rows in order.split(20):
         error = torch.softmax(z[rows] @ w.T, dim=1) - F.one_hot(labels[rows], synthetic.CLASSES)
@@ -107,7 +110,7 @@ def test_features_are_pulled_to_global_prototypes_from_round_two_on(
     z = {"a": torch.tensor([[1.0, 1.0], [3.0, 3.0]]), "b": torch.tensor([[4.0], [5.0]])}
     output = Output(z, torch.tensor([[1.0, 0.0], [0.5, 0.0]]))
     labels = torch.tensor([0, 1])
-    context = LocalContext(("a", "b"), origin=(0, server_round, "c"))
+    context = synthetic.context("a", "b", round=server_round)
     context.local_prototypes = {
         "a": means([[0.5, 0.5], [2.0, 2.0]], [1, 1]),
         "b": means([[4.0], [5.0]], [1, 1]),
@@ -115,7 +118,7 @@ def test_features_are_pulled_to_global_prototypes_from_round_two_on(
     # The server knows class 0 of modality a at most, and nothing of b.
     context.global_prototypes = {"a": means([[0.0, 0.0], [9.0, 9.0]], [int(known), 0])}
     network = build_network(synthetic.spec(), 0)
-    found = FeatureAlignment(lam=3.0).loss(network, output, labels, context)
+    found = FeatureAlignment(3.0, 0.1).bind(network, context).loss(output, labels)
     expected = float(F.cross_entropy(output.logits, labels)) + 3.0 * distance
     assert float(found) == pytest.approx(expected)
 
@@ -124,17 +127,15 @@ def test_prototypes_from_the_server_change_what_encoders_learn_but_not_the_head(
     held = ("touch", "smell")
     data = synthetic.client(modalities=held)
     rng = np.random.default_rng(0)
-    task = Task(held, select_parts(initial(SPEC), held))
-    task.prototypes = {
-        "smell": Prototypes(rng.normal(size=(3, 64)).astype(np.float32), np.array([5, 0, 5]))
-    }
-    settings = {"network": SPEC, "objective": "feature_alignment", "round": 2}
+    known = Prototypes(rng.normal(size=(3, 64)).astype(np.float32), np.array([5, 0, 5]))
+    orders = Orders("train", held, round=2, prototypes={"smell": known})
+    task = Task(orders, select_parts(initial(SPEC), held))
+    settings = {"network": SPEC, "objective": "feature_alignment"}
     on, off = (
         run_task(
             task,
             data,
-            synthetic.settings(**settings, objective_settings={"lam": lam}),
-            probe=False,
+            synthetic.settings(**settings, objective_settings=SETTINGS | {"lam": lam}),
         )
         for lam in (1.0, 0.0)
     )

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from bmsfed_app.models import MMTMHead, MultiModalNetwork, Output, build_network
 from client_app.data import LocalData
-from client_app.objectives import LocalContext, build_objective, greedy
+from client_app.objectives import greedy
 from client_app.objectives.greedy import Greedy, imbalance, relative_squares, speed_groups
 from client_app.training import run_task, train
-from strategies import ServerState, Task, Update
+from strategies import Orders, ServerState, Task, Update
 from strategies.protocol import select_parts
 from tests import synthetic
 from tests.test_methods import federate
@@ -33,36 +33,37 @@ def network(modalities: tuple[str, ...] = HELD, seed: int = 0) -> MultiModalNetw
     return part
 
 
+def bound(model: MultiModalNetwork, objective: Greedy | None = None, **shared: Any) -> Greedy:
+    context = synthetic.context(*model.modalities, shared=synthetic.settings(lr=0.01, **shared))
+    return (objective or Greedy(0.01, 5)).bind(model, context)
+
+
 def backward(model: MultiModalNetwork) -> None:
     inputs, labels = next(synthetic.client().batches(20, model.modalities))
     model.train()
     model.zero_grad()
-    Greedy().loss(model, model(inputs), labels, LocalContext(model.modalities)).backward()
+    bound(model).loss(model(inputs), labels).backward()
 
 
 class Watched(Greedy):
     """Notes who is frozen in every step's forward pass, and V of one modality after it."""
 
-    def loss(
-        self, network: MultiModalNetwork, output: Output, labels: torch.Tensor, context: Any
-    ) -> torch.Tensor:
-        self.seen.append(network.head.frozen)
-        return super().loss(network, output, labels, context)
+    def loss(self, output: Output, labels: torch.Tensor) -> torch.Tensor:
+        self.seen.append(self.head.frozen)
+        return super().loss(output, labels)
 
-    def on_start(self, network: MultiModalNetwork, data: LocalData, context: Any) -> None:
+    def on_start(self, data: LocalData) -> None:
         self.seen: list[str | None] = []
-        super().on_start(network, data, context)
+        super().on_start(data)
 
 
 def watch(
     model: MultiModalNetwork, epochs: int, **settings: Any
 ) -> tuple[Watched, list[str | None]]:
     """Who was frozen, step by step; an epoch has three steps."""
-    objective = Watched(**settings)
-    data = synthetic.client(modalities=model.modalities)
-    context = LocalContext(model.modalities)
-    rng = torch.Generator().manual_seed(0)
-    train(model, data, objective, context, synthetic.settings(local_epochs=epochs, lr=0.01), rng)
+    objective = Watched(**({"q": 5} | settings))
+    bound(model, objective, local_epochs=epochs)
+    train(objective, synthetic.client(modalities=model.modalities))
     return objective, objective.seen
 
 
@@ -74,7 +75,7 @@ def test_the_loss_is_the_sum_over_branches(modalities: tuple[str, ...]) -> None:
     model = network(modalities).eval()
     inputs, labels = next(synthetic.client().batches(20, modalities))
     output = model(inputs)
-    found = Greedy().loss(model, output, labels, LocalContext(modalities))
+    found = bound(model).loss(output, labels)
     gates = model.head.gates(output.features)
     losses = [
         F.cross_entropy((z * gates[m]) @ model.head.weight[m].T + model.head.class_bias[m], labels)
@@ -114,9 +115,9 @@ def test_ratios_of_squares_by_brute_force() -> None:
                     grad += 0.0 if p.grad is None else float(p.grad.double().square().sum())
                     theta += float(p.detach().double().square().sum())
             expected.append(grad / theta)
-    found = relative_squares(*speed_groups(model))
+    found = relative_squares(*speed_groups(model, model.head))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
-    parameters, groups = speed_groups(model)
+    parameters, groups = speed_groups(model, model.head)
     assert {id(p) for p in parameters} == {id(p) for p in model.parameters()}
     assert groups.sum(0).tolist()[:3] == [2.0, 2.0, 2.0]  # U, U, c are in both gates
     assert set(groups.sum(0).tolist()[3:]) == {1.0}
@@ -138,7 +139,7 @@ def test_the_one_that_is_frozen_leads_the_sums() -> None:
     speeds = (objective.sums[:3] / objective.sums[3:]).log10()  # of the four plain steps
     assert seen == [None] * 4 + [HELD[int(speeds.argmax())]] * 2
     # The same four steps by hand, on the same batches.
-    other, rng = network(), torch.Generator().manual_seed(0)
+    other, rng = network(), synthetic.context().generator("batches")
     data = synthetic.client()
     sgd = torch.optim.SGD(other.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     sums = torch.zeros(6, dtype=torch.float64)
@@ -147,7 +148,7 @@ def test_the_one_that_is_frozen_leads_the_sums() -> None:
     for inputs, labels in batches:
         sgd.zero_grad()
         sum(F.cross_entropy(p, labels) for p in other(inputs).parts.values()).backward()
-        sums += relative_squares(*speed_groups(other))
+        sums += relative_squares(*speed_groups(other, other.head))
         sgd.step()
     torch.testing.assert_close(objective.sums, sums)
 
@@ -169,21 +170,14 @@ def test_a_frozen_gate_does_not_move_not_even_by_momentum_or_decay() -> None:
     watched: list[tuple[str | None, dict[str, torch.Tensor]]] = []
 
     class Noting(Greedy):
-        def loss(self, network: Any, output: Any, labels: Any, context: Any) -> torch.Tensor:
-            own = {n: p.detach().clone() for n, p in network.head.named_parameters()}
-            own |= {n: b.clone() for n, b in network.head.named_buffers()}
-            watched.append((network.head.frozen, own))
-            return super().loss(network, output, labels, context)
+        def loss(self, output: Any, labels: Any) -> torch.Tensor:
+            own = {n: p.detach().clone() for n, p in self.head.named_parameters()}
+            own |= {n: b.clone() for n, b in self.head.named_buffers()}
+            watched.append((self.head.frozen, own))
+            return super().loss(output, labels)
 
-    data, rng = synthetic.client(), torch.Generator().manual_seed(0)
-    train(
-        model,
-        data,
-        Noting(eps=0.0, q=2),
-        LocalContext(HELD),
-        synthetic.settings(local_epochs=3, weight_decay=0.1),
-        rng,
-    )
+    objective = bound(model, Noting(eps=0.0, q=2), local_epochs=3, weight_decay=0.1)
+    train(objective, synthetic.client())
     steps = [(m, a, b) for (m, a), (_, b) in pairwise(watched) if m is not None]
     assert len(steps) >= 3
     for m, before, after in steps:
@@ -196,25 +190,23 @@ def test_a_frozen_gate_does_not_move_not_even_by_momentum_or_decay() -> None:
 
 def test_nothing_is_left_of_an_earlier_task() -> None:
     model = network()
-    objective, seen = watch(model, 2, eps=0.0, q=50)
+    _, seen = watch(model, 2, eps=0.0, q=50)
     assert seen[-1] is not None
     assert isinstance(model.head, MMTMHead)
     assert model.head.frozen == seen[-1]
-    data, context = synthetic.client(), LocalContext(HELD)
-    objective.after_training(model, {}, data, context)
+    model.restart({n: v.numpy() for n, v in model.state_dict().items()})  # for the next task
     assert model.head.frozen is None
-    model.head.frozen = "touch"  # as a task that broke off leaves it
-    fresh = Greedy()
-    fresh.on_start(model, data, context)
-    assert model.head.frozen is None
+    fresh = bound(model)
+    fresh.on_start(synthetic.client())
     assert fresh.sums.tolist() == [0.0] * 6
 
 
 def trained(**changes: Any) -> Update:
     whole = build_network(SPEC, 0)
-    task = Task(HELD, {n: v.numpy().copy() for n, v in whole.state_dict().items()})
+    arrays = {n: v.numpy().copy() for n, v in whole.state_dict().items()}
+    task = Task(Orders("train", HELD), arrays)
     settings = synthetic.settings(network=SPEC, objective="greedy", **changes)
-    return run_task(task, synthetic.client(), settings, probe=False)
+    return run_task(task, synthetic.client(), settings)
 
 
 def test_with_one_local_epoch_settings_change_nothing() -> None:
@@ -234,19 +226,9 @@ def test_running_means_come_back_with_the_head() -> None:
     assert update.measurements == {}
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"eps": -1.0}, "eps"), ({"eps": math.nan}, "eps"), ({"q": 0}, "q is 0")],
-)
-def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build_objective("greedy", settings)
-
-
 def test_the_plain_head_will_not_do() -> None:
-    plain, data = build_network(synthetic.spec("mlp"), 0), synthetic.client()
     with pytest.raises(ValueError, match="needs the head 'mmtm', not 'linear'"):
-        Greedy().on_start(plain, data, LocalContext(HELD))
+        bound(build_network(synthetic.spec("mlp"), 0))
 
 
 # --- federations ---------------------------------------------------------------------------------

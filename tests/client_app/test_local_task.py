@@ -9,35 +9,43 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork
-from bmsfed_app.settings import SignatureSettings
 from client_app.local_task import LocalTask
 from client_app.training import run_task
-from strategies import Prototypes, Task, Update
-from strategies.protocol import modalities_of, owner, pack_orders, select_parts, unpack_measurements
+from strategies import Orders, Prototypes, SignatureOrders, Task, Update
+from strategies.federation.dialects import Parcel
+from strategies.protocol import (
+    Kind,
+    modalities_of,
+    owner,
+    pack_orders,
+    select_parts,
+    unpack_measurements,
+)
 from tests import synthetic
 from tests.client_app.test_training import model
 
-SIGNATURE = SignatureSettings("decoupled", dim=64, seed=3, enhancing=True)
-ONE_BATCH = {"network": synthetic.spec("mlp"), "batch_size": 60, "signature": SIGNATURE}
+ONE_BATCH = {"network": synthetic.spec("mlp"), "batch_size": 60}
 
 
-def foreign(modalities: tuple[str, ...], *, probe: bool, protos: Any = None) -> tuple[Any, ...]:
-    """A task as a foreign client receives it, and the network and data it has."""
+def foreign(modalities: tuple[str, ...], kind: Kind, protos: Any = None) -> tuple[Any, ...]:
+    """A task as a foreign client receives it, the network and data it has, and ours."""
     arrays = select_parts(model(), modalities)
-    settings = {
-        "signature": {"kind": "decoupled", "dim": 64, "seed": 3, "batches": 1, "enhancing": True},
-        "encoder_of": {n: owner(n) for n in arrays if n.startswith("encoders.")},
-        "withheld": [],
-        "held": 3,
-        "weak": "smell",
-        "ratio": 1.4,
-    }
-    config = pack_orders(Task(modalities, {}, protos or {}, settings)) | {"probe": probe}
+    orders = Orders(
+        kind,
+        modalities,
+        measure_prototypes=True,
+        prototypes=protos or {},
+        weak="smell" if kind == "train" else None,
+        ratio=1.4,
+        signature=SignatureOrders(sketch_dim=64, seed=3),
+    )
+    encoder_of = {n: str(owner(n)) for n in arrays if n.startswith("encoders.")}
+    config = pack_orders(orders) | Parcel([], encoder_of, held=3).pack()
     task = LocalTask(config, synthetic.CLASSES)
     network = MultiModalNetwork(synthetic.spec("mlp"), modalities)
     network.load_state_dict({n: torch.tensor(v) for n, v in arrays.items()})
     inputs, labels = next(synthetic.client().batches(60, modalities))
-    return task, network, inputs, labels, Task(modalities, arrays, protos or {})
+    return task, network, inputs, labels, Task(orders, arrays)
 
 
 def answered(task: LocalTask) -> Update:
@@ -48,9 +56,9 @@ def answered(task: LocalTask) -> Update:
     "modalities", [("touch", "sound", "smell"), ("touch", "smell"), ("smell",)]
 )
 def test_a_probe_measures_what_our_client_measures(modalities: tuple[str, ...]) -> None:
-    task, network, inputs, labels, sent = foreign(modalities, probe=True)
-    settings = synthetic.settings(prototypes=True, ratio=1.4, **ONE_BATCH)
-    ours = run_task(sent, synthetic.client(), settings, probe=True)
+    task, network, inputs, labels, sent = foreign(modalities, "measure")
+    assert task.probe
+    ours = run_task(sent, synthetic.client(), synthetic.settings(**ONE_BATCH))
     output = network.eval()(inputs)
     task.begin(output.features, labels)
     task.sign(network, output.logits, output.features, labels)
@@ -78,19 +86,17 @@ def test_one_step_with_enhancement_is_our_clients_step(modalities: tuple[str, ..
         m: Prototypes(rng.normal(size=(3, width[m])).astype(np.float32), np.array([4, 4, 4]))
         for m in modalities
     }
-    task, network, inputs, labels, sent = foreign(modalities, probe=False, protos=protos)
+    task, network, inputs, labels, sent = foreign(modalities, "train", protos)
+    assert not task.probe
     settings = synthetic.settings(
-        objective="modal_enhancement",
-        weak="smell",
-        ratio=1.4,
+        **synthetic.ENHANCING,
         lr=0.5,
         momentum=0.0,
         weight_decay=0.0,
         local_epochs=1,
-        prototypes=True,
         **ONE_BATCH,
     )
-    ours = run_task(sent, synthetic.client(), settings, probe=False)
+    ours = run_task(sent, synthetic.client(), settings)
     with torch.no_grad():
         task.begin(network.eval()(inputs).features, labels)
     output = network.train()(inputs)
@@ -106,7 +112,7 @@ def test_one_step_with_enhancement_is_our_clients_step(modalities: tuple[str, ..
 def test_misuse_is_said() -> None:
     with pytest.raises(ValueError, match="ModalityMod among the ClientApp's mods"):
         LocalTask({"lr": 0.1}, 3)
-    task, network, inputs, labels, _ = foreign(("touch", "smell"), probe=False)
+    task, network, inputs, labels, _ = foreign(("touch", "smell"), "train")
     features = network(inputs).features
     with pytest.raises(RuntimeError, match=r"call LocalTask\.begin"):
         task.enhancement(features, labels)
@@ -130,14 +136,10 @@ class TwoTowers(nn.Module):
 def test_a_foreign_models_signature_is_the_gradient_of_its_towers() -> None:
     torch.manual_seed(0)
     network, labels = TwoTowers(), torch.arange(12) % 3
-    settings = {
-        "signature": {"kind": "decoupled", "dim": 32, "seed": 1, "batches": 1, "enhancing": False},
-        "encoder_of": {
-            n: {"v": "image", "b": "text"}[n[0]] for n in network.state_dict() if n[0] in "vb"
-        },
-        "held": 2,
-    }
-    task = LocalTask(pack_orders(Task(("image", "text"), settings=settings)), 3)
+    signature = SignatureOrders(sketch_dim=32, seed=1, enhancing=False)
+    orders = Orders("train", ("image", "text"), signature=signature)
+    towers = {n: {"v": "image", "b": "text"}[n[0]] for n in network.state_dict() if n[0] in "vb"}
+    task = LocalTask(pack_orders(orders) | Parcel([], towers, held=2).pack(), 3)
     z, logits = network(torch.randn(12, 4), torch.randn(12, 3))
     task.sign(network, logits, z, labels)
     F.cross_entropy(logits, labels).backward()

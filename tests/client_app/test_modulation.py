@@ -1,5 +1,7 @@
 """OGM-GE, AGM and PMR: published factors, gradients against autograd, who is left alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,16 @@ from torch.nn import functional as F
 from bmsfed_app.models import MultiModalNetwork, Output, build_network
 from bmsfed_app.prototypes import ClassMeans
 from client_app.features import extract_features, local_prototypes
-from client_app.objectives import LocalContext
+from client_app.objectives import LocalContext, Objective
 from client_app.objectives.agm import AdaptiveGradientModulation
 from client_app.objectives.modulation import others_mean, split_logits
 from client_app.objectives.ogm_ge import OgmGe
 from client_app.objectives.pmr import PrototypicalModalRebalance
 from client_app.training import train
 from tests import synthetic
+
+OGM = OgmGe(0.8, noise=True, until=0.4)
+AGM = AdaptiveGradientModulation(1.0, until=0.4)
 
 
 def shares(*probabilities: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,19 +28,19 @@ def shares(*probabilities: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([p.log(), (1 - p).log()], dim=1)[:, None], torch.tensor([0])
 
 
-def passed(objective: object, modalities: tuple[str, ...] = tuple(synthetic.WIDTHS)) -> tuple:
+def passed(objective: Objective, modalities: tuple[str, ...] = tuple(synthetic.WIDTHS)) -> tuple:
     """Gradients of cross-entropy, plain and as an objective leaves them."""
     network = MultiModalNetwork(synthetic.spec("mlp"), modalities)
     whole = build_network(synthetic.spec("mlp"), 0).state_dict()
     network.load_state_dict({n: whole[n] for n in network.state_dict()})
-    context = LocalContext(modalities)
+    objective.bind(network, synthetic.context(*modalities))
     data = synthetic.client()
     inputs, labels = next(data.batches(20, modalities))
     output = network(inputs)
-    objective.on_start(network, data, context)  # type: ignore[attr-defined]
-    objective.loss(network, output, labels, context).backward()  # type: ignore[attr-defined]
+    objective.on_start(data)
+    objective.loss(output, labels).backward()
     plain = {n: p.grad.clone() for n, p in network.named_parameters()}
-    objective.after_backward(network, output, labels, context)  # type: ignore[attr-defined]
+    objective.after_backward(output, labels)
     return network, plain, {n: p.grad for n, p in network.named_parameters()}, output, labels
 
 
@@ -76,20 +81,20 @@ def test_the_mean_of_the_others() -> None:
 
 def test_ogm_slows_down_the_leader() -> None:
     split, labels = shares(0.8, 0.4)
-    k = OgmGe(alpha=0.8).factors(split, labels)
+    k = OGM.factors(split, labels)
     np.testing.assert_allclose(k, [0.078331, 1.0], atol=1e-6)
-    np.testing.assert_allclose(OgmGe(alpha=0.8).factors(split.flip(0), labels), k.flip(0))
+    np.testing.assert_allclose(OGM.factors(split.flip(0), labels), k.flip(0))
 
 
 def test_a_tie_modulates_nobody_and_of_three_all_above_the_others_mean_are() -> None:
-    assert OgmGe().factors(*shares(0.5, 0.5)).tolist() == [1.0, 1.0]
-    k = OgmGe(alpha=0.5).factors(*shares(0.9, 0.6, 0.1))
+    assert OGM.factors(*shares(0.5, 0.5)).tolist() == [1.0, 1.0]
+    k = OgmGe(0.5, noise=True, until=0.4).factors(*shares(0.9, 0.6, 0.1))
     rho = np.array([0.9 / 0.35, 0.6 / 0.5])
     np.testing.assert_allclose(k, [*(1 - np.tanh(0.5 * rho)), 1.0], atol=1e-6)
 
 
 def test_without_noise_encoder_weights_are_scaled_and_nothing_else() -> None:
-    objective = OgmGe(alpha=0.8, noise=False)
+    objective = OgmGe(0.8, noise=False, until=0.4)
     network, plain, found, output, labels = passed(objective)
     k = dict(
         zip(output.features, objective.factors(split_logits(network, output), labels), strict=True)
@@ -103,9 +108,9 @@ def test_without_noise_encoder_weights_are_scaled_and_nothing_else() -> None:
 
 
 def test_noise_has_the_unscaled_gradients_spread_and_is_the_same_for_a_seed() -> None:
-    network, plain, found, output, labels = passed(OgmGe(alpha=0.8))
-    again = passed(OgmGe(alpha=0.8))[2]
-    factors = OgmGe(alpha=0.8).factors(split_logits(network, output), labels)
+    network, plain, found, output, labels = passed(OgmGe(0.8, noise=True, until=0.4))
+    again = passed(OgmGe(0.8, noise=True, until=0.4))[2]
+    factors = OGM.factors(split_logits(network, output), labels)
     name = "encoders.touch.layers.3.weight"
     k = float(factors[list(output.features).index("touch")])
     noise = found[name] - k * plain[name]
@@ -115,8 +120,8 @@ def test_noise_has_the_unscaled_gradients_spread_and_is_the_same_for_a_seed() ->
     assert torch.equal(found["encoders.touch.layers.3.bias"], plain["encoders.touch.layers.3.bias"])
 
 
-@pytest.mark.parametrize("objective", [OgmGe(), AdaptiveGradientModulation()])
-def test_one_modality_alone_is_left_alone(objective: object) -> None:
+@pytest.mark.parametrize("objective", [OGM, AGM])
+def test_one_modality_alone_is_left_alone(objective: Objective) -> None:
     _, plain, found, *_ = passed(objective, ("sound",))
     assert all(torch.equal(found[n], g) for n, g in plain.items())
 
@@ -125,7 +130,7 @@ def test_one_modality_alone_is_left_alone(objective: object) -> None:
 
 
 def test_agms_first_step_and_its_running_means() -> None:
-    objective = AdaptiveGradientModulation(alpha=1.0)
+    objective = AdaptiveGradientModulation(1.0, until=0.4)
     objective.means = torch.zeros(2, dtype=torch.float64)
     first = shares(float(np.exp(-0.2)), float(np.exp(-1.0)))
     np.testing.assert_allclose(objective.factors(*first), [0.293599, 1.734416], atol=1e-6)
@@ -139,9 +144,9 @@ def test_agms_first_step_and_its_running_means() -> None:
 
 
 def test_agm_scales_encoder_and_head_columns_alike_and_the_bias_by_the_mean() -> None:
-    objective = AdaptiveGradientModulation(alpha=0.1)
+    objective = AdaptiveGradientModulation(0.1, until=0.4)
     network, plain, found, output, labels = passed(objective)
-    judge = AdaptiveGradientModulation(alpha=0.1)
+    judge = AdaptiveGradientModulation(0.1, until=0.4)
     judge.means = torch.zeros(3, dtype=torch.float64)
     kappa = judge.factors(split_logits(network, output), labels)
     by_name = dict(zip(output.features, kappa, strict=True))
@@ -153,24 +158,23 @@ def test_agm_scales_encoder_and_head_columns_alike_and_the_bias_by_the_mean() ->
 
 
 def test_agm_clips_where_the_heads_gradient_grows_beyond_1() -> None:
-    _, _, found, *_ = passed(AdaptiveGradientModulation(alpha=5.0))
+    _, _, found, *_ = passed(AdaptiveGradientModulation(5.0, until=0.4))
     norm = torch.stack([g.norm() for g in found.values()]).norm()
     assert float(norm) <= 1.0 + 1e-4
 
 
 def test_agm_goes_on_from_the_means_it_is_sent() -> None:
     network, data = build_network(synthetic.spec(), 0), synthetic.client()
-    context = LocalContext(network.modalities)
-    objective = AdaptiveGradientModulation()
-    train(network, data, objective, context, synthetic.settings(), torch.Generator())
-    sent = objective.after_training(network, {}, data, context)
+    objective = AdaptiveGradientModulation(1.0, until=0.4).bind(network, synthetic.context())
+    train(objective, data)
+    sent = objective.after_training({}, data)
     assert set(sent) == {"agm.touch", "agm.sound", "agm.smell", "agm.steps"}
     assert {v.shape for v in sent.values()} == {(1,)}
     assert sent["agm.steps"] == 3  # 60 samples in batches of 20
     means = {m: float(sent[f"agm.{m}"][0]) for m in network.modalities}
-    later = AdaptiveGradientModulation()
-    context.state = {"means": means, "steps": 3}
-    later.on_start(network, data, context)
+    context = synthetic.context(method_state={"means": means, "steps": 3})
+    later = AdaptiveGradientModulation(1.0, until=0.4).bind(network, context)
+    later.on_start(data)
     assert later.means.tolist() == objective.means.tolist()
     assert later.steps == 3
 
@@ -178,63 +182,70 @@ def test_agm_goes_on_from_the_means_it_is_sent() -> None:
 # --- PMR ----------------------------------------------------------------------------------------
 
 
+def pmr(
+    context: LocalContext, encoder: str = "identity", **changes: Any
+) -> PrototypicalModalRebalance:
+    values = {"coefficient": "clipped", "coefficient_value": 1.0, "until": 0.4} | changes
+    network = build_network(synthetic.spec(encoder), 0)
+    return PrototypicalModalRebalance(**values).bind(network, context)
+
+
 def test_pmr_enhances_by_own_prototypes() -> None:
     """Distances 1 and 3, the first true: loss 0.126928, score 0.880797."""
     own = ClassMeans(torch.tensor([[0.0], [4.0]]), torch.ones(2, dtype=torch.long))
     far = ClassMeans(torch.tensor([[1.0], [-9.0]]), torch.ones(2, dtype=torch.long))
     features = {"a": torch.tensor([[1.0]]), "b": torch.tensor([[-5.0]])}
-    context = LocalContext(
-        ("a", "b"),
-        local_prototypes={"a": own, "b": far},
-        global_prototypes={"a": far, "b": own},  # not looked at
-    )
+    context = synthetic.context("a", "b")
+    context.begin({"a": own, "b": far})
+    context.global_prototypes = {"a": far, "b": own}  # not looked at
     logits, labels = torch.zeros(1, 2), torch.tensor([0])
-    objective = PrototypicalModalRebalance(coefficient="constant")
-    network = build_network(synthetic.spec(), 0)
+    objective = pmr(context, coefficient="constant")
     # b: distances 6 and 4, so its score is softmax(-6, -4)[0] = 0.119203 and it is the weakest.
-    target = objective.target(Output(features, logits), labels, context)
-    assert target == ("b", 1.0)
-    loss = float(objective.loss(network, Output(features, logits), labels, context))
+    assert objective.target(Output(features, logits), labels) == ("b", 1.0)
+    loss = float(objective.loss(Output(features, logits), labels))
     assert loss == pytest.approx(float(np.log(2)) + np.log1p(np.exp(2.0)), abs=1e-6)
-    swapped = LocalContext(("a", "b"), local_prototypes={"a": own, "b": own})
+    context.begin({"a": own, "b": own})
     weak_a = Output({"a": torch.tensor([[1.0]]), "b": torch.tensor([[0.0]])}, logits)
-    assert objective.target(weak_a, labels, swapped) == ("a", 1.0)
-    found = float(objective.loss(network, weak_a, labels, swapped))
+    assert objective.target(weak_a, labels) == ("a", 1.0)
+    found = float(objective.loss(weak_a, labels))
     assert found == pytest.approx(float(np.log(2)) + 0.126928, abs=1e-6)
 
 
 def test_equal_scores_and_a_single_modality_are_cross_entropy() -> None:
     own = ClassMeans(torch.tensor([[0.0], [4.0]]), torch.ones(2, dtype=torch.long))
-    context = LocalContext(("a", "b"), "b", 3.0, {"a": own, "b": own}, {"a": own, "b": own})
+    context = synthetic.context("a", "b", weak="b", ratio=3.0)
+    context.begin({"a": own, "b": own})
+    context.global_prototypes = {"a": own, "b": own}
     logits, labels = torch.tensor([[0.3, 0.1]]), torch.tensor([0])
-    network, plain = build_network(synthetic.spec(), 0), float(F.cross_entropy(logits, labels))
+    plain = float(F.cross_entropy(logits, labels))
     for features in ({"a": torch.ones(1, 1), "b": torch.ones(1, 1)}, {"b": torch.ones(1, 1)}):
         output = Output(features, logits)
-        found = PrototypicalModalRebalance().loss(network, output, labels, context)
-        assert float(found) == pytest.approx(plain)
+        assert float(pmr(context).loss(output, labels)) == pytest.approx(plain)
 
 
 def test_prototypes_are_taken_anew_after_each_epoch() -> None:
-    network, data = build_network(synthetic.spec("mlp"), 0), synthetic.client()
-    context = LocalContext(network.modalities)
-    objective = PrototypicalModalRebalance(until=1.0)
-    objective.on_epoch(network, data, context, 0)
+    data, context = synthetic.client(), synthetic.context()
+    objective = pmr(context, "mlp", until=1.0)
+    network = objective.network
+    objective.on_epoch(data, 0)
     first = context.local_prototypes
-    expected = local_prototypes(extract_features(network, data), data)
+    features = extract_features(network, data)
+    expected = local_prototypes(features, data.labels, data.num_classes)
     assert all(torch.equal(first[m].means, expected[m].means) for m in expected)
     with torch.no_grad():
         next(network.parameters()).add_(1.0)
-    objective.on_epoch(network, data, context, 1)
+    objective.on_epoch(data, 1)
     assert not torch.equal(context.local_prototypes["touch"].means, first["touch"].means)
 
 
 @pytest.mark.parametrize("progress", [0.4, 0.9])
 def test_past_its_share_of_the_rounds_pmr_is_cross_entropy(progress: float) -> None:
-    network, data = build_network(synthetic.spec(), 0), synthetic.client()
-    context = LocalContext(network.modalities, progress=progress)
-    objective = PrototypicalModalRebalance()
-    objective.on_epoch(network, data, context, 0)
+    data, context = (
+        synthetic.client(),
+        synthetic.context(shared=synthetic.settings(progress=progress)),
+    )
+    objective = pmr(context)
+    objective.on_epoch(data, 0)
     assert context.local_prototypes == {}
-    inputs, labels = next(data.batches(20, network.modalities))
-    output = network(inputs)
-    assert objective.target(output, labels, context) is None
+    inputs, labels = next(data.batches(20, data.modalities))
+    assert objective.target(objective.network(inputs), labels) is None

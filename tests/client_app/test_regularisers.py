@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import Output, build_network
 from bmsfed_app.prototypes import ClassMeans, enhancement_loss
-from client_app.objectives import LocalContext, build_objective
+from client_app.objectives import Objective
+from client_app.objectives.cross_entropy import CrossEntropy
 from client_app.objectives.prototype_distance import PrototypeDistance, squared_distance
 from client_app.objectives.proximal import Proximal
 from client_app.training import train
@@ -17,19 +17,18 @@ from tests import synthetic
 
 def test_the_proximal_term_is_half_mu_times_the_squared_drift() -> None:
     network, data = build_network(synthetic.spec(), 0), synthetic.client()
-    context = LocalContext(network.modalities)
-    objective = Proximal(mu=0.5)
-    objective.on_start(network, data, context)
+    objective = Proximal(mu=0.5).bind(network, synthetic.context())
+    objective.on_start(data)
     inputs, labels = next(data.batches(20, network.modalities))
     plain = F.cross_entropy(network(inputs).logits, labels)
-    assert objective.loss(network, network(inputs), labels, context).item() == plain.item()
+    assert objective.loss(network(inputs), labels).item() == plain.item()
     with torch.no_grad():
         for i, p in enumerate(network.parameters()):
             p += 0.1 * (i + 1)
     drift = sum(p.numel() * (0.1 * (i + 1)) ** 2 for i, p in enumerate(network.parameters()))
     output = network(inputs)
     expected = F.cross_entropy(output.logits, labels).item() + 0.25 * drift
-    found = objective.loss(network, output, labels, context).item()
+    found = objective.loss(output, labels).item()
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -38,10 +37,10 @@ class Quadratic(Proximal):
 
     c, v = 3.0, 2.0
 
-    def loss(self, network, output, labels, context):  # type: ignore[no-untyped-def]
-        proximal = super().loss(network, output, labels, context)
+    def loss(self, output, labels):  # type: ignore[no-untyped-def]
+        proximal = super().loss(output, labels)
         plain = F.cross_entropy(output.logits, labels)
-        own = sum(((p - self.v) ** 2).sum() for p in network.parameters())
+        own = sum(((p - self.v) ** 2).sum() for p in self.network.parameters())
         return proximal - plain + self.c / 2 * own
 
 
@@ -49,20 +48,17 @@ def test_with_a_quadratic_the_minimum_is_the_weighted_mean() -> None:
     network, data = build_network(synthetic.spec(), 0), synthetic.client()
     received = [p.detach().clone() for p in network.parameters()]
     settings = synthetic.settings(local_epochs=80, lr=0.1, momentum=0.0, weight_decay=0.0)
-    context, rng = LocalContext(network.modalities), torch.Generator().manual_seed(0)
-    train(network, data, Quadratic(mu=1.5), context, settings, rng)
+    train(Quadratic(mu=1.5).bind(network, synthetic.context(shared=settings)), data)
     for p, w in zip(network.parameters(), received, strict=True):
         torch.testing.assert_close(p.detach(), (3.0 * 2.0 + 1.5 * w) / 4.5, rtol=1e-4, atol=1e-4)
 
 
 def test_the_first_step_is_fedavgs() -> None:
     states = []
-    for objective in (build_objective("cross_entropy", {}), Proximal(mu=10.0)):
+    objectives: tuple[Objective, ...] = (CrossEntropy(), Proximal(mu=10.0))
+    for objective in objectives:
         network = build_network(synthetic.spec("mlp"), 0)
-        rng = torch.Generator().manual_seed(0)
-        context = LocalContext(network.modalities)
-        data, settings = synthetic.client(), synthetic.settings(network=synthetic.spec("mlp"))
-        train(network, data, objective, context, settings, rng, max_steps=1)
+        train(objective.bind(network, synthetic.context()), synthetic.client(), max_steps=1)
         states.append(network.state_dict())
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
@@ -71,16 +67,14 @@ def test_the_first_step_is_fedavgs() -> None:
 def test_an_anchor_is_taken_anew_for_every_training() -> None:
     """Workers keep networks: a second task starts from what it received."""
     network, data = build_network(synthetic.spec(), 0), synthetic.client()
-    context, objective = LocalContext(network.modalities), Proximal()
-    objective.on_start(network, data, context)
+    objective = Proximal(mu=1.0).bind(network, synthetic.context())
+    objective.on_start(data)
     with torch.no_grad():
         next(network.parameters()).add_(1.0)
-    objective.on_start(network, data, context)
+    objective.on_start(data)
     inputs, labels = next(data.batches(20, network.modalities))
     output = network(inputs)
-    assert float(objective.loss(network, output, labels, context)) == float(
-        F.cross_entropy(output.logits, labels)
-    )
+    assert float(objective.loss(output, labels)) == float(F.cross_entropy(output.logits, labels))
 
 
 # --- FedProto -------------------------------------------------------------------------------------
@@ -118,19 +112,20 @@ def test_every_assigned_modality_counts(distance: str) -> None:
     features = {m: torch.randn(4, 3, generator=torch.Generator().manual_seed(1)) for m in "ab"}
     labels, logits = torch.tensor([0, 1, 0, 1]), torch.zeros(4, 2)
     known = {m: protos([0.0, 1.0, 2.0], [1.0, 1.0, 1.0]) for m in "ab"}
-    network = nn.Identity()
     objective = PrototypeDistance(lam=2.0, distance=distance)  # type: ignore[arg-type]
-    context = LocalContext(("a", "b"), global_prototypes=known)
+    objective.context = synthetic.context("a", "b")
+    objective.context.global_prototypes = known
     term = squared_distance if distance == "squared" else enhancement_loss
     expected = F.cross_entropy(logits, labels) + 2.0 * sum(
         term(z, labels, known[m]) for m, z in features.items()
     )
-    found = objective.loss(network, Output(features, logits), labels, context)  # type: ignore[arg-type]
+    found = objective.loss(Output(features, logits), labels)
     torch.testing.assert_close(found, expected)
 
 
 def test_without_global_prototypes_it_is_cross_entropy() -> None:
     logits, labels = torch.tensor([[1.0, 2.0]]), torch.tensor([0])
     output = Output({"a": torch.ones(1, 3)}, logits)
-    found = PrototypeDistance().loss(nn.Identity(), output, labels, LocalContext(("a",)))  # type: ignore[arg-type]
-    assert float(found) == float(F.cross_entropy(logits, labels))
+    objective = PrototypeDistance(1.0, "squared")
+    objective.context = synthetic.context("a")
+    assert float(objective.loss(output, labels)) == float(F.cross_entropy(logits, labels))

@@ -1,22 +1,26 @@
 """Local training and measuring: what is trained, what is sent, what a seed fixes."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, build_network
-from bmsfed_app.prototypes import class_means, enhancement_loss, score
-from bmsfed_app.settings import ClientSettings, SignatureSettings
+from bmsfed_app.prototypes import ClassMeans, class_means, enhancement_loss, score
+from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData
 from client_app.training import run_task
-from strategies import Prototypes, Task, Update, imbalance_ratios
+from strategies import Orders, Prototypes, SignatureOrders, Task, Update, imbalance_ratios
 from strategies.aggregation import aggregate_parts
 from strategies.protocol import owner, pack_update, select_parts, unpack_update
 from strategies.selection.sketch import count_sketch
 from tests import synthetic
 
 ALL = tuple(synthetic.WIDTHS)
+EXACT = SignatureOrders(sketch_dim=0)
 
 
 def model(encoder: str = "mlp", seed: int = 0) -> dict[str, np.ndarray]:
@@ -24,15 +28,14 @@ def model(encoder: str = "mlp", seed: int = 0) -> dict[str, np.ndarray]:
     return {n: v.numpy().copy() for n, v in state.items()}
 
 
-def task(modalities: tuple[str, ...] = ALL, encoder: str = "mlp") -> Task:
-    return Task(modalities, select_parts(model(encoder), modalities))
+def task(modalities: tuple[str, ...] = ALL, encoder: str = "mlp", **told: object) -> Task:
+    orders = Orders(**{"kind": "train", "modalities": modalities} | told)  # type: ignore[arg-type]
+    return Task(orders, select_parts(model(encoder), modalities))
 
 
-def run(
-    what: Task, data: LocalData | None = None, probe: bool = False, **changes: object
-) -> Update:
+def run(what: Task, data: LocalData | None = None, **changes: object) -> Update:
     values = {"network": synthetic.spec("mlp")} | changes
-    return run_task(what, data or synthetic.client(), synthetic.settings(**values), probe=probe)
+    return run_task(what, data or synthetic.client(), synthetic.settings(**values))
 
 
 def test_only_assigned_parts_are_trained_and_sent() -> None:
@@ -64,8 +67,8 @@ def test_gradients_are_clipped_to_the_norm() -> None:
 
 
 def test_same_seed_round_and_client_give_the_same_bits() -> None:
-    one, same = run(task(), client_id="c", round=3), run(task(), client_id="c", round=3)
-    other = run(task(), client_id="c", round=4)
+    one, same = (run(task(client_id="c", round=3)) for _ in range(2))
+    other = run(task(client_id="c", round=4))
     assert all(one.arrays[n].tobytes() == same.arrays[n].tobytes() for n in one.arrays)
     assert any(one.arrays[n].tobytes() != other.arrays[n].tobytes() for n in one.arrays)
 
@@ -92,11 +95,8 @@ def test_prototypes_and_ratios_are_of_the_trained_model() -> None:
 
 
 def test_a_probe_returns_measurements_and_no_parts() -> None:
-    what = task()
-    signature = SignatureSettings("decoupled", dim=0)
-    update = run(
-        what, probe=True, objective="modal_enhancement", signature=signature, prototypes=True
-    )
+    what = task(kind="measure", signature=EXACT, measure_prototypes=True)
+    update = run(what, **synthetic.ENHANCING)
     assert update.arrays == {}
     assert set(update.signatures) == {"multi", *(f"enhance.{m}" for m in ALL)}
     assert set(update.prototypes) == set(ALL)
@@ -105,17 +105,16 @@ def test_a_probe_returns_measurements_and_no_parts() -> None:
 
 def test_a_probe_for_selection_alone_measures_one_gradient() -> None:
     """DivFL without training prototypes: no pass over the data, no enhancing gradients."""
-    signature = SignatureSettings("decoupled", dim=0, enhancing=False)
-    update = run(task(), probe=True, signature=signature)
+    update = run(task(kind="measure", signature=replace(EXACT, enhancing=False)))
     assert set(update.signatures) == {"multi"}
     assert update.prototypes == update.scores == update.ratios == {}
-    whole = run(task(), probe=True, signature=SignatureSettings("decoupled", dim=0))
+    whole = run(task(kind="measure", signature=EXACT))
     np.testing.assert_array_equal(update.signatures["multi"], whole.signatures["multi"])
 
 
 def test_a_probe_for_the_loss_is_the_mean_cross_entropy_and_nothing_else() -> None:
-    what = task()
-    update = run(what, probe=True, probe_kind="loss")
+    what = task(kind="loss")
+    update = run(what)
     assert (update.arrays, update.signatures, update.prototypes) == ({}, {}, {})
     network = MultiModalNetwork(synthetic.spec("mlp"), ALL)
     network.load_state_dict({n: torch.from_numpy(v) for n, v in what.arrays.items()})
@@ -133,16 +132,13 @@ def gradient(loss: torch.Tensor, network: MultiModalNetwork, modality: str) -> n
     return torch.cat(flat).numpy()
 
 
-def measured(modalities: tuple[str, ...], **changes: object) -> tuple[Update, MultiModalNetwork]:
+def measured(modalities: tuple[str, ...], **told: object) -> tuple[Update, MultiModalNetwork]:
     """Exact decoupled signatures on the whole local set, at the received model."""
-    what = task(modalities)
-    for m in modalities:
-        means = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
-        what.prototypes[m] = Prototypes(means, np.array([1, 1, 1]))
-    signature = SignatureSettings("decoupled", dim=0)
-    settings = {"objective": "modal_enhancement", "signature": signature, "batch_size": 60}
-    settings["objective_settings"] = {"coefficient": "constant", "coefficient_value": 0.5}
-    update = run(what, **(settings | changes))
+    means = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    known = dict.fromkeys(modalities, Prototypes(means, np.array([1, 1, 1])))
+    what = task(modalities, **{"prototypes": known, "signature": EXACT} | told)
+    halves = synthetic.ENHANCEMENT | {"coefficient": "constant", "coefficient_value": 0.5}
+    update = run(what, objective="modal_enhancement", objective_settings=halves, batch_size=60)
     network = MultiModalNetwork(synthetic.spec("mlp"), modalities)
     network.load_state_dict({n: torch.tensor(v) for n, v in what.arrays.items()})
     return update, network
@@ -157,8 +153,6 @@ def test_decoupled_signatures_are_gradients_at_the_received_model() -> None:
     multi = np.concatenate([gradient(ce, network, m) for m in ALL])
     np.testing.assert_allclose(update.signatures["multi"], multi, rtol=1e-3, atol=1e-6)
     means = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
-    from bmsfed_app.prototypes import ClassMeans
-
     prototypes = ClassMeans(torch.tensor(means), torch.ones(3).long())
     for m in ALL:
         me = 0.5 * enhancement_loss(output.features[m], labels, prototypes)
@@ -171,8 +165,6 @@ def test_a_uni_modal_client_offers_both_gradients_of_its_modality() -> None:
     update, network = measured(("smell",), weak="smell")
     inputs, labels = next(synthetic.client().batches(60, ("smell",)))
     output = network(inputs)
-    from bmsfed_app.prototypes import ClassMeans
-
     means = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
     prototypes = ClassMeans(torch.tensor(means), torch.ones(3).long())
     loss = F.cross_entropy(output.logits, labels)
@@ -184,9 +176,8 @@ def test_a_uni_modal_client_offers_both_gradients_of_its_modality() -> None:
 
 def test_a_modality_that_a_client_lacks_is_a_zero_block() -> None:
     data = synthetic.client(modalities=("touch", "smell"))
-    signature = SignatureSettings("decoupled", dim=0)
-    what = task(("touch", "smell"))
-    update = run(what, data, probe=True, signature=signature, objective="modal_enhancement")
+    what = task(("touch", "smell"), kind="measure", signature=EXACT)
+    update = run(what, data, **synthetic.ENHANCING)
     sizes = [
         sum(p.numel() for p in MultiModalNetwork(synthetic.spec("mlp")).encoders[m].parameters())
         for m in ALL
@@ -196,9 +187,9 @@ def test_a_modality_that_a_client_lacks_is_a_zero_block() -> None:
 
 
 def test_update_signatures_are_the_change_of_the_encoders() -> None:
-    what = task(("touch", "smell"))
+    what = task(("touch", "smell"), signature=replace(EXACT, gradient="update"))
     data = synthetic.client(modalities=("touch", "smell"))
-    update = run(what, data, signature=SignatureSettings("update", dim=0))
+    update = run(what, data)
     for m in ("touch", "smell"):
         names = [n for n in what.arrays if n.startswith(f"encoders.{m}.")]
         change = np.concatenate([(what.arrays[n] - update.arrays[n]).ravel() for n in names])
@@ -208,16 +199,16 @@ def test_update_signatures_are_the_change_of_the_encoders() -> None:
 
 def test_sketches_are_of_the_exact_vectors() -> None:
     exact, _ = measured(ALL)
-    sketched, _ = measured(ALL, signature=SignatureSettings("decoupled", dim=256, seed=9))
+    sketched, _ = measured(ALL, signature=SignatureOrders(sketch_dim=256, seed=9))
     expected = count_sketch({"smell": exact.signatures["enhance.smell"]}, 256, 9)
     np.testing.assert_allclose(sketched.signatures["enhance.smell"], expected, rtol=1e-4, atol=1e-6)
     assert sketched.signatures["multi"].shape == (256,)
 
 
 def test_measuring_leaves_no_trace_in_the_training() -> None:
-    plain = run(task(), objective="modal_enhancement", client_id="c")
-    signature = SignatureSettings("decoupled")
-    measured_too = run(task(), objective="modal_enhancement", client_id="c", signature=signature)
+    plain = run(task(client_id="c"), **synthetic.ENHANCING)
+    measured_too = run(task(client_id="c", signature=SignatureOrders()), **synthetic.ENHANCING)
+    assert measured_too.signatures
     assert all(plain.arrays[n].tobytes() == v.tobytes() for n, v in measured_too.arrays.items())
 
 
@@ -233,15 +224,15 @@ def test_full_participation_and_one_step_equal_central_full_batch_sgd() -> None:
         F.cross_entropy(central(inputs).logits, labels).backward()
         optimizer.step()
         optimizer.zero_grad()
-        updates = [run(Task(ALL, arrays), c, batch_size=1000) for c in clients]
+        updates = [run(Task(Orders("train", ALL), arrays), c, batch_size=1000) for c in clients]
         arrays = aggregate_parts(arrays, updates)
     for name, value in central.state_dict().items():
         np.testing.assert_allclose(arrays[name], value.numpy(), atol=1e-5)
 
 
 def test_an_update_survives_the_wire() -> None:
-    signature = SignatureSettings("decoupled", dim=64)
-    update = run(task(), prototypes=True, signature=signature, objective="modal_enhancement")
+    what = task(signature=SignatureOrders(sketch_dim=64), measure_prototypes=True)
+    update = run(what, **synthetic.ENHANCING)
     back = unpack_update("client-0", pack_update(update))
     assert (back.modalities, back.num_samples, back.ratios) == (ALL, 60, update.ratios)
     assert all(back.arrays[n].tobytes() == v.tobytes() for n, v in update.arrays.items())
@@ -268,20 +259,47 @@ def test_a_client_refuses_to_train_what_it_lacks() -> None:
 
 
 def test_settings_survive_json() -> None:
-    settings = synthetic.settings(lr=0.3, weak="smell", signature=SignatureSettings("update", 7))
-    import json
-
+    settings = synthetic.settings(lr=0.3, objective_settings={"mu": 1.0})
     assert ClientSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batchsize": 3}, "'batchsize': Unexpected keyword argument"),
+        ({"lr": "fast"}, "'lr': Input should be a valid number"),
+        ({"network": {}}, "'network.encoders': Field required"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message}.*the same version") as caught:
+        ClientSettings.from_json(synthetic.settings().to_json() | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_of_an_earlier_task_is_left_in_a_workers_network() -> None:
+    """FedPAC freezes the head, Greedy a gate, training leaves gradients and training mode."""
+    network = MultiModalNetwork(replace(synthetic.spec("mlp"), head="mmtm"))
+    arrays = {n: v.numpy().copy() for n, v in network.state_dict().items()}
+    network.train()
+    inputs, labels = next(synthetic.client().batches(20, ALL))
+    F.cross_entropy(network(inputs).logits, labels).backward()
+    network.head.requires_grad_(False)
+    network.head.frozen = "touch"
+    assert network.restart(arrays) is network
+    assert not any(module.training for module in network.modules())
+    assert all(p.requires_grad and p.grad is None for p in network.parameters())
+    assert network.head.frozen is None
+    assert all(torch.equal(v, torch.tensor(arrays[n])) for n, v in network.state_dict().items())
 
 
 @pytest.mark.parametrize("encoder", ["identity", "mlp"])
 def test_three_modalities_with_any_encoder(encoder: str) -> None:
     update = run(
-        task(encoder=encoder),
+        task(encoder=encoder, signature=SignatureOrders(sketch_dim=16)),
         network=synthetic.spec(encoder),
         prototypes=True,
-        objective="modal_enhancement",
-        signature=SignatureSettings("decoupled", 16),
+        **synthetic.ENHANCING,
     )
     assert np.isfinite(update.metrics["loss"])
     assert len(update.prototypes) == 3

@@ -11,7 +11,7 @@ from bmsfed_app import datasets
 from bmsfed_app.cli.main import main
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets import ensure_prepared, load_dataset
-from server_app.experiment import build_strategy, initial_model, shared_settings
+from server_app.experiment import build_strategy, initial_model
 from strategies.testing import FakeGrid
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/own_data"
@@ -69,7 +69,7 @@ def test_the_data_are_written_read_and_trained_on(
         FakeGrid({str(n): client(n) for n in range(2)}),
         dict(before),
         num_rounds=2,
-        settings=shared_settings(config),
+        settings=config.client_settings().to_json(),
         min_clients=2,
         round_settings=lambda r: {"lr": 0.01},
     )
