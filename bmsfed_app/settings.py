@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bmsfed_app.models import NetworkSpec
-from bmsfed_app.partitions import PartitionSettings
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class ClientSettings:
     network: NetworkSpec
     dataset_settings: dict[str, Any] = field(default_factory=dict)
     data_dir: str = ""
-    partition: PartitionSettings = field(default_factory=PartitionSettings)
+    partition: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     batch_size: int = 64
     local_epochs: int = 1
@@ -86,6 +85,5 @@ class ClientSettings:
         spec = dict(known["network"])
         spec["shapes"] = {m: tuple(s) for m, s in spec["shapes"].items()}
         known["network"] = NetworkSpec(**spec)
-        known["partition"] = PartitionSettings.from_json(known.get("partition", {}))
         known["signature"] = SignatureSettings(**known.get("signature", {}))
         return cls(**known)

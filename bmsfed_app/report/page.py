@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
 from html import escape
 from typing import Any
 
-from bmsfed_app.partitions import PartitionSettings
+from bmsfed_app.partitions import PARTITIONS, read_partition
 from bmsfed_app.report.figures import MAX_BARS, bin_width, partitions
 from bmsfed_app.report.runs import (
     LAST_ROUNDS,
@@ -208,16 +207,10 @@ def _clients(run: Run) -> str:
     return text if share is None else f"{text}, {share} per round"
 
 
-#: Keys of the configuration that :class:`PartitionSettings` has under another name.
-_PARTITION_KEYS = {"partition": "scheme", "partition_file": "file", "data_fraction": "fraction"}
-
-
 def _partition(run: Run) -> str:
-    if "partition" not in run.config:
-        return "unknown"
-    values = {_PARTITION_KEYS.get(key, key): value for key, value in run.config.items()}
-    known = {f.name: values[f.name] for f in fields(PartitionSettings) if f.name in values}
-    return PartitionSettings.from_json(known).describe()
+    name = str(run.config.get("partition", "unknown"))
+    # A scheme of another package need not be installed where the report is made.
+    return read_partition(run.config).describe() if name in PARTITIONS else name
 
 
 def _versions(versions: Mapping[str, Any]) -> str:
