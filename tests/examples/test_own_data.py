@@ -10,6 +10,7 @@ import pytest
 from bmsfed_app.cli.main import main
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets import DATASETS, ensure_prepared, load_dataset
+from bmsfed_app.models import ENCODERS
 from server_app.experiment import build_strategy, initial_model, shared_settings
 from strategies.testing import FakeGrid
 from tests.plugins import install
@@ -21,7 +22,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "examples/own_data"
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What pip would leave behind: the package, and its entry points."""
     points = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]["entry-points"]
-    install(tmp_path / "site", monkeypatch, points, DATASETS)
+    install(tmp_path / "site", monkeypatch, points, DATASETS, ENCODERS)
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setenv("BMSFED_HOME", str(tmp_path / "home"))
     yield
