@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
     "local_epochs": 1,
     "samples_per_client": 24,
     "whole_share": 0.5,
-    "connect_timeout": 5,
+    "connect_timeout": 600,
     "device": "cpu",
 }
 BOTH = ("colored", "gray")
