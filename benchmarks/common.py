@@ -14,8 +14,8 @@ from flwr.app import Message, RecordDict
 
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.datasets.colored import ColorSettings, pair_info, pair_split
+from bmsfed_app.record.origin import commit, versions
 from client_app import app as client_app
-from server_app.run_folder import commit, versions
 from strategies.testing import Handler
 
 
@@ -46,9 +46,3 @@ def write(out: Path | None, figures: dict[str, Any]) -> None:
     if out is not None:
         machine = {"machine": platform.machine(), "cores": os.cpu_count(), "commit": commit()}
         out.write_text(json.dumps({**figures, **machine, "versions": versions()}, indent=1) + "\n")
-
-
-def rows(run: Path, kind: str) -> list[dict[str, Any]]:
-    """A run folder's history rows of one kind."""
-    lines = (run / "history.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]

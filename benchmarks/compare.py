@@ -1,9 +1,10 @@
 """Accuracy of methods side by side: runs them, or goes on with what is there, and writes a table.
 
 ``python -m benchmarks.compare --data-dir MNIST --out results/NAME [--seeds 0 1] [--methods ...]
-[--rounds 30] [--set key=value ...]`` runs every method and seed on cg-mnist, each into its own run
-folder below ``--runs``, skips what is complete and resumes what is not. A method may carry settings
-of its own, ``local:eval_every=30``. The table and every run's figures go to NAME.md and NAME.json.
+[--rounds N] [--set key=value ...]`` runs every method and seed on cg-mnist, for as many rounds as
+its YAML file says unless told otherwise, each into its own run folder below ``--runs``, skips what
+is complete and resumes what is not. A method may carry settings of its own,
+``local:eval_every=30``. The table and every run's figures go to NAME.md and NAME.json.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.common import rows
 from bmsfed_app.methods import METHODS
+from bmsfed_app.record.files import read_json
+from bmsfed_app.record.rows import RunSummary
+from bmsfed_app.record.run import read_run
 
 
 def run(method: str, seed: int, folder: Path, given: argparse.Namespace) -> bool:
     """Run one method and seed unless it is complete; say whether it now is."""
     name, _, own = method.partition(":")
     summary = folder / "summary.json"
-    if summary.exists() and json.loads(summary.read_text())["complete"]:
+    if summary.exists() and read_json(summary, RunSummary).complete:
         return True
     if given.table_only:
         return False
@@ -35,7 +38,9 @@ def run(method: str, seed: int, folder: Path, given: argparse.Namespace) -> bool
         command = [*program, "--resume", str(folder)]
     else:
         command = [*program, given.config, "--method", name, "--seed", str(seed)]
-        command += ["--rounds", str(given.rounds), "--out", str(folder)]
+        command += ["--out", str(folder)]
+        if given.rounds is not None:
+            command += ["--rounds", str(given.rounds)]
         if given.data_dir:
             command += ["--data-dir", given.data_dir]
         for pair in [*given.set, *(own.split(",") if own else [])]:
@@ -48,24 +53,24 @@ def run(method: str, seed: int, folder: Path, given: argparse.Namespace) -> bool
 
 def figures(folder: Path) -> dict[str, Any]:
     """What the table says of one run, accuracies in percent."""
-    found = [r for r in rows(folder, "round") if r["round"] and "accuracy" in r]
-    info = json.loads((folder / "run.json").read_text())
-    late = found[-3:]
+    run = read_run(folder)
+    evaluated = [n for n, _ in run.values("accuracy") if n][-3:]
 
-    def middle(key: str, modality: str = "") -> float:
-        values = [r[key].get(modality) if modality else r[key] for r in late]
-        return round(100 * mean(v for v in values if v is not None), 2)
+    def middle(key: str, modality: str | None = None) -> float:
+        return round(100 * mean(v for n, v in run.values(key, modality) if n in evaluated), 2)
 
+    [last] = [r.metrics for r in run.rounds if r.round == evaluated[-1]]
     return {
-        "accuracy": round(100 * found[-1]["accuracy"], 2),
+        "accuracy": round(100 * last["accuracy"], 2),
         "late": middle("accuracy"),
-        "alone": {m: middle("accuracy_by_modality", m) for m in late[-1]["accuracy_by_modality"]},
+        "alone": {m: middle("accuracy_by_modality", m) for m in last["accuracy_by_modality"]},
         "through_head": {
-            m: middle("head_accuracy_by_modality", m) for m in late[-1]["head_accuracy_by_modality"]
+            m: middle("head_accuracy_by_modality", m) for m in last["head_accuracy_by_modality"]
         },
-        "prototypes": late[-1]["prototypes"],
-        "evaluated": [r["round"] for r in late],
-        "commit": info.get("commit"),
+        "prototypes": last["prototypes"],
+        "rounds": run.planned,
+        "evaluated": evaluated,
+        "commit": run.info.commit,
     }
 
 
@@ -87,13 +92,13 @@ def table(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
 
 
 def _note(given: argparse.Namespace, found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
-    rounds = next(iter(next(iter(found.values())).values()))["evaluated"]
+    first = next(iter(next(iter(found.values())).values()))
     return [
-        f"`{given.config}`, {given.rounds} rounds, seeds {given.seeds}, {' '.join(given.set)};",
+        f"`{given.config}`, {first['rounds']} rounds, seeds {given.seeds}, {' '.join(given.set)};",
         f"{platform.machine()}, {os.cpu_count()} cores. Percent of the test images, a number per",
-        f"seed. Last three: mean of evaluations after rounds {rounds}; so are the columns to the",
-        "right: each modality alone by nearest prototype of training data (¹: of test data),",
-        "and through its own columns of the head.",
+        f"seed. Last three: mean of evaluations after rounds {first['evaluated']}; so are the",
+        "columns to the right: each modality alone by nearest prototype of training data (¹: of",
+        "test data), and through its own columns of the head.",
     ]
 
 
@@ -101,9 +106,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="cg-mnist")
     parser.add_argument("--data-dir", default="", help="folder with the data")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=METHODS.names())
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, help="instead of the configuration's")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders")
     parser.add_argument("--table-only", action="store_true", help="run nothing")

@@ -28,9 +28,10 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from torch.nn import functional as F
 
-from benchmarks.common import rows, write
+from benchmarks.common import write
 from bmsfed_app.config import ExperimentConfig, load_config
 from bmsfed_app.models import MultiModalNetwork
+from bmsfed_app.record.run import read_run
 from client_app.data import local_data
 from server_app.experiment import build_evaluator, initial_model
 
@@ -146,8 +147,8 @@ def run_ours(experiment: ExperimentConfig) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", experiment)
         simulate(run, Console(file=sys.stderr))
-        done = [r for r in rows(run.path, "round") if r["round"]]
-        return [r["seconds"] + r["seconds_evaluation"] for r in done]
+        done = [r for r in read_run(run.path).rounds if r.round]
+        return [r.seconds + r.metrics["seconds_evaluation"] for r in done]
 
 
 def main() -> None:

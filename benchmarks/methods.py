@@ -48,8 +48,7 @@ def configure(method: str, data_dir: str) -> ExperimentConfig:
     """The experiment, with the method acting in every round."""
     values: dict[str, Any] = {"method": method, "clients": CLIENTS, "per_round": 6}
     values |= {"data_fraction": 0.1, "rounds": ROUNDS, "data_dir": data_dir, "device": "cpu"}
-    entry = find_method(method)
-    if entry is not None and "until" in entry.settings.model_fields:
+    if "until" in find_method(method).model_fields:
         values["until"] = 1.0
     return load_config("cg-mnist", values)
 
@@ -80,7 +79,9 @@ def measure(method: str, data_dir: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", default="", help="folder with the MNIST files")
-    parser.add_argument("--methods", nargs="*", default=[m for m in METHODS if m != "fedavg"])
+    parser.add_argument(
+        "--methods", nargs="*", default=[m for m in METHODS.names() if m != "fedavg"]
+    )
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     given = parser.parse_args()
     found: dict[str, dict[str, float]] = {}

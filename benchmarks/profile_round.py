@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,15 +24,15 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.common import rows, write
+from benchmarks.common import write
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.models import MultiModalNetwork
-from bmsfed_app.settings import SignatureSettings
+from bmsfed_app.record.run import read_run
 from client_app import training
 from client_app.data import local_data
 from server_app.experiment import initial_model
-from strategies import Task
+from strategies import Orders, SignatureOrders, Task
 
 
 def simulate(data_dir: str, rounds: int, folder: Path) -> float:
@@ -85,21 +86,20 @@ def passes(data_dir: str) -> dict[str, float]:
     """Seconds of one client's task by what they are spent on, one thread."""
     torch.set_num_threads(1)
     config = load_config("cg-mnist", {"data_dir": data_dir, "local_epochs": 1})
-    values = config.client_settings().to_json()
-    values |= {"signature": {"kind": "decoupled", "dim": 4096, "seed": 0, "batches": 1}}
-    settings = training.ClientSettings.from_json(values)
-    assert isinstance(settings.signature, SignatureSettings)
+    settings = config.client_settings()
     data = local_data({"partition-id": 0, "num-partitions": 30}, settings)
-    modalities, model = ("colored", "gray"), initial_model(config)
-    probe = training.run_task(Task(modalities, model), data, settings, probe=True)
-    task = Task(modalities, model, probe.prototypes)  # as from the second round on
-    training.run_task(task, data, settings, probe=False)
+    model = initial_model(config)
+    orders = Orders("measure", ("colored", "gray"), signature=SignatureOrders())
+    probe = training.run_task(Task(orders, model), data, settings)
+    # As from the second round on.
+    task = Task(replace(orders, kind="train", prototypes=probe.prototypes), model)
+    training.run_task(task, data, settings)
     spent: dict[str, float] = {}
     with ExitStack() as stack:
         for owner, name, what in TIMED:
             stack.enter_context(patch.object(owner, name, timed(owner, name, what, spent)))
         started = time.perf_counter()
-        training.run_task(task, data, settings, probe=False)
+        training.run_task(task, data, settings)
         whole = time.perf_counter() - started
     return {"whole": whole, **spent, "rest": whole - sum(spent.values())}
 
@@ -137,18 +137,18 @@ def main() -> None:
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         peak = simulate(given.data_dir, given.rounds, Path(folder) / "run")
-        by_round = {r["round"]: r for r in rows(Path(folder) / "run", "round")}
-        clients = rows(Path(folder) / "run", "client")
+        run = read_run(Path(folder) / "run")
     task = passes(given.data_dir)
     share = (task["forward"] + task["backward"]) / task["whole"]
     figures: list[dict[str, Any]] = []
     for number in range(2, given.rounds + 1):  # workers load the data in the first
-        row = by_round[number]
-        work = sum(c["metrics"]["seconds"] for c in clients if c["round"] == number)
-        total = row["seconds"] + row["seconds_evaluation"]
-        busy = work / cores + row["seconds_evaluation"]
+        row = run.rounds[number]
+        work = sum(c.metrics["seconds"] for c in run.answers if c.round == number)
+        evaluation = row.metrics["seconds_evaluation"]
+        total = row.seconds + evaluation
+        busy = work / cores + evaluation
         figures.append({"total": total, "clients": work / cores, "busy": busy / total})
-        figures[-1]["passes"] = (share * work / cores + row["seconds_evaluation"]) / total
+        figures[-1]["passes"] = (share * work / cores + evaluation) / total
     middle = {k: median(f[k] for f in figures) for k in figures[0]}
     print("one client's task, seconds:", {k: round(v, 2) for k, v in task.items()})
     print(

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.common import rows, write
+from benchmarks.common import write
+from bmsfed_app.record.run import read_run
 
 CASES = {
     "fedavg, whole model": ["--method", "fedavg", "--set", "prototypes=test"],
@@ -30,14 +31,14 @@ def measure(arguments: list[str], folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "bmsfed_app.cli.main", "run", "cg-digits", "--clients", "10"]
     command += ["--rounds", "4", "--set", "data_fraction=0.2", "--out", str(folder), *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    clients = [r for r in rows(folder, "client") if r["phase"] == "train"]
+    clients = [r for r in read_run(folder).answers if r.phase == "train"]
     groups = {
         "": clients,
-        " multi": [r for r in clients if len(r["assigned"]) > 1],
-        " uni": [r for r in clients if len(r["assigned"]) == 1],
+        " multi": [r for r in clients if len(r.assigned) > 1],
+        " uni": [r for r in clients if len(r.assigned) == 1],
     }
     return {
-        way + name: mean(r[f"bytes_{way}"] for r in group) / 1024
+        way + name: mean(getattr(r, f"bytes_{way}") for r in group) / 1024
         for name, group in groups.items()
         for way in ("down", "up")
         if group

@@ -1,7 +1,7 @@
 """Things by name: methods, data sets, encoders, partitions, objectives and heads.
 
-Each kind has one :class:`Registry`. Ours register themselves where they are defined; other installed
-packages add theirs by an entry point in the registry's group.
+Each kind has one :class:`Registry`. Ours register themselves where they are defined; other
+installed packages add theirs by an entry point in the registry's group.
 """
 
 from __future__ import annotations

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
-from server_app.history import summarise
-from server_app.run_folder import RunFolder, read_rows
-from strategies import Callback, ModalityStrategy, RoundReport
+from bmsfed_app.record.files import read_json, read_rows
+from bmsfed_app.record.rows import RoundRow, RunInfo
+from bmsfed_app.record.run import common_prefix
+from bmsfed_app.record.summary import summary
+from server_app.run_folder import RunFolder
+from strategies import Callback, Decisions, Metric, RoundReport
 
 _LISTED = 5  # clients named per cell; the history has them all
 
@@ -24,13 +28,20 @@ class TableCallback(Callback):
 
     def __init__(self, folder: RunFolder, write: Callable[[str], None] = print) -> None:
         self.folder, self.write = folder, write
-        self.modalities: tuple[str, ...] = ()
-        self.prefix = ""
+        self.columns: list[tuple[Metric, str | None]] = []  # of one modality, where it is by those
+        self.widths: list[str] = []
 
-    def on_start(self, strategy: ModalityStrategy, num_rounds: int) -> None:
+    def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Say what runs, and print the table's head."""
-        config = self.folder.config
-        self.modalities = strategy.state.modalities
+        config, modalities = self.folder.config, strategy.state.modalities
+        metrics = [m for m in read_json(self.folder.info_file, RunInfo).metrics if m.column]
+        self.columns = [
+            (m, one) for m in metrics for one in (modalities if m.by_modality else (None,))
+        ]
+        heads = [m.column.replace("{modality}", one or "") for m, one in self.columns]
+        weakest = max([len(m) for m in modalities], default=0) + 8
+        self.widths = [">5", *(f">{max(len(head), 5)}" for head in heads)]
+        self.widths += [f"<{weakest}", "<22", "<26", ">7", ">7", ">6"]
         self.write(
             f"{config.method} on {config.dataset}: rounds {strategy.state.round + 1}-{num_rounds}, "
             f"seed {config.seed}, {config.partition_settings().describe()}"
@@ -40,21 +51,10 @@ class TableCallback(Callback):
             f"accuracy in % of {strategy.evaluated}: all modalities; each alone by nearest "
             f"prototype of the {of} data"
         )
-        self.write(
-            self._line(
-                "round",
-                "all",
-                self.modalities,
-                "ratio",
-                "all held (S_M)",
-                "one alone (S_I)",
-                "down",
-                "up",
-                "s",
-            )
-        )
+        who = ("all held (S_M)", "one alone (S_I)")
+        self._line("round", *heads, " ratio", *who, "down", "up", "s")
 
-    def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> None:
+    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
         """Print the round's line, and a line for every client left out."""
         if report.joined and len(strategy.state.clients) < 3:
             self.write(
@@ -62,94 +62,70 @@ class TableCallback(Callback):
                 '--federation-config "num-supernodes=10 client-resources-num-cpus=1")'
             )
         held = {c: set(i.modalities) for c, i in strategy.state.clients.items()}
-        self.prefix = _common_prefix(list(held))
+        prefix = common_prefix(held)
         multi, uni = [], []
         for a in report.assignments:
             alone = len(a.modalities) == 1 and held.get(a.client_id) != set(a.modalities)
             only = len(a.modalities) == 1 and not alone
-            name = a.client_id.removeprefix(self.prefix)
+            name = a.client_id.removeprefix(prefix)
             if alone:
                 uni.append(f"{name}:{a.modalities[0]}")
             else:
                 multi.append(f"{name}:{a.modalities[0]}" if only else name)
-        by_modality = report.metrics.get("accuracy_by_modality", {})
-        ratio = f"{report.weak} {report.ratios[report.weak]:.2f}" if report.weak else "-"
-        self.write(
-            self._line(
-                str(report.round),
-                _percent(report.metrics.get("accuracy")),
-                [_percent(by_modality.get(m)) for m in self.modalities],
-                ratio,
-                _listing(multi),
-                _listing(uni),
-                _size(report.bytes_down),
-                _size(report.bytes_up),
-                f"{report.seconds:.1f}",
-            )
+        ratio = f" {report.weak} {report.ratios[report.weak]:.2f}" if report.weak else " -"
+        self._line(
+            str(report.round),
+            *(self._value(report, metric, modality) for metric, modality in self.columns),
+            ratio,
+            _listing(multi),
+            _listing(uni),
+            _size(report.bytes_down),
+            _size(report.bytes_up),
+            f"{report.seconds:.1f}",
         )
         for name, reason in sorted((report.failures | report.refused).items()):
             self.write(f"      left out: {name}: {reason}")
 
-    def on_end(self, strategy: ModalityStrategy, error: BaseException | None) -> None:
+    def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Print the summary and where the run folder is."""
-        rows = []
         if self.folder.history.exists():
-            rows = [r for r in read_rows(self.folder.history) if r["kind"] == "round"]
-        summary = summarise(rows)
-        if summary:
-            self.write(f"accuracy in %{'':17}last   best   mean of last {min(len(rows) - 1, 10)}")
-            self.write(_summary_line("all modalities", summary["accuracy"]))
-            for m, values in summary["accuracy_by_modality"].items():
-                self.write(_summary_line(f"{m} alone", values))
-            traffic = [sum(r[f"bytes_{way}"] for r in rows) for way in ("down", "up")]
-            seconds = sum(r["seconds"] for r in rows)
-            self.write(
-                f"sent {_size(traffic[0])} to clients, received {_size(traffic[1])}, "
-                f"{seconds:.0f} s in rounds"
-            )
+            rows, _ = read_rows(self.folder.history)
+            self._sum_up([r for r in rows if isinstance(r, RoundRow)])
         if error is not None:
             self.write(f"ended after round {strategy.state.round}: {error}")
         self.write(f"run folder: {self.folder.path}")
 
-    def _line(
-        self,
-        number: str,
-        accuracy: str,
-        by_modality: Iterable[str],
-        ratio: str,
-        multi: str,
-        uni: str,
-        down: str,
-        up: str,
-        seconds: str,
-    ) -> str:
-        each = " ".join(
-            f"{a:>{max(len(m), 5)}}" for a, m in zip(by_modality, self.modalities, strict=True)
-        )
-        width = max([len(m) for m in self.modalities], default=0) + 7
-        return (
-            f"{number:>5} {accuracy:>5} {each}  {ratio:<{width}} {multi:<22} {uni:<26} "
-            f"{down:>7} {up:>7} {seconds:>6}"
-        )
+    def _line(self, *cells: str) -> None:
+        pairs = zip(cells, self.widths, strict=True)
+        self.write(" ".join(f"{cell:{width}}" for cell, width in pairs))
+
+    def _value(self, report: RoundReport, metric: Metric, modality: str | None) -> str:
+        value = report.metrics.get(metric.name)
+        if metric.by_modality:
+            value = (value or {}).get(modality)
+        return "-" if value is None else metric.text(value)
+
+    def _sum_up(self, rounds: Sequence[RoundRow]) -> None:
+        """Print the metrics' summaries, those of one unit below each other, and the traffic."""
+        found = [(m, one, summary(rounds, m, one)) for m, one in self.columns]
+        known = [(m, one, s) for m, one, s in found if s is not None]
+        for what, group in groupby(known, key=lambda f: _what(f[0])):
+            members = list(group)
+            count = max(s.rounds for _, _, s in members)
+            self.write(f"{what:<30}last   best   mean of last {count}")
+            for metric, one, s in members:
+                numbers = "  ".join(f"{metric.text(v):>5}" for v in (s.last, s.best, s.mean_last))
+                self.write(f"  {metric.label(one):<26} {numbers}")
+        if known:
+            down, up = sum(r.bytes_down for r in rounds), sum(r.bytes_up for r in rounds)
+            self.write(
+                f"sent {_size(down)} to clients, received {_size(up)}, "
+                f"{sum(r.seconds for r in rounds):.0f} s in rounds"
+            )
 
 
-def _summary_line(name: str, values: dict[str, float]) -> str:
-    numbers = "  ".join(f"{100 * values[k]:5.1f}" for k in ("last", "best", "mean_last"))
-    return f"  {name:<26} {numbers}"
-
-
-def _common_prefix(names: list[str]) -> str:
-    """What all names begin with, less digits: "client-" of client-08 and client-09."""
-    shared = 0
-    while len(names) > 1 and len({name[: shared + 1] for name in names}) == 1:
-        shared += 1
-        if shared >= len(names[0]):
-            break
-    return names[0][:shared].rstrip("0123456789") if names else ""
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _what(metric: Metric) -> str:
+    return f"{metric.axis} in {metric.unit}" if metric.unit else metric.axis
 
 
 def _listing(names: list[str]) -> str:

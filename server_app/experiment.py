@@ -36,7 +36,7 @@ def run_experiment(
     folder : RunFolder
         Has the configuration; receives everything written.
     callbacks : sequence of Callback, optional
-        Run after evaluation and recording.
+        Those that declare metrics run between evaluation and recording, the others after it.
     stop : threading.Event, optional
         Ends the run after the last complete round.
 
@@ -50,6 +50,9 @@ def run_experiment(
     config = folder.config
     strategy = build_strategy(config)
     evaluate = EvaluateCallback(build_evaluator(config), config)
+    adding = [c for c in callbacks if c.metrics]
+    showing = [c for c in callbacks if not c.metrics]
+    record = RecordCallback(folder, evaluate, adding)
     return strategy.run(
         grid,
         folder.load_checkpoint() or initial_model(config),
@@ -59,7 +62,7 @@ def run_experiment(
             "lr": config.learning_rate(r),
             "progress": (r - 1) / config.rounds,
         },
-        callbacks=[evaluate, RecordCallback(folder, evaluate), *callbacks],
+        callbacks=[evaluate, *adding, record, *showing],
         min_clients=config.clients or config.min_clients,
         connect_timeout=config.connect_timeout,
         timeout=config.timeout,
@@ -74,7 +77,7 @@ def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
         "seed": config.seed,
         "app_version": __version__,
     }
-    return config.method_entry().strategy(config.method_settings(), common)
+    return config.method_settings().strategy(**common)
 
 
 def build_evaluator(config: ExperimentConfig) -> Evaluator:

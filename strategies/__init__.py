@@ -12,7 +12,7 @@ from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
 from .agm import AGM
 from .base import ModalityStrategy
 from .bmsfed import BMSFed
-from .callbacks import Callback, ClientReport, RoundReport
+from .callbacks import Callback, ClientReport, Metric, RoundReport
 from .decisions import Decisions, EvaluationModel
 from .divfl import DivFL
 from .fedavg import FedAvg
@@ -67,6 +67,7 @@ __all__ = [
     "Fleet",
     "GBlending",
     "LocalTraining",
+    "Metric",
     "ModalityDropout",
     "ModalityStrategy",
     "Orders",

@@ -12,8 +12,27 @@ from .aggregation import imbalance_ratios
 from .base import StrategyOptions
 from .messages import Arrays, Assignment, ClientInfo, Kind, Orders, Update
 from .randomness import generator
-from .selection.signatures import SignatureStrategy
+from .ranges import Parameter
+from .selection.signatures import (
+    COVER_SAMPLE,
+    GRADIENT,
+    PROBE_BATCHES,
+    SKETCH_DIM,
+    Gradient,
+    SignatureStrategy,
+)
 from .selection.submodular import Pick, balanced_selection
+
+PickRule = Literal["pair", "single"]
+UniCover = Literal["shared", "uni"]
+UniRatio = Literal["keep", "refresh"]
+PrototypeScope = Literal["all", "selected"]
+
+THRESHOLD = Parameter(1.2, ge=0, le=100)
+PICK: Parameter[PickRule] = Parameter("pair")
+UNI_COVER: Parameter[UniCover] = Parameter("shared")
+UNI_RATIO: Parameter[UniRatio] = Parameter("keep")
+PROTOTYPE_SCOPE: Parameter[PrototypeScope] = Parameter("all")
 
 
 class BMSFed(SignatureStrategy):
@@ -102,15 +121,15 @@ class BMSFed(SignatureStrategy):
         self,
         clients_per_round: int | float | None = None,
         *,
-        threshold: float = 1.2,
-        gradient: Literal["decoupled", "update"] = "decoupled",
-        sketch_dim: int = 4096,
-        probe_batches: int = 1,
-        pick: Literal["pair", "single"] = "pair",
-        uni_cover: Literal["shared", "uni"] = "shared",
-        uni_ratio: Literal["keep", "refresh"] = "keep",
-        prototype_scope: Literal["all", "selected"] = "all",
-        cover_sample: int = 5000,
+        threshold: float = THRESHOLD.default,
+        gradient: Gradient = GRADIENT.default,
+        sketch_dim: int = SKETCH_DIM.default,
+        probe_batches: int = PROBE_BATCHES.default,
+        pick: PickRule = PICK.default,
+        uni_cover: UniCover = UNI_COVER.default,
+        uni_ratio: UniRatio = UNI_RATIO.default,
+        prototype_scope: PrototypeScope = PROTOTYPE_SCOPE.default,
+        cover_sample: int = COVER_SAMPLE.default,
         send_prototypes: bool = True,
         **options: Unpack[StrategyOptions],
     ) -> None:
@@ -123,12 +142,11 @@ class BMSFed(SignatureStrategy):
             share_prototypes=True,
             **options,
         )
-        if not threshold >= 0:
-            raise ValueError(f"threshold is {threshold}, it must be >= 0")
+        THRESHOLD.check("threshold", threshold)
         self.threshold = threshold
-        self.pick: Literal["pair", "single"] = pick
-        self.uni_cover: Literal["shared", "uni"] = uni_cover
-        self.uni_ratio: Literal["keep", "refresh"] = uni_ratio
+        self.pick: PickRule = pick
+        self.uni_cover: UniCover = uni_cover
+        self.uni_ratio: UniRatio = uni_ratio
         self.prototype_scope = prototype_scope
         self.send_prototypes = send_prototypes
 

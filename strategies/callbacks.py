@@ -3,10 +3,72 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from .decisions import Decisions
 from .messages import Assignment, ClientInfo
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number per round that a callback puts into ``RoundReport.metrics``, declared once.
+
+    Whatever shows a run (the console's table, the summary, the report's table and figures) takes
+    from here what to call it and how to draw it.
+
+    Parameters
+    ----------
+    name : str
+        Its key in ``RoundReport.metrics``.
+    title : str
+        What readers see; with "{modality}" in it, the value is a mapping by modality.
+    unit : str, optional
+        "%" for shares, which are kept in [0, 1] and shown in percent; others are shown as they
+        are.
+    best : {"max", "min"}, default "max"
+        Which of its values is the best one.
+    figure : str, optional
+        What the values are of: metrics of one figure share its axes. By default the title.
+    column : str, optional
+        Head of the console's column, with "{modality}" as in the title; empty: none.
+    about : str, optional
+        A sentence for readers of the report.
+
+    Examples
+    --------
+    >>> Metric("alone", "{modality} alone", "%").label("gray")
+    'gray alone'
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    best: Literal["max", "min"] = "max"
+    figure: str = ""
+    column: str = ""
+    about: str = ""
+
+    @property
+    def by_modality(self) -> bool:
+        """Whether the value is a mapping by modality."""
+        return "{modality}" in self.title
+
+    @property
+    def axis(self) -> str:
+        """What the values are of, as ``figure`` says."""
+        return self.figure or self.title.replace("{modality}", "").strip()
+
+    def label(self, modality: str | None = None) -> str:
+        """Return the title, of one modality where it is by modality."""
+        return self.title.replace("{modality}", modality or "")
+
+    def shown(self, value: float) -> float:
+        """Return a value in the unit that readers see."""
+        return 100 * value if self.unit == "%" else value
+
+    def text(self, value: float) -> str:
+        """Return a value, or a spread of values, as readers see it, without the unit."""
+        return f"{self.shown(value):.1f}" if self.unit == "%" else f"{value:.4g}"
 
 
 @dataclass
@@ -54,7 +116,16 @@ class RoundReport:
 
 
 class Callback:
-    """Base class; every hook does nothing until overridden."""
+    """Base class; every hook does nothing until overridden.
+
+    Attributes
+    ----------
+    metrics : tuple of Metric
+        What it adds to every report's ``metrics``, to be shown; numbers that are not declared
+        are recorded only.
+    """
+
+    metrics: ClassVar[tuple[Metric, ...]] = ()
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Run once, before the first round; ``strategy.state`` is the state started from."""

@@ -12,9 +12,12 @@ from .aggregation import aggregate_parts
 from .base import StrategyOptions
 from .fedavg import FedAvg
 from .messages import Arrays, Update
+from .ranges import Parameter
 
 #: Arrays with these endings follow the data, not a gradient; they have no say in who is alike.
 _STATISTICS = ("running_mean", "running_var")
+
+GAMMA = Parameter(0.9, ge=0, le=1)
 
 
 class FedMSplit(FedAvg):
@@ -60,12 +63,11 @@ class FedMSplit(FedAvg):
         self,
         clients_per_round: int | float | None = None,
         *,
-        gamma: float = 0.9,
+        gamma: float = GAMMA.default,
         **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(clients_per_round, **options)
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma is {gamma}, it must be in [0, 1]")
+        GAMMA.check("gamma", gamma)
         self.gamma = gamma
 
     def aggregate(self, updates: Sequence[Update]) -> Arrays:

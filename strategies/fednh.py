@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from .base import StrategyOptions
 from .fedavg import FedAvg
 from .messages import Arrays, Kind, Update
+from .ranges import Parameter
 
 #: Beginning of the names of the head's class directions, one block of columns per modality.
 _WEIGHT = "head.weight."
 
 #: Anything smaller has no direction.
 _TINY = 1e-12
+
+RHO = Parameter(0.9, ge=0, le=1)
 
 
 class FedNH(FedAvg):
@@ -60,12 +63,11 @@ class FedNH(FedAvg):
         self,
         clients_per_round: int | float | None = None,
         *,
-        rho: float = 0.9,
+        rho: float = RHO.default,
         **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(clients_per_round, **options)
-        if not 0 <= rho <= 1:
-            raise ValueError(f"rho is {rho}, it must be in [0, 1]")
+        RHO.check("rho", rho)
         self.rho = rho
 
     def expected_arrays(self, modalities: Sequence[str]) -> Arrays:

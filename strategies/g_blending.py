@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from .base import StrategyOptions
 from .fedavg import FedAvg
 from .messages import Arrays, Assignment, ClientInfo, Kind, Orders, Update
+from .ranges import Parameter
 
 #: Name of the loss of all modalities together, beside those of the modalities.
 JOINT = "joint"
+
+SUPER_EPOCH = Parameter(10, ge=1)
 
 
 class GBlending(FedAvg):
@@ -67,12 +70,11 @@ class GBlending(FedAvg):
         clients_per_round: int | float | None = None,
         *,
         weights: Mapping[str, float] | None = None,
-        super_epoch: int = 10,
+        super_epoch: int = SUPER_EPOCH.default,
         **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(clients_per_round, **options)
-        if super_epoch < 1:
-            raise ValueError(f"super_epoch is {super_epoch}, it must be at least 1")
+        SUPER_EPOCH.check("super_epoch", super_epoch)
         if fault := weights_fault(weights or {}):
             raise ValueError(fault)
         self.fixed = dict(weights or {})

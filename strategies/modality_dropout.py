@@ -9,6 +9,9 @@ from .base import StrategyOptions
 from .fedavg import FedAvg
 from .messages import Assignment, ClientInfo
 from .randomness import generator
+from .ranges import Parameter
+
+DROP = Parameter(0.5, ge=0, le=1)
 
 
 class ModalityDropout(FedAvg):
@@ -46,8 +49,7 @@ class ModalityDropout(FedAvg):
         **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(clients_per_round, **options)
-        if not 0 <= drop <= 1:
-            raise ValueError(f"drop is {drop}, it must be in [0, 1]")
+        DROP.check("drop", drop)
         self.drop, self.fixed = drop, fixed
 
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:

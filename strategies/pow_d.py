@@ -12,6 +12,9 @@ from .base import ModalityStrategy, StrategyOptions
 from .decisions import whole
 from .messages import Assignment, ClientInfo, Kind, Update
 from .randomness import generator
+from .ranges import Parameter
+
+D = Parameter(0, ge=0)
 
 
 class PowerOfChoice(ModalityStrategy):
@@ -50,14 +53,13 @@ class PowerOfChoice(ModalityStrategy):
         self,
         clients_per_round: int | float | None = None,
         *,
-        d: int = 0,
+        d: int = D.default,
         **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(clients_per_round, **options)
-        if d < 0 or 0 < d < (clients_per_round or 0):
-            raise ValueError(
-                f"d is {d}: it must be 0 or at least {clients_per_round or 1:g} clients"
-            )
+        D.check("d", d)
+        if 0 < d < (clients_per_round or 0):
+            raise ValueError(f"d is {d}: it must be 0 or at least {clients_per_round:g} clients")
         self.d = d
 
     def unsupported(self, client: ClientInfo) -> str | None:

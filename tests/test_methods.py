@@ -17,11 +17,9 @@ ROUNDS = 3
 
 def build(name: str, encoder: str = "identity", **changes: Any) -> tuple[ModalityStrategy, Any]:
     """A method's strategy, and the settings that every client is sent."""
-    method = find_method(name)
-    assert method is not None
-    settings = method.settings(**(method.presets | changes))
-    head, head_settings = method.head(settings)
-    objective, objective_settings = method.objective(settings)
+    settings = find_method(name)(**changes)
+    head, head_settings = settings.head()
+    objective, objective_settings = settings.objective()
     spec = synthetic.spec(encoder)
     spec = type(spec)(spec.encoders, spec.shapes, spec.num_classes, 0.0, head, head_settings)
     client = synthetic.settings(
@@ -30,9 +28,9 @@ def build(name: str, encoder: str = "identity", **changes: Any) -> tuple[Modalit
         objective_settings=objective_settings,
         prototypes=True,
         local_epochs=2,
-        ratio_kind=str(getattr(settings, "ratio", "score")),
+        ratio_kind=settings.ratio_kind(),
     ).to_json()
-    return method.strategy(settings, {"clients_per_round": 3, "seed": 4}), client
+    return settings.strategy(clients_per_round=3, seed=4), client
 
 
 def federate(
@@ -75,7 +73,7 @@ def clients_of(name: str) -> dict[str, Handler] | None:
     return whole_holders() if name == "pow-d" else None
 
 
-NAMES = [*METHODS, "fedavg-0", "fedavg-1-fix"]
+NAMES = [*METHODS.names(), "fedavg-0", "fedavg-1-fix"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,7 +50,7 @@ def run(folder: RunFolder, last: int = 3, seed: int = 0) -> None:
     run_experiment(grid, folder, callbacks=[StopAfter(last)])
 
 
-@pytest.mark.parametrize("name", [*METHODS, "fedavg-0.2", "fedavg-0.8-fix"])
+@pytest.mark.parametrize("name", [*METHODS.names(), "fedavg-0.2", "fedavg-0.8-fix"])
 def test_three_rounds_resumed_after_the_second(name: str, tmp_path: Path) -> None:
     config = load_config("cg-digits", SMALL | {"method": name})
     whole = RunFolder.create(tmp_path / "whole", config)

@@ -23,9 +23,10 @@ PowerOfChoice RandomModality""".split()
 
 
 def test_the_public_names_are_these() -> None:
-    core = """Arrays Assignment Callback ClientInfo ClientReport Decisions EvaluationModel
-    FederationError Fleet ModalityStrategy Orders Parts Prototypes RoundReport ServerState
-    SignatureOrders Task Update aggregate_parts imbalance_ratios weighted_mean""".split()
+    core = """Arrays Assignment Callback ClientInfo ClientReport Decisions
+    EvaluationModel FederationError Fleet Metric ModalityStrategy Orders Parts
+    Prototypes RoundReport ServerState SignatureOrders Task Update aggregate_parts
+    imbalance_ratios weighted_mean""".split()
     assert sorted(strategies.__all__) == sorted([*METHODS, *core])
     assert sorted(strategies.classic.__all__) == sorted(["ClassicStrategy", *METHODS])
     assert {"ModalityMod", "describe_node"} <= set(strategies.client.__all__)
@@ -79,4 +80,5 @@ def test_the_wheel_holds_the_rooms_their_types_and_configurations(tmp_path: Path
         assert f"{room}/py.typed" in names
     presets = {f"bmsfed_app/conf/{p.name}" for p in (ROOT / "conf").glob("*.yaml")}
     assert presets <= set(names)
+    assert "bmsfed_app/report/page.html.j2" in names
     assert not [n for n in names if n.startswith(("tests", "examples", "benchmarks"))]

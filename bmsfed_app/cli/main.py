@@ -11,7 +11,6 @@ from rich.console import Console
 
 from bmsfed_app.cli import DEFAULT_CLIENTS, data
 from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
-from bmsfed_app.methods import METHODS, added_methods, find_method, nearest
 from bmsfed_app.partitions import SCHEMES
 from bmsfed_app.paths import default_run_dir
 
@@ -133,16 +132,15 @@ def methods(
     describe: Annotated[str | None, typer.Option(help="Explain one method.")] = None,
 ) -> None:
     """List the methods, or explain one."""
+    from bmsfed_app.cli.described import show_method, show_methods
+
+    # Piped, lines are not cut to a terminal's width.
+    width = None if sys.stdout.isatty() else 200
+    console = Console(markup=False, highlight=False, width=width)
     if describe is None:
-        there = {**METHODS, **added_methods()}
-        width = max(map(len, there))
-        for name, method in there.items():
-            print(f"{name:<{width}}  {method.summary}")
-        return
-    entry = find_method(describe)
-    if entry is None:
-        raise ConfigError(f"unknown method '{describe}'{nearest(describe, METHODS)}")
-    print(entry.describe(describe))
+        show_methods(console)
+    else:
+        show_method(describe, console)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from rich.progress import (
 
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.datasets import ensure_prepared
-from strategies import Callback, ModalityStrategy, RoundReport
+from strategies import Callback, Decisions, RoundReport
 
 
 class ProgressCallback(Callback):
@@ -41,7 +41,7 @@ class ProgressCallback(Callback):
         )
         self.task = self.progress.add_task("", total=1, clients="starting", accuracy="")
 
-    def on_start(self, strategy: ModalityStrategy, num_rounds: int) -> None:
+    def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Show the bar."""
         self.progress.start()
         self.progress.update(self.task, total=num_rounds, completed=strategy.state.round)
@@ -54,14 +54,14 @@ class ProgressCallback(Callback):
         """Show the clients done."""
         self._clients(phase, done, total)
 
-    def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> None:
+    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
         """Show the round's accuracy."""
         accuracy = report.metrics.get("accuracy")
         self.progress.update(self.task, completed=report.round)
         if accuracy is not None:
             self.progress.update(self.task, accuracy=f"accuracy {100 * accuracy:.1f}%")
 
-    def on_end(self, strategy: ModalityStrategy, error: BaseException | None) -> None:
+    def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Take the bar away."""
         self.progress.stop()
 

@@ -1,55 +1,42 @@
-"""What a method is: a strategy, a local objective, and settings for both."""
+"""What a method is: settings that say how to build its strategy, its objective and its head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bmsfed_app.datasets import DatasetInfo
+from bmsfed_app.models import NetworkSpec
+from bmsfed_app.registry import Registry
 from strategies import FedAvg, ModalityStrategy
-
-if TYPE_CHECKING:
-    from bmsfed_app.config import ExperimentConfig
+from strategies.ranges import Parameter
 
 #: A registered name and its settings: of an objective, or of a head.
 Named = tuple[str, dict[str, Any]]
 
 
+class Experiment(Protocol):
+    """What a method may look at to say whether it can run an experiment."""
+
+    clients: int
+    per_round: int | float
+    whole_share: float
+
+    def dataset_info(self) -> DatasetInfo:
+        """What is known of the data set without loading it."""
+
+    def network_spec(self) -> NetworkSpec:
+        """What the network is made of."""
+
+
 class MethodSettings(BaseModel):
-    """Settings that every method has."""
+    """A method; an instance holds one experiment's settings of it, checked.
 
-    model_config = ConfigDict(extra="forbid")
-
-    head_columns: Literal["own", "all"] = Field(
-        "own", description="average the head's columns of a modality over its trainers, or over all"
-    )
-
-
-def cross_entropy(settings: Any) -> Named:
-    """Return the plain local objective."""
-    return "cross_entropy", {}
-
-
-def linear(settings: Any) -> Named:
-    """Return the plain fusion head."""
-    return "linear", {}
-
-
-def fedavg(settings: MethodSettings, common: dict[str, Any]) -> ModalityStrategy:
-    """Build FedAvg."""
-    return FedAvg(head_columns=settings.head_columns, **common)
-
-
-def fedavg_with_prototypes(settings: MethodSettings, common: dict[str, Any]) -> ModalityStrategy:
-    """Build FedAvg that sends global prototypes, the weak modality and ratios along."""
-    return FedAvg(head_columns=settings.head_columns, share_prototypes=True, **common)
-
-
-@dataclass(frozen=True)
-class Method:
-    """One entry of the registry.
+    A subclass says what the method is by class attributes, lists the settings that it adds as
+    fields, and overrides what it does differently from FedAvg.
 
     Attributes
     ----------
@@ -61,69 +48,97 @@ class Method:
         What a client and the server send besides FedAvg's parts, and what the server keeps.
     source : str
         Paper, and how we differ from it where we do.
-    strategy : callable
-        Builds the server's strategy from (settings, keyword arguments of every strategy).
-    objective : callable
-        Returns the local objective's name and its settings from the method's settings.
-    settings : type
-        Names, ranges and defaults of the hyper-parameters.
-    head : callable
-        Returns the fusion head's name and its settings.
-    presets : dict
-        Settings of this method that differ from the defaults.
-    config : dict
-        Keys of the experiment that the method sets.
+    presets : mapping
+        Inherited settings whose defaults are others here.
+    overrides : mapping
+        Keys of the experiment that the method sets where nobody else does.
     number : str
         The setting that a number in place of the name's "x" sets (``fedavg-0.5``).
-    check : callable
-        Says why the method cannot run an experiment, or None, from (settings, configuration).
     """
 
-    summary: str
-    equations: str
-    travels: str
-    source: str
-    strategy: Callable[[Any, dict[str, Any]], ModalityStrategy] = fedavg
-    objective: Callable[[Any], Named] = cross_entropy
-    settings: type[MethodSettings] = MethodSettings
-    head: Callable[[Any], Named] = linear
-    presets: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    number: str = ""
-    check: Callable[[Any, ExperimentConfig], str | None] = lambda settings, config: None
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    def describe(self, name: str) -> str:
-        """Explain the method: equations, settings with ranges, what travels, source."""
-        lines = [f"{name}: {self.summary}", ""]
-        lines += [f"  {line}" for line in self.equations.splitlines()]
-        lines += ["", f"  travels  {self.travels}", f"  source   {self.source}", ""]
-        lines.append("  settings (--set NAME=VALUE, or under `methods:` in the YAML file)")
-        fields = self.settings.model_fields
-        values = {n: str(self.presets.get(n, f.default)) for n, f in fields.items()}
-        spans = {n: _span(f.annotation, f.metadata) for n, f in fields.items()}
-        columns = [max(map(len, c)) for c in (fields, values.values(), spans.values())]
-        for n, f in fields.items():
-            cells = (n, values[n], spans[n])
-            padded = "  ".join(f"{c:<{w}}" for c, w in zip(cells, columns, strict=True))
-            lines.append(f"    {padded}  {f.description}".rstrip())
-        lines += [
-            f"  sets {key}: {value} unless told otherwise" for key, value in self.config.items()
-        ]
-        return "\n".join(lines)
+    summary: ClassVar[str]
+    equations: ClassVar[str] = "F_k = CE"
+    travels: ClassVar[str] = "nothing besides the parts"
+    source: ClassVar[str]
+    presets: ClassVar[Mapping[str, Any]] = {}
+    overrides: ClassVar[Mapping[str, Any]] = {}
+    number: ClassVar[str] = ""
+
+    head_columns: Literal["own", "all"] = Field(
+        "own", description="average the head's columns of a modality over its trainers, or over all"
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        for name, value in vars(cls).get("presets", {}).items():
+            cls.model_fields[name].default = value
+        cls.model_rebuild(force=True)
+
+    def strategy(self, **common: Any) -> ModalityStrategy:
+        """Build the server's strategy; ``common`` are the arguments that every strategy takes."""
+        return FedAvg(head_columns=self.head_columns, **common)
+
+    def objective(self) -> Named:
+        """Return the local objective's name and its settings."""
+        return "cross_entropy", {}
+
+    def head(self) -> Named:
+        """Return the fusion head's name and its settings."""
+        return "linear", {}
+
+    def ratio_kind(self) -> str:
+        """Return what imbalance ratios are made of: prototype "score"s or "accuracy"."""
+        return "score"
+
+    def check(self, config: Experiment) -> str | None:
+        """Say why the method cannot run an experiment, or return None."""
+        return None
 
 
-def _span(annotation: Any, metadata: list[Any]) -> str:
-    """The values that a setting may take."""
-    choices = getattr(annotation, "__args__", ())
-    if choices and all(isinstance(c, str) for c in choices):
-        return "|".join(choices)
-    if annotation is bool:
-        return "true|false"
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    limits = [
-        f"{sign} {getattr(m, key)}"
-        for m in metadata
-        for key, sign in signs.items()
-        if hasattr(m, key)
-    ]
-    return ", ".join(limits)
+def field(parameter: Parameter[Any], description: str) -> Any:
+    """Return the field of a setting that the strategy knows: its default and range are those."""
+    bounds: dict[str, Any] = dict(parameter.bounds)
+    return Field(parameter.default, description=description, **bounds)
+
+
+def _no_method(thing: object) -> str | None:
+    if not (isinstance(thing, type) and issubclass(thing, MethodSettings)):
+        return "is no subclass of bmsfed_app.methods.MethodSettings"
+    lacking = [fact for fact in ("summary", "source") if not hasattr(thing, fact)]
+    return f"lacks the class attribute '{lacking[0]}'" if lacking else None
+
+
+#: Every method by name. Where one has a ``number``, any number may stand for the name's "x".
+METHODS: Registry[type[MethodSettings]] = Registry(
+    "method", "bmsfed.methods", "bmsfed_app.methods", check=_no_method
+)
+
+
+def find_method(name: str, besides: Iterable[str] = ()) -> type[MethodSettings]:
+    """Return the method of a name such as ``fedavg`` or ``fedavg-0.3-fix``.
+
+    Parameters
+    ----------
+    besides : iterable of str
+        Names that are known from elsewhere: an unknown name may have meant one of them.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or another package's cannot be loaded.
+
+    Examples
+    --------
+    >>> find_method("fedavg-0.3-fix")().drop
+    0.3
+    """
+    if name in METHODS:
+        return METHODS.find(name)
+    for key, method in METHODS.own.items():
+        pattern = re.escape(key).replace(r"\-x", r"\-(\d*\.?\d+)")
+        if method.number and (match := re.fullmatch(pattern, name)):
+            presets = {**method.presets, method.number: float(match[1])}
+            return type(method.__name__, (method,), {"presets": presets})
+    raise METHODS.unknown(name, besides)

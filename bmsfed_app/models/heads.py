@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bmsfed_app.registry import Registry
+
 
 class Head(nn.Module):
     """Base class: features (B, D) by modality in, logits (B, K) out.
@@ -47,6 +49,17 @@ class Head(nn.Module):
         return None
 
 
+def _no_head(thing: object) -> str | None:
+    if isinstance(thing, type) and issubclass(thing, Head):
+        return None
+    return "is no subclass of bmsfed_app.models.Head"
+
+
+#: Heads by name; each is built from widths by modality, the number of classes, and its settings.
+HEADS: Registry[type[Head]] = Registry("head", "bmsfed.heads", check=_no_head)
+
+
+@HEADS.register("linear")
 class FusionHead(Head):
     """``logits = W · concat_m(z_m) + b``, with W kept as one block of columns per modality.
 
@@ -77,6 +90,7 @@ class FusionHead(Head):
         _fill_blocks(self.weight, lambda whole: nn.init.xavier_normal_(whole, generator=rng))
 
 
+@HEADS.register("cosine")
 class CosineHead(Head):
     """``logits_c = s * cos(z, W_c)`` over the modalities that are there, z and W_c as one each.
 
@@ -136,6 +150,7 @@ def joint_unit(blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(blocks, rows.split(widths, dim=1), strict=True))
 
 
+@HEADS.register("blending")
 class UniModalHeads(FusionHead):
     """The plain fusion head, and besides a head of its own per modality, for training only.
 
@@ -159,6 +174,7 @@ class UniModalHeads(FusionHead):
             nn.init.xavier_normal_(weight, generator=rng)
 
 
+@HEADS.register("mmtm")
 class MMTMHead(Head):
     """A classifier per modality on features that are gated by what all modalities show (MMTM).
 
@@ -291,15 +307,6 @@ def _fill_blocks(blocks: nn.ParameterDict, draw: Callable[[Tensor], Tensor]) -> 
             block.copy_(values)
 
 
-#: Heads by name; each is built from widths by modality, the number of classes, and its settings.
-HEADS: dict[str, Callable[..., Head]] = {
-    "linear": FusionHead,
-    "blending": UniModalHeads,
-    "mmtm": MMTMHead,
-    "cosine": CosineHead,
-}
-
-
 def build_head(
     name: str,
     widths: Mapping[str, int],
@@ -314,8 +321,6 @@ def build_head(
     ValueError
         If there is no such head.
     """
-    if name not in HEADS:
-        raise ValueError(f"unknown head '{name}' (known: {', '.join(HEADS)})")
-    head = HEADS[name]
-    known = {"total_width": total_width} if getattr(head, "needs_total_width", False) else {}
+    head = HEADS.find(name)
+    known = {"total_width": total_width} if head.needs_total_width else {}
     return head(widths, num_classes, **known, **settings)

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from bmsfed_app.report.figures import draw
 from bmsfed_app.report.page import GENERATOR, render
-from bmsfed_app.report.runs import ReportError, Study, group, read_runs
+from bmsfed_app.report.studies import Study, group, read_runs
 
 __all__ = ["ReportError", "write_report"]
 
 _PAGE = "report.html"
+
+
+class ReportError(ValueError):
+    """A report cannot be written; the message names the culprit and the remedy."""
 
 
 def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -35,8 +39,10 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
 
     Raises
     ------
+    RunFolderError
+        If a run folder cannot be used.
     ReportError
-        If a run folder cannot be used, or ``out`` holds other files of these names.
+        If none was given, or ``out`` holds other files of these names.
 
     Examples
     --------
@@ -44,6 +50,8 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
     PosixPath('report/report.html')
     """
     out = Path(out)
+    if not run_dirs:
+        raise ReportError("no run folder was given: name at least one")
     _own_files(out)  # refuse before the work
     studies = group(read_runs(run_dirs))
     endings = _endings(studies)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -23,10 +25,16 @@ from matplotlib.ticker import (
 )
 from numpy.typing import NDArray
 
-from bmsfed_app.report.runs import Client, Run, Series, Study
+from bmsfed_app.record.rows import Member
+from bmsfed_app.record.run import Run, common_prefix
+from bmsfed_app.report.studies import Series, Study
+from strategies import Metric
 
 #: Bars of the selection figure; more rounds than these are binned.
 MAX_BARS = 60
+
+#: Figures that are not of metrics.
+_OTHERS = ("ratio", "selection", "classes", "traffic")
 
 # Okabe and Ito's palette (methods) and Tol's "muted" (modalities): both safe for colour-blind
 # readers, and distinct from each other so that a colour never means two things.
@@ -69,19 +77,25 @@ def draw(study: Study) -> dict[str, bytes]:
     Returns
     -------
     dict
-        PNG files by name: "accuracy", and "ratio", "selection", "classes", "traffic" where
-        rounds were trained and the numbers were recorded.
+        PNG files by name: one for what each group of metrics is of, such as "accuracy"; and
+        "ratio", "selection", "classes", "traffic" where rounds were trained and the numbers were
+        recorded.
     """
-    drawers = {
-        "accuracy": _accuracy,
-        "ratio": _ratio,
-        "selection": _selection,
-        "classes": _classes,
-        "traffic": _traffic,
+    metrics: dict[str, Callable[[Study], Figure | None]] = {
+        figure_name(axis): partial(_metrics, axis=axis, columns=columns)
+        for axis, columns in study.axes()
     }
+    others = dict(zip(_OTHERS, (_ratio, _selection, _classes, _traffic), strict=True))
+    drawers = metrics | others
     with matplotlib.rc_context(STYLE):
         figures = {name: drawer(study) for name, drawer in drawers.items()}
         return {name: png(figure) for name, figure in figures.items() if figure is not None}
+
+
+def figure_name(axis: str) -> str:
+    """Return the file name, without its ending, for the figure of metrics of one axis."""
+    name = re.sub(r"[^a-z0-9]+", "-", axis.lower()).strip("-")
+    return f"{name}-metric".lstrip("-") if name in {"", *_OTHERS} else name
 
 
 def bin_width(rounds: int) -> int:
@@ -92,27 +106,30 @@ def bin_width(rounds: int) -> int:
 # --- curves -------------------------------------------------------------------------------------
 
 
-def _accuracy(study: Study) -> Figure:
-    panels: list[str | None] = [None, *study.modalities]
-    figure, axes = _grid(len(panels), 3 if len(panels) != 4 else 2, height=3.1, sharey=True)
-    for ax, modality in zip(axes, panels, strict=True):
-        ax.set_title(plain("all modalities" if modality is None else f"{modality} alone"))
+def _metrics(study: Study, axis: str, columns: list[tuple[Metric, str | None]]) -> Figure:
+    """Draw metrics of one axis, a panel each."""
+    figure, axes = _grid(len(columns), 3 if len(columns) != 4 else 2, height=3.1, sharey=True)
+    for ax, (metric, modality) in zip(axes, columns, strict=True):
+        ax.set_title(plain(metric.label(modality)))
         for _, run, look in _looks(study):
-            points = run.accuracies(modality)
-            _line(ax, [n for n, _ in points], [100 * v for _, v in points], look)
-        ax.set_ylim(0, 100)
-        ax.yaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
+            points = run.values(metric.name, modality)
+            _line(ax, [n for n, _ in points], [metric.shown(v) for _, v in points], look)
+        if metric.unit == "%":
+            ax.set_ylim(0, 100)
+            ax.yaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
         _round_axis(ax)
-    _label_edges(axes, "accuracy (%)")
+    unit = columns[0][0].unit
+    _label_edges(axes, plain(f"{axis} ({unit})" if unit else axis))
     _curve_legend(figure, study)
     return figure
 
 
 def _ratio(study: Study) -> Figure | None:
-    values = [v for _, run in study.runs() for r in run.rounds for v in r.ratio.values() if v > 0]
+    found = [pair for _, run in study.runs() for r in run.rounds for pair in finite(r.ratio)]
+    values = [v for _, v in found if v > 0]
     if not values:
         return None
-    recorded = {m for _, run in study.runs() for r in run.rounds for m in r.ratio}
+    recorded = {m for m, _ in found}
     shown = [m for m in study.modalities if m in recorded] or sorted(recorded)
     logarithmic = max(*values, 1.0) > 10 * min(*values, 1.0)
     figure, axes = _grid(len(shown), 2 if len(shown) in (1, 2, 4) else 3, height=3.1, sharey=True)
@@ -120,7 +137,7 @@ def _ratio(study: Study) -> Figure | None:
         ax.set_title(plain(modality))
         ax.axhline(1.0, color="#6b7280", linewidth=1, zorder=1)
         for _, run, look in _looks(study):
-            points = [(r.number, r.ratio[modality]) for r in run.rounds if modality in r.ratio]
+            points = [(r.round, v) for r in run.rounds for m, v in finite(r.ratio) if m == modality]
             _line(ax, [n for n, _ in points], [v for _, v in points], look)
         if logarithmic:
             ax.set_yscale("log")
@@ -133,6 +150,11 @@ def _ratio(study: Study) -> Figure | None:
     return figure
 
 
+def finite(values: Mapping[str, float | None]) -> list[tuple[str, float]]:
+    """Return the entries that are finite numbers."""
+    return [(k, v) for k, v in values.items() if v is not None and math.isfinite(v)]
+
+
 def _traffic(study: Study) -> Figure | None:
     if not any(r.bytes_down or r.bytes_up for _, run in study.runs() for r in run.rounds):
         return None
@@ -141,7 +163,7 @@ def _traffic(study: Study) -> Figure | None:
         ax.set_title(title)
         for _, run, look in _looks(study):
             sizes = [r.bytes_down if ax is axes[0] else r.bytes_up for r in run.rounds]
-            _line(ax, [r.number for r in run.rounds], np.cumsum(sizes) / 2**20, look)
+            _line(ax, [r.round for r in run.rounds], np.cumsum(sizes) / 2**20, look)
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         _round_axis(ax)
@@ -238,7 +260,7 @@ def selection_counts(
             part = tuple(sorted(set(assigned), key=lambda m: (order.get(m, len(order)), m)))
             key = () if set(assigned) == set(held) else part
             counts.setdefault(key, np.zeros(len(rounds), np.int64))[index] += 1
-    return np.array([r.number for r in rounds], np.int64), counts
+    return np.array([r.round for r in rounds], np.int64), counts
 
 
 def _selection(study: Study) -> Figure | None:
@@ -315,7 +337,7 @@ def partitions(study: Study) -> list[tuple[str, Run]]:
     """Return the distinct divisions of the data, each with its runs' names and one of them."""
     found: dict[tuple[Any, ...], list[tuple[Series, Run]]] = {}
     for series, run in study.runs():
-        key = tuple((c, v.class_counts) for c, v in sorted(run.clients.items()))
+        key = tuple((c, tuple(v.class_counts)) for c, v in sorted(run.clients.items()))
         if any(counts for _, counts in key):
             found.setdefault(key, []).append((series, run))
     return [(_whose(members, study), members[0][1]) for members in found.values()]
@@ -344,7 +366,8 @@ def _classes(study: Study) -> Figure | None:
         ax.set_title(plain(whose, 60))
         _write_counts(ax, table, top, columns)
         prefix = _name_clients(ax, sorted(run.clients), columns)
-        names = run.class_names if len(run.class_names) == len(table) else range(len(table))
+        known = run.info.class_names
+        names = known if len(known) == len(table) else range(len(table))
         _name_ticks(ax.yaxis, [plain(str(n), 16) for n in names], 30)
         ax.set_xlabel(plain(f"client ({prefix}…)" if prefix else "client", 40))
         ax.set_ylabel("class")
@@ -356,7 +379,7 @@ def _classes(study: Study) -> Figure | None:
     return figure
 
 
-def _class_table(clients: Mapping[str, Client]) -> NDArray[np.int64]:
+def _class_table(clients: Mapping[str, Member]) -> NDArray[np.int64]:
     """Class counts, shape (classes, clients); clients in the order of their names."""
     rows = [clients[name].class_counts for name in sorted(clients)]
     table = np.zeros((max(map(len, rows)), len(rows)), np.int64)
@@ -376,19 +399,13 @@ def _write_counts(ax: Axes, table: NDArray[np.int64], top: int, columns: int) ->
 
 def _name_clients(ax: Axes, names: Sequence[str], columns: int) -> str:
     """Label the clients without what their names have in common, which is returned."""
-    prefix = _common_prefix(names)
+    prefix = common_prefix(names)
     short = [plain(name[len(prefix) :], 10) for name in names]
     longest = max(map(len, short))
     _name_ticks(ax.xaxis, short, (40 if longest < 3 else 30) // columns)
     if longest > 3:
         ax.tick_params(axis="x", rotation=90)
     return prefix
-
-
-def _common_prefix(names: Sequence[str]) -> str:
-    first, last = min(names), max(names)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
-    return first[:same].rstrip("0123456789")
 
 
 def _name_ticks(axis: Any, names: Sequence[str], most: int) -> None:

@@ -22,9 +22,17 @@ from ..messages import (
     owner,
 )
 from ..randomness import generator, integer_seed
+from ..ranges import Parameter
 from .facility import FacilityLocation
 from .sketch import count_sketch
 from .submodular import cover_rows
+
+Gradient = Literal["decoupled", "update"]
+
+GRADIENT: Parameter[Gradient] = Parameter("decoupled")
+SKETCH_DIM = Parameter(4096, ge=0, le=10_000_000)
+PROBE_BATCHES = Parameter(1, ge=1, le=100_000)
+COVER_SAMPLE = Parameter(5000, ge=1)
 
 
 class SignatureStrategy(ModalityStrategy):
@@ -63,19 +71,17 @@ class SignatureStrategy(ModalityStrategy):
         self,
         clients_per_round: int | float | None = None,
         *,
-        gradient: Literal["decoupled", "update"] = "decoupled",
-        sketch_dim: int = 4096,
-        probe_batches: int = 1,
-        cover_sample: int = 5000,
+        gradient: Gradient = GRADIENT.default,
+        sketch_dim: int = SKETCH_DIM.default,
+        probe_batches: int = PROBE_BATCHES.default,
+        cover_sample: int = COVER_SAMPLE.default,
         share_prototypes: bool = False,
         **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(clients_per_round, share_prototypes=share_prototypes, **options)
-        if sketch_dim < 0 or probe_batches < 1 or cover_sample < 1:
-            raise ValueError(
-                f"sketch_dim {sketch_dim} must be >= 0, probe_batches {probe_batches} and "
-                f"cover_sample {cover_sample} >= 1"
-            )
+        SKETCH_DIM.check("sketch_dim", sketch_dim)
+        PROBE_BATCHES.check("probe_batches", probe_batches)
+        COVER_SAMPLE.check("cover_sample", cover_sample)
         self.gradient, self.sketch_dim = gradient, sketch_dim
         self.probe_batches, self.cover_sample = probe_batches, cover_sample
 

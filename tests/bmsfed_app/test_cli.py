@@ -115,7 +115,7 @@ def test_methods_are_listed_and_described(
 ) -> None:
     assert call(monkeypatch, "methods") == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in METHODS)
+    assert all(name in listed for name in METHODS.names())
     assert call(monkeypatch, "methods", "--describe", "bmsfed-release") == 0
     described = capsys.readouterr().out
     assert re.search(r"pick +single +pair\|single", described)
@@ -126,17 +126,20 @@ def test_methods_are_listed_and_described(
     assert "did you mean 'fedavg'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_says_what_it_does(name: str) -> None:
-    text = METHODS[name].describe(name)
-    for key, field in METHODS[name].settings.model_fields.items():
-        assert re.search(rf"^    {key} ", text, re.M)
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_says_what_it_does(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "methods", "--describe", name) == 0
+    text, method = capsys.readouterr().out, METHODS.find(name)
+    for key, field in method.model_fields.items():
+        assert re.search(rf"^{key} ", text, re.M)
         assert field.description
-        default = METHODS[name].presets.get(key, field.default)
-        if isinstance(default, int | float) and not isinstance(default, bool):
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
             assert field.metadata, f"{key} has no range"
-    for part in (METHODS[name].equations, METHODS[name].travels, METHODS[name].source):
+    for part in (method.equations, method.travels, method.source):
         assert part
+        assert part.splitlines()[0] in text
 
 
 def test_data_split_writes_a_folder_per_client(

@@ -12,6 +12,7 @@ from bmsfed_app.datasets import DataError
 from bmsfed_app.methods import METHODS
 from bmsfed_app.methods.bmsfed import BMSFedSettings
 from bmsfed_app.partitions import PartitionSettings
+from bmsfed_app.schedules import SCHEDULES
 from bmsfed_app.settings import ClientSettings
 
 
@@ -50,6 +51,37 @@ def test_the_release_preset_sets_the_published_rules() -> None:
         load_config("cg-mnist", {"method": "bmsfed-release", "prototypes": "train"}).prototypes
         == "train"
     )
+
+
+def test_a_method_sets_only_what_nobody_wrote(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("dataset: cg-digits\nmethod: fednh")
+    assert load_config(str(file)).clip_norm == 10.0
+    assert load_config(str(file), {"clip_norm": "3"}).clip_norm == 3.0
+    assert load_config(str(file), {"method": "fedavg"}).clip_norm == 0.0
+    above = tmp_path / "above.yaml"
+    above.write_text("extends: mine.yaml\nclip_norm: 5")
+    assert load_config(str(above)).clip_norm == 5.0
+
+
+def test_only_a_method_that_says_so_has_ratios_of_another_kind() -> None:
+    kinds = {
+        name: load_config("cg-digits", {"method": name}).client_settings().ratio_kind
+        for name in ("fedavg", "greedy", "bmsfed", "bmsfed-release")  # greedy's ratio is a width
+    }
+    assert kinds == {
+        "fedavg": "score",
+        "greedy": "score",
+        "bmsfed": "score",
+        "bmsfed-release": "accuracy",
+    }
+
+
+def test_a_number_in_a_name_is_checked_as_any_setting() -> None:
+    settings = load_config("cg-digits", {"method": "fedavg-0.3-fix"}).method_settings()
+    assert settings.model_dump() == {"head_columns": "own", "drop": 0.3}
+    with pytest.raises(ConfigError, match=r"method 'fedavg-1.5': drop: .*less than or equal to 1"):
+        load_config("cg-digits", {"method": "fedavg-1.5"})
 
 
 def test_overrides_find_their_place() -> None:
@@ -130,7 +162,7 @@ def test_the_data_folder_is_absolute_whoever_reads_it() -> None:
 
 
 def test_every_method_builds_its_settings_and_travels() -> None:
-    for name in METHODS:
+    for name in METHODS.names():
         config = load_config("cg-digits", {"method": name})
         settings = config.client_settings()
         assert ClientSettings.from_json(settings.to_json()) == settings
@@ -159,6 +191,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"chi": "-1"}, "chi: .*greater than or equal to 0"),
     ({"gradient": "exact"}, "gradient: .*'decoupled' or 'update'"),
     ({"seed": "-3"}, "seed: .*greater than or equal to 0"),
+    ({"schedule": "cosin"}, "schedule: unknown schedule 'cosin'; did you mean 'cosine'"),
     ({"momentum": "1.0"}, "momentum: .*less than 1"),
     ({"color_noise": "-1"}, "color_noise"),
     (
@@ -226,3 +259,23 @@ def test_learning_rate_is_continuous_at_the_joint() -> None:
     assert rates[-1] == pytest.approx(0.01)
     steps = [b - a for a, b in itertools.pairwise(rates[5:])]
     assert steps == pytest.approx([-0.018] * 5)
+
+
+def test_every_schedule_starts_at_lr_and_stays_between_the_two() -> None:
+    given = {"rounds": 11, "lr": 0.1, "lr_min": 0.01, "decay_from": 0.5}
+    ends = {"linear": 0.01, "cosine": 0.01, "constant": 0.1}
+    assert set(ends) == set(SCHEDULES.own)
+    for name, last in ends.items():
+        config = load_config("cg-digits", given | {"schedule": name})
+        rates = [config.learning_rate(r) for r in range(1, 12)]
+        assert rates[:6] == [0.1] * 6
+        assert rates[-1] == pytest.approx(last)
+        assert rates == sorted(rates, reverse=True)
+    half = load_config("cg-digits", given | {"schedule": "cosine", "decay_from": 0.0})
+    assert half.learning_rate(6) == pytest.approx(0.055)  # half-way in time and in height
+
+
+def test_a_schedule_of_ones_own_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEDULES.own, "halving", lambda progress, lr, *_: lr / 2**progress)
+    config = load_config("cg-digits", {"schedule": "halving", "rounds": 3, "lr": 0.4})
+    assert config.learning_rate(3) == 0.2

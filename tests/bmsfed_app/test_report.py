@@ -17,12 +17,15 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from bmsfed_app.record.files import RunFolderError
+from bmsfed_app.record.origin import source_hash
+from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError, write_report
 from bmsfed_app.report.figures import bin_width, selection_counts
-from bmsfed_app.report.runs import group, mean_and_interval, read_run, read_runs
+from bmsfed_app.report.studies import group, mean_and_interval, read_runs
 
 MODALITIES = ["colored", "gray"]
-FIGURES = ["accuracy", "ratio", "selection", "classes", "traffic"]
+FIGURES = ["accuracy", "loss", "ratio", "selection", "classes", "traffic"]
 
 
 def make_run(
@@ -47,6 +50,7 @@ def make_run(
     values |= {"rounds": len(accuracies) - 1 if rounds is None else rounds, **(config or {})}
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     about = {"method": method, "dataset": values["dataset"], "seed": seed, "commit": "0123abc"}
+    about |= {"source": "89abcdef", "bundle": "bmsfed.bmsfed.1.0.0a1b2c3d"}
     about |= {"command": f"bmsfed run --seed {seed}", "hardware": "x86_64, 4 cores", "started": "x"}
     about |= {"modalities": modalities, "class_names": ["zero", "one"], "versions": {"flwr": "1"}}
     (folder / "run.json").write_text(json.dumps(about | (info or {})))
@@ -130,12 +134,35 @@ def report(out: Path, *runs: Path) -> _Page:
 
 def test_row_of_a_run(tmp_path: Path) -> None:
     page = report(tmp_path / "out", make_run(tmp_path / "a"))
-    # 0.5, 0.75, 0.625 after training: last, best and mean of all, then halves and thirds of them.
+    # 0.5, 0.75, 0.625 after training: last, best and mean of all, then halves and thirds of them,
+    # then the loss.
     # 2 MiB down and 1 MiB up per round for two clients; four rows of a minute.
     assert page.row("bmsfed, seed 0") == [
         *["3", "62.5", "75.0", "62.5", "31.2", "37.5", "31.2", "20.8", "25.0", "20.8"],
+        *["1", "1", "1"],
         *["train", "1.00", "0.50", "4.00"],
     ]
+
+
+def test_the_head_of_one_modality_is_in_the_table_and_a_figure(tmp_path: Path) -> None:
+    change = {n: {"head_accuracy_by_modality": {"colored": 0.5, "gray": 0.1 * n}} for n in range(4)}
+    page = report(tmp_path / "out", make_run(tmp_path / "a", change=change))
+    [head] = [row for row in page.rows if row[0] == "run"]
+    groups = head[2 : head.index("proto\u00adtypes")]
+    assert groups == [
+        *("all modalities", "colored alone", "gray alone"),
+        *("colored through the head", "gray through the head", "loss"),
+    ]
+    row = page.row("bmsfed, seed 0")
+    assert row[10:16] == ["50.0", "50.0", "50.0", "30.0", "30.0", "20.0"]
+    assert "Accuracy through the head by round" in page.text
+    assert is_drawn((tmp_path / "out" / "accuracy-through-the-head.png").read_bytes())
+
+
+def test_traffic_is_what_the_history_counts(tmp_path: Path) -> None:
+    text = report(tmp_path / "out", make_run(tmp_path / "a")).text
+    assert text.count("without those of enrolment") == 2
+    assert "enrolment and measurements included" not in text
 
 
 def test_closing_mean_is_over_the_last_ten_evaluations(tmp_path: Path) -> None:
@@ -155,7 +182,8 @@ def test_mean_over_seeds(tmp_path: Path) -> None:
     row = page.row("bmsfed, mean of 3 seeds")
     assert row[:4] == ["1", "60.0 ± 24.8", "60.0 ± 24.8", "60.0 ± 24.8"]
     assert row[4:6] == ["30.0 ± 12.4", "30.0 ± 12.4"]
-    assert row[10] == "train"
+    assert row[10] == "1 ± 0"
+    assert row[13] == "train"
 
 
 @pytest.mark.parametrize(
@@ -292,8 +320,20 @@ def test_page_needs_nothing_but_itself(tmp_path: Path) -> None:
 
 def test_header_says_what_was_run(tmp_path: Path) -> None:
     text = report(tmp_path / "out", make_run(tmp_path / "a", seed=7)).text
-    for fact in ("bmsfed run --seed 7", "0123abc", "x86_64, 4 cores", "cg-digits", "flwr 1", "iid"):
+    code = ("0123abc", "89abcdef (bmsfed.bmsfed.1.0.0a1b2c3d)", "bmsfed run --seed 7")
+    for fact in (*code, "x86_64, 4 cores", "cg-digits", "flwr 1", "iid"):
         assert fact in text
+
+
+def test_the_commit_of_the_same_code_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of Flower's bundle has no git; a checkout with the same code has."""
+    monkeypatch.setattr("bmsfed_app.report.page.commit", lambda: "fedcba9")
+    info = {"commit": None, "source": source_hash()}
+    assert "fedcba9" in report(tmp_path / "out", make_run(tmp_path / "a", info=info)).text
+    info = {"commit": None, "source": "of other code"}
+    assert "fedcba9" not in report(tmp_path / "out2", make_run(tmp_path / "b", info=info)).text
 
 
 def test_header_says_how_the_data_was_divided(tmp_path: Path) -> None:
@@ -395,7 +435,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     lines = (run / "history.jsonl").read_text().splitlines()
     lines[1] = lines[1][:30]
     (run / "history.jsonl").write_text("\n".join(lines))
-    with pytest.raises(ReportError, match=r"a/history\.jsonl', line 2 is not valid JSON"):
+    with pytest.raises(RunFolderError, match=r"a/history\.jsonl', line 2 is not valid JSON"):
         write_report([run], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -403,15 +443,19 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"accuracy": 51.0}, r"line 3: 'accuracy' is 51\.0, not an accuracy from 0 to 1"),
-        ({"accuracy": "0.5"}, "line 3: 'accuracy' is '0.5', not a number"),
-        ({"round": None}, "line 3: 'round' is missing"),
-        ({"assignments": ["client-00"]}, "line 3: 'assignments' is .* not an object"),
-        ({"assignments": {"client-00": "gray"}}, "line 3: 'client-00' is 'gray', not a list"),
+        ({"accuracy": 51.0}, r"line 3: accuracy: 51\.0 is not a share from 0 to 1"),
+        ({"accuracy": "0.5"}, "line 3: accuracy: '0.5' is not a number"),
+        ({"accuracy_by_modality": [0.5]}, r"line 3: accuracy_by_modality: \[0\.5\] is no object"),
+        ({"round": None}, "line 3: round: .* integer, not None"),
+        ({"assignments": ["client-00"]}, "line 3: assignments: .* dictionary, not .'client-00'"),
+        (
+            {"assignments": {"client-00": "gray"}},
+            "line 3: assignments.client-00: .* list, not 'gray'",
+        ),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises(RunFolderError, match=message):
         read_run(make_run(tmp_path / "a", change={2: change}))
 
 
@@ -419,7 +463,7 @@ def test_a_wrong_value_is_named(tmp_path: Path, change: dict[str, Any], message:
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "a")
     (run / name).unlink()
-    with pytest.raises(ReportError, match=f"is not a run folder: it has no {re.escape(name)};"):
+    with pytest.raises(RunFolderError, match=f"is not a run folder: it has no {re.escape(name)};"):
         write_report([run], tmp_path / "out")
 
 
@@ -428,23 +472,28 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     [
         ("config.yaml", "a: [", "config.yaml' is not valid YAML"),
         ("config.yaml", "dataset: x", "has no whole number of 'rounds'"),
-        ("run.json", "{", "run.json' is not valid JSON"),
-        ("run.json", "[]", "run.json' is not a JSON object"),
-        ("run.json", '{"method": "bmsfed"}', "run.json': 'dataset' is missing"),
-        ("clients.json", '{"client-00": 3}', "client 'client-00' is not a JSON object"),
+        ("run.json", "{", "run.json': Invalid JSON"),
+        ("run.json", "[]", "run.json': Input should be an object"),
+        ("run.json", '{"method": "bmsfed"}', "run.json': dataset: Field required"),
+        (
+            "clients.json",
+            '{"client-00": 3}',
+            "client-00: Input should be an object, not 3",
+        ),
         ("history.jsonl", "", "history.jsonl' holds no round"),
         ("history.jsonl", "[1]\n{}\n", "line 1 is not a JSON object"),
+        ("history.jsonl", '{"kind": "x"}\n', "line 1: kind: 'x' is no kind of row"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     run = make_run(tmp_path / "a")
     (run / name).write_text(text)
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises(RunFolderError, match=message):
         write_report([run], tmp_path / "out")
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match=r"no run folder '.*nowhere'"):
+    with pytest.raises(RunFolderError, match=r"no run folder '.*nowhere'"):
         write_report([tmp_path / "nowhere"], tmp_path / "out")
     with pytest.raises(ReportError, match="no run folder was given"):
         write_report([], tmp_path / "out")

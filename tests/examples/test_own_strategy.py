@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from bmsfed_app import methods
 from bmsfed_app.config import load_config
+from bmsfed_app.methods import METHODS, MethodSettings
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/own_strategy"
+POINT = EntryPoint("least-trained", "own_methods:LeastTrainedMethod", "bmsfed.methods")
 
 
 def test_its_own_tests_pass() -> None:
@@ -35,21 +36,33 @@ def test_the_readmes_blocks_work(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(re.sub("^  ", "", block, flags=re.M), names)
     parts = {"a": "x.*", "head": "y"}
     assert names["ClassicLeastTrained"](["x.w", "y"], parts=parts, clients_per_round=1)
-    monkeypatch.setattr(
-        methods,
-        "entry_points",
-        lambda group: [EntryPoint("least-trained", "own_methods:LEAST_TRAINED", group)],
-    )
+    monkeypatch.setitem(vars(METHODS), "_points", {"least-trained": POINT})
     module = type(sys)("own_methods")
-    module.LEAST_TRAINED = names["LEAST_TRAINED"]  # type: ignore[attr-defined]
+    module.LeastTrainedMethod = names["LeastTrainedMethod"]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_methods", module)
     config = load_config("cg-digits", {"method": "least-trained"})
-    strategy = config.method_entry().strategy(config.method_settings(), {"clients_per_round": 2})
+    strategy = config.method_settings().strategy(clients_per_round=2)
     assert type(strategy).__name__ == "LeastTrained"
 
 
 def test_a_method_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("lost", "no_such_package:METHOD", "bmsfed.methods")
-    monkeypatch.setattr(methods, "entry_points", lambda group: [broken])
-    with pytest.raises(ValueError, match=r"method lost: no_such_package:METHOD cannot be loaded"):
+    monkeypatch.setitem(vars(METHODS), "_points", {"lost": broken})
+    with pytest.raises(ValueError, match=r"method 'lost' of no_such_package:METHOD cannot be"):
         load_config("cg-digits", {"method": "lost"})
+
+
+@pytest.mark.parametrize(
+    ("thing", "fault"),
+    [(int, "is no subclass of .*MethodSettings"), (MethodSettings, "lacks .* 'summary'")],
+)
+def test_what_is_no_method_is_refused(
+    monkeypatch: pytest.MonkeyPatch, thing: type, fault: str
+) -> None:
+    module = type(sys)("no_methods")
+    module.Thing = thing  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "no_methods", module)
+    point = EntryPoint("odd", "no_methods:Thing", "bmsfed.methods")
+    monkeypatch.setitem(vars(METHODS), "_points", {"odd": point})
+    with pytest.raises(ValueError, match=f"method 'odd': no_methods:Thing {fault}"):
+        load_config("cg-digits", {"method": "odd"})

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from bmsfed_app.config import load_config
+from bmsfed_app.record.files import append_rows
+from bmsfed_app.record.rows import RoundRow
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
 from strategies import (
@@ -17,9 +19,13 @@ from strategies import (
 BOTH = ("colored", "gray")
 
 
-def shown(tmp_path: Path, report: RoundReport, clients: dict[str, tuple[str, ...]]) -> list[str]:
+def shown(
+    where: Path | RunFolder, report: RoundReport, clients: dict[str, tuple[str, ...]]
+) -> list[str]:
     lines: list[str] = []
-    folder = RunFolder.create(tmp_path / "run", load_config("cg-digits"))
+    folder = where
+    if isinstance(folder, Path):
+        folder = RunFolder.create(folder / "run", load_config("cg-digits"))
     table = TableCallback(folder, lines.append)
     strategy = FedAvg(2)
     arrays = dict.fromkeys([f"encoders.{m}.w" for m in BOTH], None)
@@ -49,6 +55,18 @@ def test_a_round_is_one_line_with_all_that_matters(tmp_path: Path) -> None:
     for column in ("all", "colored", "gray", "ratio", "S_M", "S_I", "down", "up"):
         assert column in head
     assert lines[-1] == f"run folder: {tmp_path / 'run'}"
+
+
+def test_the_closing_mean_counts_the_rounds_that_were_evaluated(tmp_path: Path) -> None:
+    evaluated = [RoundRow(kind="round", round=r, accuracy=0.1 * r) for r in (0, 3, 6)]
+    others = [RoundRow(kind="round", round=r, bytes_up=2**20) for r in (1, 2, 4, 5)]
+    folder = RunFolder.create(tmp_path / "run", load_config("cg-digits"))
+    append_rows(folder.history, [*evaluated, *others])
+    lines = shown(folder, RoundReport(7), {})
+    [at] = [i for i, line in enumerate(lines) if "mean of last 2" in line]
+    assert lines[at].split() == "accuracy in % last best mean of last 2".split()
+    assert lines[at + 1].split() == ["all", "modalities", "60.0", "60.0", "45.0"]
+    assert "received 4.0M" in lines[at + 2]
 
 
 def test_a_client_left_out_is_named_with_the_reason(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Central evaluation against scikit-learn, and the summary by hand."""
+"""Central evaluation against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestCentroid
 from bmsfed_app.config import load_config
 from bmsfed_app.models import build_network
 from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
-from server_app.history import EvaluateCallback, summarise
+from server_app.history import EvaluateCallback
 from strategies import ClientInfo, LocalTraining, Prototypes, ServerState, Update
 from tests import synthetic
 
@@ -53,20 +53,6 @@ def test_without_prototypes_a_modality_has_no_accuracy() -> None:
     found = Evaluator(spec, test, torch.device("cpu"))(arrays, {})
     assert found.by_prototype == {}
     assert set(found.by_head) == set(synthetic.WIDTHS)
-
-
-def test_summary_by_hand() -> None:
-    rows = [
-        {"round": r, "accuracy": r / 100, "accuracy_by_modality": {"a": 0.5, "b": (30 - r) / 100}}
-        for r in range(21)
-    ]
-    rows.append({"round": 21, "accuracy_by_modality": {}})  # not evaluated
-    found = summarise(rows)
-    assert found["accuracy"] == pytest.approx({"last": 0.20, "best": 0.20, "mean_last": 0.155})
-    assert found["accuracy_by_modality"]["b"] == pytest.approx(
-        {"last": 0.10, "best": 0.29, "mean_last": 0.145}
-    )
-    assert summarise(rows[:1]) == {}
 
 
 def test_the_mean_over_models_is_weighted_and_a_modality_counts_where_it_is() -> None:

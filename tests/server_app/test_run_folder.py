@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from bmsfed_app.config import load_config
-from server_app.run_folder import RunFolder, RunFolderError, read_rows
+from bmsfed_app.record.files import RunFolderError, append_rows, read_rows
+from bmsfed_app.record.rows import ClientRow, RoundRow
+from server_app.run_folder import RunFolder
 from strategies import ServerState
 
 
@@ -40,16 +42,16 @@ def test_a_folder_that_holds_anything_is_left_alone(tmp_path: Path) -> None:
 def test_going_on_drops_what_came_after_the_last_complete_round(tmp_path: Path) -> None:
     run = folder(tmp_path / "run")
     for server_round in (0, 1, 2):
-        run.append(run.history, [{"kind": "round", "round": server_round}])
+        append_rows(run.history, [RoundRow(kind="round", round=server_round)])
     run.save_checkpoint(state(2))
-    run.append(run.history, [{"kind": "client", "round": 3}])
+    append_rows(run.history, [ClientRow(kind="client", round=3, client="a")])
     with run.history.open("a") as stream:
         stream.write('{"kind": "round", "rou')  # killed while writing
     again = RunFolder.reopen(run.path)
     restored = again.load_checkpoint()
     assert restored is not None
     assert restored.round == 2
-    assert [r["round"] for r in read_rows(run.history)] == [0, 1, 2]
+    assert [r.round for r in read_rows(run.history)[0]] == [0, 1, 2]
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:

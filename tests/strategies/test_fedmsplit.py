@@ -186,10 +186,9 @@ def test_a_federation_of_three_modalities_goes_on_where_it_stopped() -> None:
 def test_what_is_out_of_range_is_refused_and_the_registry_explains_it() -> None:
     with pytest.raises(ValueError, match="gamma is 2"):
         FedMSplit(gamma=2)
-    method = METHODS["fedmsplit"]
-    settings = method.settings()
-    assert method.objective(settings) == ("proximal", {"mu": 0.02})
-    strategy = method.strategy(settings, {"clients_per_round": 3})
+    settings = METHODS.find("fedmsplit")()
+    assert settings.objective() == ("proximal", {"mu": 0.02})
+    strategy = settings.strategy(clients_per_round=3)
     assert isinstance(strategy, FedMSplit)
     assert strategy.gamma == 0.9
-    assert "KDD 2022" in method.describe("fedmsplit")
+    assert "KDD 2022" in settings.source

@@ -151,14 +151,13 @@ def test_identity_encoders_too() -> None:
 def test_what_is_out_of_range_is_refused_and_the_registry_explains_it() -> None:
     with pytest.raises(ValueError, match="rho is -1"):
         FedNH(rho=-1)
-    method = METHODS["fednh"]
-    settings = method.settings(scale=20.0)
-    assert method.head(settings) == ("cosine", {"scale": 20.0})
-    assert method.objective(settings) == ("frozen_head", {})
-    made = method.strategy(settings, {"clients_per_round": 3})
+    settings = METHODS.find("fednh")(scale=20.0)
+    assert settings.head() == ("cosine", {"scale": 20.0})
+    assert settings.objective() == ("frozen_head", {})
+    made = settings.strategy(clients_per_round=3)
     assert isinstance(made, FedNH)
     assert made.rho == 0.9
-    assert "clip_norm: 10.0" in method.describe("fednh")
+    assert settings.overrides == {"clip_norm": 10.0}
 
 
 def test_more_classes_than_features_are_refused_before_the_start() -> None:
@@ -169,9 +168,8 @@ def test_more_classes_than_features_are_refused_before_the_start() -> None:
         def network_spec(self) -> Any:
             return self.spec
 
-    method = METHODS["fednh"]
-    settings = method.settings()
-    assert method.check(settings, Config(9)) is None  # type: ignore[arg-type]
-    fault = method.check(settings, Config(10))  # type: ignore[arg-type]
+    settings = METHODS.find("fednh")()
+    assert settings.check(Config(9)) is None  # type: ignore[arg-type]
+    fault = settings.check(Config(10))  # type: ignore[arg-type]
     assert fault is not None
     assert "9 features for 10 classes" in fault

@@ -232,10 +232,9 @@ def test_a_federation_of_three_modalities_goes_on_where_it_stopped(encoder: str)
 
 def test_everyone_is_supported_and_the_registry_explains_it() -> None:
     assert FedPAC().unsupported(ClientInfo("k", ("a",))) is None
-    method = METHODS["fedpac"]
-    settings = method.settings(lam=2.0)
-    assert method.objective(settings) == ("feature_alignment", {"lam": 2.0, "head_lr": 0.1})
-    made = method.strategy(settings, {"clients_per_round": 3})
+    settings = METHODS.find("fedpac")(lam=2.0)
+    assert settings.objective() == ("feature_alignment", {"lam": 2.0, "head_lr": 0.1})
+    made = settings.strategy(clients_per_round=3)
     assert isinstance(made, FedPAC)
     assert made.share_prototypes
-    assert "ICLR 2023" in method.describe("fedpac")
+    assert "ICLR 2023" in settings.source

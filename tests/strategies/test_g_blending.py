@@ -200,7 +200,7 @@ def test_a_resumed_federation_goes_on_with_its_sums_and_weights(super_epoch: int
         ({"weights": {"joint": -1.0}}, "weights: joint is -1.0, it must be a number >= 0"),
         ({"weights": {"joint": float("inf")}}, "weights: joint is inf"),
         ({"weights": {"joint": 0.0, "a": 0}}, "weights: all are 0"),
-        ({"super_epoch": 0}, "super_epoch is 0, it must be at least 1"),
+        ({"super_epoch": 0}, "super_epoch is 0, it must be >= 1"),
     ],
 )
 def test_what_the_strategy_refuses(settings: dict[str, Any], message: str) -> None:
@@ -245,9 +245,8 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
 
 
 def test_the_descriptions_say_what_one_must_know() -> None:
-    text = METHODS["g-blending"].describe("g-blending")
-    assert "solo trainings" in text
-    assert "a client that lacks modalities" in text
-    text = METHODS["greedy"].describe("greedy")
-    assert "needs local_epochs >= 2" in text
-    assert "a client that lacks modalities" in text
+    blending, greedy = METHODS.find("g-blending"), METHODS.find("greedy")
+    assert "solo trainings" in blending.source
+    assert "a client that lacks modalities" in blending.source
+    assert "needs local_epochs >= 2" in greedy.summary
+    assert "a client that lacks modalities" in greedy.source

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from bmsfed_app.datasets import dataset_names
-from bmsfed_app.methods import nearest
+from bmsfed_app.registry import nearest
 
 
 class ConfigError(ValueError):
@@ -18,7 +18,8 @@ class ConfigError(ValueError):
 
 def config_names() -> list[str]:
     """Names of the configurations that ship with the app."""
-    return sorted(p.name.removesuffix(".yaml") for p in _shipped() if p.name.endswith(".yaml"))
+    names = {p.name.removesuffix(".yaml") for p in _shipped() if p.name.endswith(".yaml")}
+    return sorted(names - {"reference"})  # which explains the keys and is no experiment
 
 
 def read_values(source: str) -> dict[str, Any]:

@@ -1,0 +1,20 @@
+"""The experiment's configuration: one YAML file, a few overrides, everything checked.
+
+A file in ``conf/`` is the whole truth of an experiment. Options of ``bmsfed run`` and run-config
+keys of ``flwr run`` override what people vary. Unknown keys and impossible values are refused
+before anything starts, with the nearest right name and the allowed range.
+"""
+
+from bmsfed_app.config.experiment import MACHINE_KEYS, ExperimentConfig
+from bmsfed_app.config.files import ConfigError, config_names
+from bmsfed_app.config.loading import check_config, load_config, parse_pairs
+
+__all__ = [
+    "MACHINE_KEYS",
+    "ConfigError",
+    "ExperimentConfig",
+    "check_config",
+    "config_names",
+    "load_config",
+    "parse_pairs",
+]

@@ -1,0 +1,228 @@
+"""One experiment: its keys, with ranges and defaults, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bmsfed_app.datasets import Dataset, DatasetInfo, dataset_info, load_dataset
+from bmsfed_app.methods import MethodSettings, find_method
+from bmsfed_app.models import NetworkSpec
+from bmsfed_app.models.encoders import HUGGING_FACE
+from bmsfed_app.models.weights import PUBLISHED
+from bmsfed_app.partitions import PartitionSettings, Scheme
+from bmsfed_app.paths import default_data_dir
+from bmsfed_app.schedules import SCHEDULES
+from bmsfed_app.settings import ClientSettings
+
+#: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
+MACHINE_KEYS = {
+    *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
+    *("min_clients", "connect_timeout", "timeout"),
+}
+
+
+class ExperimentConfig(BaseModel):
+    """One experiment; ``conf/reference.yaml`` explains every key."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    dataset: str
+    dataset_settings: dict[str, Any] = Field(default_factory=dict)
+    data_dir: str = ""
+    data_fraction: float = Field(1.0, gt=0, le=1)
+
+    method: str = "bmsfed"
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seed: int = Field(0, ge=0, lt=2**32)
+    rounds: int = Field(20, ge=1)
+
+    clients: int = Field(0, ge=0)
+    per_round: int | float = Field(0.5, gt=0)
+    partition: Scheme = "iid"
+    alpha: float = Field(1.0, gt=0)
+    sigma: float = Field(1.0, ge=0)
+    classes_per_client: int = Field(2, ge=1)
+    partition_file: str = ""
+    min_samples: int = Field(1, ge=1)
+    samples_per_client: int = Field(0, ge=0)
+    whole_share: float = Field(1.0, ge=0, le=1)
+    subsets: list[list[str]] = Field(default_factory=list)
+
+    encoders: dict[str, str] = Field(default_factory=dict)
+    widths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    initial_weights: dict[str, str] = Field(default_factory=dict)
+    feature_norm: float = Field(0.0, ge=0)
+    local_epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    lr: float = Field(0.01, gt=0)
+    schedule: str = "linear"
+    lr_min: float = Field(0.001, ge=0)
+    decay_from: float = Field(1.0, ge=0, le=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(0.0, ge=0)
+
+    prototypes: Literal["train", "test"] = "train"
+    eval_every: int = Field(1, ge=1)
+    eval_batch_size: int = Field(500, ge=1)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cpus_per_client: float = Field(1.0, gt=0)
+    gpus_per_client: float = Field(0.0, ge=0)
+    min_clients: int = Field(2, ge=1)
+    connect_timeout: float = Field(120.0, gt=0)
+    timeout: float = Field(3600.0, gt=0)
+
+    @field_validator("data_dir", "partition_file")
+    @classmethod
+    def _absolute_path(cls, path: str) -> str:
+        """Workers need not share this process's directory."""
+        return _absolute(path) if path else ""
+
+    @field_validator("encoders")
+    @classmethod
+    def _absolute_models(cls, encoders: dict[str, str]) -> dict[str, str]:
+        names = {m: n.removeprefix(HUGGING_FACE) for m, n in encoders.items()}
+        local = {m for m, n in names.items() if n != encoders[m] and Path(n).expanduser().is_dir()}
+        return {m: HUGGING_FACE + _absolute(names[m]) if m in local else encoders[m] for m in names}
+
+    @field_validator("initial_weights")
+    @classmethod
+    def _absolute_weights(cls, files: dict[str, str]) -> dict[str, str]:
+        return {m: f if f == PUBLISHED else _absolute(f) for m, f in files.items()}
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, name: str) -> str:
+        SCHEDULES.find(name)
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExperimentConfig:
+        if self.per_round >= 1:
+            if self.per_round != int(self.per_round):
+                raise ValueError(
+                    f"per_round: {self.per_round} is neither a whole number of clients nor a "
+                    "share below 1"
+                )
+            self.per_round = int(self.per_round)
+        if self.clients and self.per_round > self.clients:
+            raise ValueError(
+                f"per_round: {self.per_round} clients a round of {self.clients} in all; lower "
+                "per_round or raise clients"
+            )
+        if self.partition == "file" and not self.partition_file:
+            raise ValueError(
+                "partition_file: empty; partition: file needs a CSV file with the columns client "
+                "and sample"
+            )
+        if 0 < self.samples_per_client < self.min_samples:
+            raise ValueError(
+                f"samples_per_client: {self.samples_per_client} of a client that has at least "
+                f"{self.min_samples}; raise it or lower min_samples"
+            )
+        return self
+
+    # --- what follows from the keys ---------------------------------------------------------
+
+    def method_settings(self, name: str = "") -> MethodSettings:
+        """Settings of the method (or another): its defaults, then what ``methods`` says of it."""
+        name = name or self.method
+        own = {k: v for k, v in self.methods.get(name, {}).items() if k != "base"}
+        return method_of(name, self.methods)(**own)
+
+    def dataset_info(self) -> DatasetInfo:
+        """What is known of the data set without loading it."""
+        return dataset_info(self.dataset, self.dataset_settings)
+
+    def data_folder(self) -> Path:
+        """The data set's folder: the one given, or the user's default one."""
+        return Path(self.data_dir) if self.data_dir else default_data_dir(self.dataset)
+
+    def load_data(self, *splits: str) -> Dataset:
+        """Load splits of the data set; see :func:`bmsfed_app.datasets.load_dataset`."""
+        return load_dataset(
+            self.dataset,
+            self.data_folder(),
+            seed=self.seed,
+            settings=self.dataset_settings,
+            splits=splits,
+        )
+
+    def network_spec(self) -> NetworkSpec:
+        """What the network is made of."""
+        info = self.dataset_info()
+        head, head_settings = self.method_settings().head()
+        return NetworkSpec(
+            encoders={m: self.encoders.get(m) or info.encoders[m] for m in info.modalities},
+            shapes=dict(info.shapes),
+            num_classes=info.num_classes,
+            feature_norm=self.feature_norm,
+            head=head,
+            head_settings=head_settings,
+            vocabularies=dict(info.vocabularies),
+            widths=dict(self.widths),
+        )
+
+    def partition_settings(self) -> PartitionSettings:
+        """How the training data is divided among simulated clients."""
+        return PartitionSettings(
+            scheme=self.partition,
+            alpha=self.alpha,
+            sigma=self.sigma,
+            classes_per_client=self.classes_per_client,
+            file=self.partition_file,
+            min_samples=self.min_samples,
+            samples_per_client=self.samples_per_client,
+            fraction=self.data_fraction,
+            whole_share=self.whole_share,
+            subsets=tuple(map(tuple, self.subsets)),
+        )
+
+    def learning_rate(self, server_round: int) -> float:
+        """Learning rate of a round, by the schedule."""
+        progress = (server_round - 1) / max(self.rounds - 1, 1)
+        return SCHEDULES.find(self.schedule)(progress, self.lr, self.lr_min, self.decay_from)
+
+    def client_settings(self) -> ClientSettings:
+        """What every client must know."""
+        settings = self.method_settings()
+        objective, objective_settings = settings.objective()
+        return ClientSettings(
+            dataset=self.dataset,
+            network=self.network_spec(),
+            dataset_settings=self.dataset_settings,
+            data_dir=self.data_dir,
+            partition=self.partition_settings(),
+            seed=self.seed,
+            batch_size=self.batch_size,
+            local_epochs=self.local_epochs,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            objective=objective,
+            objective_settings=objective_settings,
+            device=self.device,
+            threads=max(int(self.cpus_per_client), 1),
+            prototypes=self.prototypes == "train",
+            ratio_kind=settings.ratio_kind(),
+        )
+
+
+def method_of(name: str, methods: Mapping[str, Mapping[str, Any]]) -> type[MethodSettings]:
+    """Return the method of a name, through its ``base`` where ``methods`` has it as a variant.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    return find_method(str(methods.get(name, {}).get("base", name)), besides=methods)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

@@ -1,0 +1,176 @@
+"""What the files of a run folder hold."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from strategies import Metric
+
+#: What every run is evaluated by; also what a folder without declarations of its own holds.
+STANDARD_METRICS = (
+    Metric(
+        "accuracy",
+        "all modalities",
+        "%",
+        figure="accuracy",
+        column="all",
+        about="Accuracy: top-1 on the test split, in percent.",
+    ),
+    Metric(
+        "accuracy_by_modality",
+        "{modality} alone",
+        "%",
+        figure="accuracy",
+        column="{modality}",
+        about="Each modality alone is classified by its nearest class prototype, made from the "
+        "clients' training data (“train”) or from the test data with its labels (“test”).",
+    ),
+    Metric(
+        "head_accuracy_by_modality",
+        "{modality} through the head",
+        "%",
+        figure="accuracy through the head",
+        about="Through the head: a modality is classified by its own part of the fusion head.",
+    ),
+    Metric(
+        "loss",
+        "loss",
+        best="min",
+        about="Loss: mean cross-entropy of all modalities together on the test split, in nats.",
+    ),
+)
+
+
+class Row(BaseModel):
+    """What is written as a JSON object; keys of later versions are kept."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+
+class RoundRow(Row):
+    """One round in ``history.jsonl``; round 0 is the untrained model.
+
+    Attributes
+    ----------
+    assignments : dict
+        The modalities that each selected client was to train, by client id.
+    failures : dict
+        Why answers were left out or nodes refused, by client id or node.
+    joined : list of str
+        Clients that are new in this round.
+    ratio : dict
+        Global imbalance ratios (Eq. 18) by modality.
+    weak : str or None
+        The globally weak modality.
+    bytes_down, bytes_up : int
+        Messages of measuring and training, in bytes; enrolment is not counted.
+    seconds : float
+        Duration, without the evaluation.
+    """
+
+    kind: Literal["round"]
+    round: int
+    assignments: dict[str, list[str]] = Field(default_factory=dict)
+    failures: dict[str, str] = Field(default_factory=dict)
+    joined: list[str] = Field(default_factory=list)
+    ratio: dict[str, float] = Field(default_factory=dict)
+    weak: str | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What callbacks added to the round's report, by name."""
+        return self.model_extra or {}
+
+
+class ClientRow(Row):
+    """What one client did in one round, in ``history.jsonl``.
+
+    Attributes
+    ----------
+    phase : str
+        "probe" or "train".
+    assigned : list of str
+        Modalities that it was to train.
+    losses, metrics : dict
+        What it measured, by name.
+    ratio : dict
+        Its own imbalance ratios (Eq. 17) by modality.
+    bytes_down, bytes_up : int
+        Its messages, in bytes.
+    seconds : float
+        From sending the task to receiving the answer.
+    status : str
+        "ok", or why the answer was left out.
+    """
+
+    kind: Literal["client"]
+    round: int
+    phase: str = "train"
+    client: str
+    assigned: list[str] = Field(default_factory=list)
+    num_samples: int = 0
+    losses: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    ratio: dict[str, float] = Field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+    status: str = "ok"
+
+
+class PickRow(Row):
+    """One pick in ``selection.jsonl``, with what its method says of it (costs, ratio, role)."""
+
+    round: int
+    client: str
+
+
+class Member(Row):
+    """One client in ``clients.json``: modalities held, samples, and samples of each class."""
+
+    modalities: list[str] = Field(default_factory=list)
+    num_samples: int = 0
+    class_counts: list[int] = Field(default_factory=list)
+    enrolled_round: int = 1
+
+
+class RunInfo(Row):
+    """``run.json``: what ran, by which code, where.
+
+    Attributes
+    ----------
+    commit : str or None
+        Git's commit, with "+" where files differ from it; None outside a checkout.
+    source : str
+        Hash of the app's own code, wherever it ran from.
+    bundle : str or None
+        Name under which Flower unpacked the app, which ends in the hash of its bundle.
+    metrics : list of Metric
+        What the rounds' metrics are, declared by the run's callbacks.
+    """
+
+    method: str
+    dataset: str
+    seed: int
+    modalities: list[str] = Field(min_length=1)
+    class_names: list[str] = Field(default_factory=list)
+    versions: dict[str, str] = Field(default_factory=dict)
+    commit: str | None = None
+    source: str = ""
+    bundle: str | None = None
+    command: str = "unknown"
+    started: str = "unknown"
+    hardware: str = "unknown"
+    metrics: list[Metric] = list(STANDARD_METRICS)
+
+
+class RunSummary(Row):
+    """``summary.json``: how far the run came; besides, a summary of every metric by name."""
+
+    complete: bool
+    rounds: int

@@ -1,0 +1,160 @@
+"""The record of a run: summaries by hand, rows that cannot be read, and where the code is from."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bmsfed_app.record.files import RunFolderError, append_rows, drop_rows_after, read_rows
+from bmsfed_app.record.origin import bundle, commit, source_hash
+from bmsfed_app.record.rows import STANDARD_METRICS, ClientRow, PickRow, RoundRow
+from bmsfed_app.record.run import common_prefix
+from bmsfed_app.record.summary import summarise, summary
+from strategies import Metric
+
+ROOT = Path(__file__).resolve().parents[2]
+ACCURACY, ALONE, _, LOSS = STANDARD_METRICS
+
+
+def rounds() -> list[RoundRow]:
+    rows = []
+    for r in range(21):
+        by_modality = {"a": 0.5, "b": (30 - r) / 100}
+        loss = float("nan") if r == 20 else 2.0 - r / 10
+        metrics = {"accuracy": r / 100, "loss": loss, "accuracy_by_modality": by_modality}
+        rows.append(RoundRow(kind="round", round=r, **metrics))
+    return [*rows, RoundRow(kind="round", round=21, accuracy_by_modality={})]  # not evaluated
+
+
+def test_summary_by_hand() -> None:
+    found = summary(rounds(), ACCURACY)
+    assert found is not None
+    assert found.model_dump() == pytest.approx(
+        {"last": 0.20, "best": 0.20, "mean_last": 0.155, "rounds": 10}
+    )
+    alone = summary(rounds(), ALONE, "b")
+    assert alone is not None
+    assert alone.model_dump() == pytest.approx(
+        {"last": 0.10, "best": 0.29, "mean_last": 0.145, "rounds": 10}
+    )
+    loss = summary(rounds(), LOSS)  # the least is best; a round whose loss is NaN does not count
+    assert loss is not None
+    assert loss.model_dump() == pytest.approx(
+        {"last": 0.1, "best": 0.1, "mean_last": 0.55, "rounds": 10}
+    )
+    assert summary(rounds()[:1], ACCURACY) is None
+    assert set(summarise(rounds(), STANDARD_METRICS)) == {
+        *("accuracy", "accuracy_by_modality", "loss")
+    }
+    few = summary(rounds()[:4], ACCURACY)
+    assert few is not None
+    assert few.rounds == 3
+
+
+def test_a_metric_says_how_it_is_shown() -> None:
+    assert ALONE.label("b") == "b alone"
+    assert (ALONE.by_modality, ACCURACY.by_modality) == (True, False)
+    assert (ACCURACY.text(0.625), LOSS.text(0.69314)) == ("62.5", "0.6931")
+    axes = [metric.axis for metric in (ALONE, LOSS, Metric("g", "{modality} gap"))]
+    assert axes == ["accuracy", "loss", "gap"]
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix"),
+    [
+        (["client-08", "client-09"], "client-"),
+        (["client-18", "client-19"], "client-"),
+        (["a", "ab"], ""),
+        (["bob"], ""),
+        ([], ""),
+    ],
+)
+def test_what_names_have_in_common(names: list[str], prefix: str) -> None:
+    assert common_prefix(names) == prefix
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    file = tmp_path / "history.jsonl"
+    for r in range(4):
+        client = ClientRow(kind="client", round=r, client="a", losses={"loss": float("inf")})
+        append_rows(file, [client, RoundRow(kind="round", round=r, accuracy=0.1 * r)])
+    return file
+
+
+def test_rows_are_read_as_they_were_written(history: Path) -> None:
+    rows, cut_off = read_rows(history, STANDARD_METRICS)
+    assert not cut_off
+    assert [r.round for r in rows] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert isinstance(rows[0], ClientRow)
+    assert rows[0].losses == {"loss": float("inf")}
+    picks = history.with_name("selection.jsonl")
+    append_rows(picks, [PickRow(round=1, client="a", role="uni", cost=1e-7)])
+    assert json.loads(picks.read_text()) == {"round": 1, "client": "a", "role": "uni", "cost": 1e-7}
+
+
+def test_only_a_last_row_that_was_cut_off_is_dropped(history: Path) -> None:
+    whole = history.read_bytes()
+    history.write_bytes(whole[:-9])
+    rows, cut_off = read_rows(history)
+    assert cut_off
+    assert len(rows) == 7
+    drop_rows_after(history, 3)
+    assert history.read_bytes() == b"".join(whole.splitlines(keepends=True)[:7])
+
+
+@pytest.mark.parametrize("line", [1, 3, 7])
+@pytest.mark.parametrize("damage", ['{"kind": "rou', "[1]", '{"kind": "round", "round": "1"}'])
+def test_any_other_row_that_cannot_be_read_is_named_and_nothing_is_lost(
+    history: Path, line: int, damage: str
+) -> None:
+    lines = history.read_text().splitlines()
+    lines[line] = damage
+    history.write_text("\n".join(lines) + "\n")
+    before = history.read_bytes()
+    for use in (read_rows, lambda file: drop_rows_after(file, 1)):
+        with pytest.raises(RunFolderError, match=rf"history\.jsonl', line {line + 1}"):
+            use(history)
+    assert history.read_bytes() == before
+
+
+# --- where the code is from -----------------------------------------------------------------------
+
+
+def test_a_bundle_is_traced_by_its_name_and_its_code(tmp_path: Path) -> None:
+    """Flower unpacks the app, without git, into a folder that ends in the bundle's hash."""
+    unpacked = tmp_path / "home" / "apps" / "bmsfed.bmsfed.0.1.0.1a2b3c4d"
+    for package in ("strategies", "bmsfed_app", "client_app", "server_app"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.typed", "*.j2")
+        shutil.copytree(ROOT / package, unpacked / package, ignore=ignored)
+    assert bundle(unpacked) == unpacked.name
+    assert source_hash(unpacked) == source_hash()
+    (unpacked / "strategies" / "agm.py").write_text("changed = True\n")
+    assert source_hash(unpacked) != source_hash()
+    assert bundle(ROOT / "bmsfed-0.1.0") is None
+
+
+def test_the_commit_is_the_apps_own(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        name = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", "-C", str(tmp_path), *name, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    file = tmp_path / "bmsfed_app/record/origin.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    assert commit(tmp_path) is None
+    git("init")
+    git("commit", "--allow-empty", "-m", "dotfiles")
+    assert commit(tmp_path) is None  # another project's checkout, around the app
+    git("add", ".")
+    git("commit", "-m", "the app")
+    assert commit(tmp_path) == git("rev-parse", "--short=12", "HEAD")
+    file.write_text("changed")
+    assert str(commit(tmp_path)).endswith("+")
