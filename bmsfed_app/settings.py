@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bmsfed_app.models import NetworkSpec
-from bmsfed_app.partitions import PartitionSettings
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ClientSettings:
     network: NetworkSpec
     dataset_settings: dict[str, Any] = field(default_factory=dict)
     data_dir: str = ""
-    partition: PartitionSettings = field(default_factory=PartitionSettings)
+    partition: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     batch_size: int = 64
     local_epochs: int = 1

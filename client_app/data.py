@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,10 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmsfed_app.datasets import dataset_info, load_dataset
-from bmsfed_app.datasets.base import DataError, Split
+from bmsfed_app.datasets import (
+    DataError,
+    SourceSettings,
+    Split,
+    dataset_info,
+    find_source,
+    load_dataset,
+)
 from bmsfed_app.datasets.shard import load_shard
-from bmsfed_app.partitions import PartitionSettings, Share, experiment_shares
+from bmsfed_app.partitions import Partition, Share, experiment_shares, read_partition
 from bmsfed_app.settings import ClientSettings
 from strategies import ClientInfo
 
@@ -84,20 +89,26 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     DataError, PartitionError
         If the node configuration names no data, or the data cannot be read.
     """
-    info = dataset_info(settings.dataset, settings.dataset_settings)
+    source = find_source(settings.dataset)
+    own = source.parse(settings.dataset_settings)
+    info = source.info(own)
     held = _held(node_config, info.modalities)
     device = training_device(settings)
-    key = _dataset_key(settings)
     if "partition-id" in node_config:
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
-        split = _training_split(*key, str(device))
-        share = _shares(*key, settings.partition, total)[number]
-        held = tuple(m for m in held if m in share.modalities)
+        folder = Path(settings.data_dir) if settings.data_dir else None
+        train = load_dataset(
+            settings.dataset, folder, seed=settings.seed, settings=own, splits=("train",)
+        ).train
+        assert train is not None
+        partition = read_partition(settings.partition)
+        share = _shares(train, partition, total, settings.seed)[number]
+        split, held = _on(train, device), tuple(m for m in held if m in share.modalities)
         index = torch.from_numpy(share.rows).to(device)
         client_id = str(node_config.get("client-id", share.name))
     elif "data-dir" in node_config and "client-id" in node_config:
-        split, owned = _shard(str(node_config["data-dir"]), key[0], key[-1], str(device))
-        held = tuple(m for m in held if m in owned)
+        whole, owned = _shard(str(node_config["data-dir"]), settings.dataset, own)
+        split, held = _on(whole, device), tuple(m for m in held if m in owned)
         index = torch.arange(len(split), device=device)
         client_id = str(node_config["client-id"])
     else:
@@ -130,28 +141,19 @@ def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[
     return tuple(m for m in modalities if not named or m in named)
 
 
-def _dataset_key(settings: ClientSettings) -> tuple[str, str, int, str]:
-    plain = json.dumps(settings.dataset_settings, sort_keys=True)
-    return settings.dataset, settings.data_dir, settings.seed, plain
+# Splits are themselves and nothing else, so what is kept of them goes by who they are.
 
 
 @lru_cache(maxsize=2)
-def _training_split(name: str, data_dir: str, seed: int, plain: str, device: str) -> Split:
-    folder = Path(data_dir) if data_dir else None
-    dataset = load_dataset(name, folder, seed=seed, settings=json.loads(plain), splits=("train",))
-    assert dataset.train is not None
-    return dataset.train.to(torch.device(device))
+def _on(split: Split, device: torch.device) -> Split:
+    return split.to(device)
 
 
-@lru_cache(maxsize=8)
-def _shares(
-    name: str, data_dir: str, seed: int, plain: str, partition: PartitionSettings, total: int
-) -> list[Share]:
-    split = _training_split(name, data_dir, seed, plain, "cpu")
+@lru_cache(maxsize=2)
+def _shares(split: Split, partition: Partition, total: int, seed: int) -> list[Share]:
     return experiment_shares(split, partition, total, seed=seed)
 
 
 @lru_cache(maxsize=2)
-def _shard(data_dir: str, name: str, plain: str, device: str) -> tuple[Split, tuple[str, ...]]:
-    split, held = load_shard(Path(data_dir), dataset_info(name, json.loads(plain)))
-    return split.to(torch.device(device)), held
+def _shard(folder: str, name: str, settings: SourceSettings) -> tuple[Split, tuple[str, ...]]:
+    return load_shard(Path(folder), dataset_info(name, settings))

@@ -44,7 +44,7 @@ class TableCallback(Callback):
         self.widths += [f"<{weakest}", "<22", "<26", ">7", ">7", ">6"]
         self.write(
             f"{config.method} on {config.dataset}: rounds {strategy.state.round + 1}-{num_rounds}, "
-            f"seed {config.seed}, {config.partition_settings().describe()}"
+            f"seed {config.seed}, {config.division().describe()}"
         )
         of = "training" if config.prototypes == "train" else "test"
         self.write(

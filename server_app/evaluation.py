@@ -133,6 +133,25 @@ class Evaluator:
                 result.by_prototype[modality] = _accuracy(log_p, labels)
         return result
 
+    @torch.inference_mode()
+    def accuracies(self, arrays: Arrays, subsets: Mapping[str, Sequence[str]]) -> dict[str, float]:
+        """Return the head's test accuracy with subsets of the modalities, by the subsets' names.
+
+        Parameters
+        ----------
+        arrays : dict
+            The model by state-dict name.
+        subsets : mapping
+            Modalities that the head sees, at least one, by any name; others are left out.
+        """
+        network = self._network(arrays)
+        features, labels = self._features(network), self.test.labels
+        return {
+            name: _accuracy(network.head({m: features[m] for m in seen}), labels)
+            for name, seen in subsets.items()
+            if seen
+        }
+
     def _network(self, arrays: Arrays) -> MultiModalNetwork:
         modalities = modalities_of(arrays)
         if modalities not in self.networks:

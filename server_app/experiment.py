@@ -13,6 +13,7 @@ from bmsfed_app import __version__
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.datasets import ensure_prepared
 from bmsfed_app.models import build_network, load_weights
+from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
 from server_app.history import EvaluateCallback, RecordCallback
 from server_app.run_folder import RunFolder
@@ -36,22 +37,25 @@ def run_experiment(
     folder : RunFolder
         Has the configuration; receives everything written.
     callbacks : sequence of Callback, optional
-        Those that declare metrics run between evaluation and recording, the others after it.
+        Besides those of the configuration. Those that declare metrics run between evaluation and
+        recording, the others after it.
     stop : threading.Event, optional
         Ends the run after the last complete round.
 
     Raises
     ------
-    DataError, WeightsError
-        If the test split or initial weights cannot be read.
+    DataError, WeightsError, ValueError
+        If the test split or initial weights cannot be read, or a callback is not known.
     FederationError
         If the federation cannot go on.
     """
     config = folder.config
     strategy = build_strategy(config)
-    evaluate = EvaluateCallback(build_evaluator(config), config)
-    adding = [c for c in callbacks if c.metrics]
-    showing = [c for c in callbacks if not c.metrics]
+    evaluator = build_evaluator(config)
+    evaluate = EvaluateCallback(evaluator, config)
+    named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
+    adding = [c for c in (*named, *callbacks) if c.metrics]
+    showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     return strategy.run(
         grid,

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
 from flwr.common import Code, GetPropertiesRes, MessageTypeLegacy, Scalar, Status
-from flwr.compat.common.recorddict_compat import getpropertiesres_to_recorddict
 
+from ._flower import private
 from .federation.dialects import CLIENT_ID, MODALITIES, NAMES, NUM_SAMPLES, PROBING, SCORE, Parcel
 from .federation.wire import ENROL, pack_enrolment
 from .messages import ClientInfo
+
+_Next = Callable[[Message, Context], Message]
 
 
 def describe_node(context: Context) -> ClientInfo:
@@ -89,7 +90,7 @@ class ModalityMod:
         """Let a ClientApp made of decorated functions answer who it is."""
         app.query("enrol")(self._enrol)
 
-    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    def __call__(self, message: Message, context: Context, call_next: _Next) -> Message:
         """Answer, or translate what the app is asked and what it answers."""
         kind = message.metadata.message_type
         if kind == ENROL:
@@ -121,7 +122,8 @@ class ModalityMod:
             NUM_SAMPLES: info.num_samples,
         }
         result = GetPropertiesRes(Status(Code.OK, "Success"), properties)
-        return Message(getpropertiesres_to_recorddict(result), reply_to=message)
+        pack = private("flwr.compat.common.recorddict_compat:getpropertiesres_to_recorddict")
+        return Message(pack(result), reply_to=message)
 
 
 def _config(content: RecordDict) -> ConfigRecord:

@@ -9,7 +9,8 @@ from uuid import uuid4
 import numpy as np
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.task_identity import TaskIdentity
+
+from ._flower import pretend_to_be_a_task, set_message_id
 
 #: Answers one message; an exception becomes an error reply, as with a real client.
 Handler = Callable[[Message], RecordDict]
@@ -47,8 +48,7 @@ class FakeGrid(Grid):
         self._rng = np.random.default_rng(seed)
         self._names: dict[int, str] = {}
         self._replies: dict[str, Message] = {}
-        # A message may only be made inside a run; a test is none, so pretend.
-        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+        pretend_to_be_a_task()
 
     def get_node_ids(self) -> Iterable[int]:
         """Return a random id for each handler that is not ``offline``, kept while it is there."""
@@ -63,7 +63,7 @@ class FakeGrid(Grid):
         ids = []
         for message in messages:
             message_id = str(uuid4())
-            message.metadata.__dict__["_message_id"] = message_id
+            set_message_id(message, message_id)
             ids.append(message_id)
             name = self._names.get(message.metadata.dst_node_id)
             if name is not None and name not in self.silent:

@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     "partition": "iid",
     "local_epochs": 1,
     "eval_every": 1,
-    "connect_timeout": 5,
+    "connect_timeout": 600,
 }
 TINY = {"side": 32}
 MADE: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {

@@ -66,7 +66,7 @@ def federate(drawn_before: int) -> tuple[ServerState, Keep]:
         settings=settings().to_json(),
         callbacks=[keep],
         min_clients=len(HELD),
-        connect_timeout=5,
+        connect_timeout=600,
     )
     return state, keep
 

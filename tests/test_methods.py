@@ -1,5 +1,6 @@
 """Every method of the registry in whole federations with real local training, without Ray."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ def federate(
         round_settings=lambda r: {"progress": (r - 1) / ROUNDS},
         callbacks=[keep],
         min_clients=len(handlers),
-        connect_timeout=5,
+        connect_timeout=600,
     )
     return state, keep
 
@@ -73,12 +74,24 @@ def clients_of(name: str) -> dict[str, Handler] | None:
     return whole_holders() if name == "pow-d" else None
 
 
+@cache
+def whole(name: str) -> tuple[ServerState, Keep]:
+    """A method's run, never stopped."""
+    return federate(name, handlers=clients_of(name))
+
+
+@cache
+def fedavg() -> tuple[ServerState, Keep]:
+    """What others are compared with."""
+    return federate("fedavg", encoder="mlp")
+
+
 NAMES = [*METHODS.names(), "fedavg-0", "fedavg-1-fix"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_three_modalities_and_clients_that_lack_some(name: str) -> None:
-    state, keep = federate(name, handlers=clients_of(name))
+    state, keep = whole(name)
     assert state.round == ROUNDS
     for report in keep.reports:
         assert report.failures == {}
@@ -89,12 +102,12 @@ def test_three_modalities_and_clients_that_lack_some(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_going_on_after_round_two_equals_never_stopping(name: str) -> None:
-    whole, rows = federate(name, handlers=clients_of(name))
+    never_stopped, rows = whole(name)
     half, _ = federate(name, rounds=2, handlers=clients_of(name))
     start = ServerState.from_bytes(half.to_bytes())
     resumed, more = federate(name, start=start, handlers=clients_of(name))
     assert more.rows() == rows.rows()[2:]
-    assert resumed.to_bytes() == whole.to_bytes()
+    assert resumed.to_bytes() == never_stopped.to_bytes()
 
 
 def model(state: ServerState) -> dict[str, bytes]:
@@ -131,7 +144,7 @@ REDUCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_reductions_to_fedavg_are_exact(case: str) -> None:
     name, settings = REDUCTIONS[case]
     found, rows = federate(name, encoder="mlp", **settings)
-    plain, plain_rows = federate("fedavg", encoder="mlp")
+    plain, plain_rows = fedavg()
     shared = model(plain)  # G-Blending has heads besides
     assert {n: v for n, v in model(found).items() if n in shared} == shared
     assert [r[0] for r in rows.rows()] == [r[0] for r in plain_rows.rows()]
@@ -156,7 +169,7 @@ def test_reductions_to_fedavg_are_exact(case: str) -> None:
 )
 def test_other_values_do_change_the_model(name: str, settings: dict[str, Any]) -> None:
     found, _ = federate(name, encoder="mlp", **settings)
-    plain, _ = federate("fedavg", encoder="mlp")
+    plain, _ = fedavg()
     ours, theirs = model(found), model(plain)
     assert all(ours[n] != v for n, v in theirs.items() if n.endswith("weight"))
 

@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
     "partition": "dirichlet",
     "alpha": 1.0,
     "min_samples": 4,
-    "connect_timeout": 5,
+    "connect_timeout": 600,
 }
 
 

@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
     "local_epochs": 1,
     "samples_per_client": 24,
     "whole_share": 0.5,
-    "connect_timeout": 5,
+    "connect_timeout": 600,
     "device": "cpu",
 }
 BOTH = ("colored", "gray")
@@ -47,7 +47,7 @@ def test_clients_have_their_shares() -> None:
     config = load_config("cg-digits", SMALL | {"partition": "dirichlet", "seed": 5})
     train = load_dataset("cg-digits", None, seed=5).train
     assert train is not None
-    shares = experiment_shares(train, config.partition_settings(), CLIENTS, seed=5)
+    shares = experiment_shares(train, config.division(), CLIENTS, seed=5)
     assert len({s.modalities for s in shares}) == 3
     for number, share in enumerate(shares):
         data = local_data(node(number), config.client_settings())

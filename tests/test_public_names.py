@@ -1,6 +1,8 @@
-"""What other projects may rely on: names, typing, light imports, and what the wheel holds."""
+"""What other projects may rely on: names, typing, light imports, what wheel and bundle hold."""
 
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,7 +16,6 @@ import strategies
 import strategies.classic
 import strategies.client
 import strategies.testing
-from strategies._flower import check_flower
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,13 +65,6 @@ def test_importing_the_strategies_loads_neither_torch_nor_ray() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_an_old_flower_is_refused_with_the_remedy() -> None:
-    check_flower("1.41.0")
-    check_flower("2.0.0.dev1")
-    with pytest.raises(ImportError, match=r"flwr 1\.20\.0 is installed: run pip install 'flwr"):
-        check_flower("1.20.0")
-
-
 def test_the_wheel_holds_the_rooms_their_types_and_configurations(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "-qq"]
     subprocess.run([*command, "-w", str(tmp_path)], check=True)
@@ -82,3 +76,38 @@ def test_the_wheel_holds_the_rooms_their_types_and_configurations(tmp_path: Path
     assert presets <= set(names)
     assert "bmsfed_app/report/page.html.j2" in names
     assert not [n for n in names if n.startswith(("tests", "examples", "benchmarks"))]
+
+
+def test_flowers_bundle_holds_what_a_run_needs_and_can_be_published(tmp_path: Path) -> None:
+    checkout = tmp_path / "bmsfed"
+    skip = shutil.ignore_patterns(".*", "__pycache__", "runs", "build", "dist", "tests", "results")
+    shutil.copytree(ROOT, checkout, ignore=skip)
+    flwr = [str(Path(sys.executable).with_name("flwr")), "build", "--app", str(checkout)]
+    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    environment = os.environ | quiet | {"FLWR_HOME": str(tmp_path / "flwr")}
+    done = subprocess.run(flwr, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "recommended" not in done.stdout
+    [bundle] = tmp_path.glob("*.fab")
+    unpacked = tmp_path / "unpacked"
+    zipfile.ZipFile(bundle).extractall(unpacked)
+
+    rooms = ("strategies", "bmsfed_app", "client_app", "server_app")
+    names = {str(p.relative_to(unpacked)) for p in unpacked.rglob("*") if p.is_file()}
+    modules = {str(p.relative_to(ROOT)) for room in rooms for p in (ROOT / room).rglob("*.py")}
+    presets = {f"conf/{p.name}" for p in (ROOT / "conf").glob("*.yaml")}
+    assert modules | presets | {"LICENSE", "README.md", "pyproject.toml"} <= names
+    assert not [n for n in names if n.startswith(("tests", "examples", "benchmarks", "results"))]
+
+    code = """
+import client_app.app, server_app.app
+from bmsfed_app.config import config_names, load_config
+print(server_app.app.__file__, *(load_config(name).dataset for name in config_names()))
+"""
+    environment = os.environ | {"PYTHONPATH": str(unpacked)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    where, *datasets = done.stdout.split()
+    assert Path(where).is_relative_to(unpacked)
+    assert len(datasets) == len(presets) - 1  # the reference is no experiment

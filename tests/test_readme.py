@@ -98,7 +98,6 @@ def adapted(command: str, folder: Path) -> list[str]:
     return parts
 
 
-@pytest.mark.timeout(120)
 def test_every_command_of_bmsfed_runs(in_process: Path) -> None:
     ran = []
     for command in commands():

@@ -88,7 +88,7 @@ def federate(
         settings=settings,
         callbacks=[keep],
         min_clients=len(HELD),
-        connect_timeout=5,
+        connect_timeout=600,
     )
     return state, keep
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from bmsfed_app.cli.progress import counting_bar, prepare_if_needed
 from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
@@ -22,25 +24,30 @@ Settings = Annotated[
 @cli.command("list")
 def list_() -> None:
     """List the data sets: modalities, classes, official sizes, and what each is."""
-    from bmsfed_app.datasets import DataError, dataset_info, dataset_names, find_source
+    from bmsfed_app.datasets import DATASETS, DataError, dataset_info, find_source
 
-    rows: list[tuple[str, ...]] = [
-        ("name", "modalities", "classes", "train", "test", "natural clients", "what")
-    ]
-    for name in dataset_names():
+    table = Table("name", "modalities", box=None, pad_edge=False)
+    for heading in ("classes", "train", "test"):
+        table.add_column(heading, justify="right")
+    table.add_column("natural clients")
+    table.add_column("what")
+    for name in sorted(DATASETS.names()):
         source = find_source(name)
         try:
             info = dataset_info(name)
         except DataError:  # what it holds depends on settings that only its user knows
-            rows.append((name, "yours", "yours", "", "", source.natural, source.summary))
+            table.add_row(name, "yours", "yours", "", "", source.natural, source.summary)
             continue
         counts = source.official_counts(source.parse({}))
         sizes = [f"{counts[s]:,}" if s in counts else "" for s in ("train", "test")]
         held = " ".join(info.modalities)
-        rows.append((name, held, str(info.num_classes), *sizes, info.natural, source.summary))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{v:<{w}}" for v, w in zip(row, widths, strict=True)).rstrip())
+        table.add_row(name, held, str(info.num_classes), *sizes, info.natural, source.summary)
+    console = Console()
+    if not console.is_terminal:  # whoever reads a pipe wants a line each
+        console.width = console.measure(
+            table, options=console.options.update(max_width=1000)
+        ).maximum
+    console.print(table)
 
 
 @cli.command()
@@ -177,7 +184,7 @@ def split(
     prepare_if_needed(config)
     train = config.load_data("train").train
     assert train is not None
-    settings = config.partition_settings()
+    settings = config.division()
     for share in experiment_shares(train, settings, number, seed=config.seed):
         path = out / share.name
         save_shard(train, share.rows, config.dataset_info(), path, share.modalities)

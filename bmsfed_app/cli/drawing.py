@@ -54,7 +54,7 @@ def show_clients(config: ExperimentConfig, out: Path) -> Path:
     PartitionError
         If the training data cannot be divided as the configuration says.
     """
-    train, info, settings = _train(config), config.dataset_info(), config.partition_settings()
+    train, info, settings = _train(config), config.dataset_info(), config.division()
     shares = experiment_shares(train, settings, config.clients or DEFAULT_CLIENTS, seed=config.seed)
     path = out / f"{config.dataset}-clients.png"
     draw_partition(

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bmsfed_app.cli import DEFAULT_CLIENTS, data
 from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
-from bmsfed_app.partitions import SCHEMES
+from bmsfed_app.partitions import PARTITIONS
 from bmsfed_app.paths import default_run_dir
 
 cli = typer.Typer(
@@ -40,7 +40,7 @@ def run(
     per_round: Annotated[
         float | None, typer.Option(help="Clients per round: a number, or a share below 1.")
     ] = None,
-    partition: Annotated[str | None, typer.Option(help=", ".join(SCHEMES) + ".")] = None,
+    partition: Annotated[str | None, typer.Option(help=", ".join(PARTITIONS.names()) + ".")] = None,
     alpha: Annotated[float | None, typer.Option(help="Dirichlet concentration.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every draw follows from it.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder with the data.")] = None,

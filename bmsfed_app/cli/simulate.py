@@ -52,7 +52,7 @@ def check_experiment(config: ExperimentConfig) -> None:
     prepare_if_needed(config)
     train = config.load_data("train", "test").train
     assert train is not None
-    experiment_shares(train, config.partition_settings(), config.clients, seed=config.seed)
+    experiment_shares(train, config.division(), config.clients, seed=config.seed)
 
 
 def simulate(folder: RunFolder, console: Console) -> BaseException | None:

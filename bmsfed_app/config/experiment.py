@@ -13,7 +13,7 @@ from bmsfed_app.methods import MethodSettings, find_method
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
 from bmsfed_app.models.weights import PUBLISHED
-from bmsfed_app.partitions import PartitionSettings, Scheme
+from bmsfed_app.partitions import Partition, read_partition
 from bmsfed_app.paths import default_data_dir
 from bmsfed_app.schedules import SCHEDULES
 from bmsfed_app.settings import ClientSettings
@@ -21,7 +21,7 @@ from bmsfed_app.settings import ClientSettings
 #: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
 MACHINE_KEYS = {
     *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
-    *("min_clients", "connect_timeout", "timeout"),
+    *("min_clients", "connect_timeout", "timeout", "callbacks"),
 }
 
 
@@ -42,7 +42,8 @@ class ExperimentConfig(BaseModel):
 
     clients: int = Field(0, ge=0)
     per_round: int | float = Field(0.5, gt=0)
-    partition: Scheme = "iid"
+    partition: str = "iid"
+    partition_settings: dict[str, Any] = Field(default_factory=dict)
     alpha: float = Field(1.0, gt=0)
     sigma: float = Field(1.0, ge=0)
     classes_per_client: int = Field(2, ge=1)
@@ -69,6 +70,7 @@ class ExperimentConfig(BaseModel):
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
     eval_batch_size: int = Field(500, ge=1)
+    callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus_per_client: float = Field(1.0, gt=0)
@@ -115,16 +117,6 @@ class ExperimentConfig(BaseModel):
                 f"per_round: {self.per_round} clients a round of {self.clients} in all; lower "
                 "per_round or raise clients"
             )
-        if self.partition == "file" and not self.partition_file:
-            raise ValueError(
-                "partition_file: empty; partition: file needs a CSV file with the columns client "
-                "and sample"
-            )
-        if 0 < self.samples_per_client < self.min_samples:
-            raise ValueError(
-                f"samples_per_client: {self.samples_per_client} of a client that has at least "
-                f"{self.min_samples}; raise it or lower min_samples"
-            )
         return self
 
     # --- what follows from the keys ---------------------------------------------------------
@@ -168,20 +160,9 @@ class ExperimentConfig(BaseModel):
             widths=dict(self.widths),
         )
 
-    def partition_settings(self) -> PartitionSettings:
+    def division(self) -> Partition:
         """How the training data is divided among simulated clients."""
-        return PartitionSettings(
-            scheme=self.partition,
-            alpha=self.alpha,
-            sigma=self.sigma,
-            classes_per_client=self.classes_per_client,
-            file=self.partition_file,
-            min_samples=self.min_samples,
-            samples_per_client=self.samples_per_client,
-            fraction=self.data_fraction,
-            whole_share=self.whole_share,
-            subsets=tuple(map(tuple, self.subsets)),
-        )
+        return read_partition(dict(self))
 
     def learning_rate(self, server_round: int) -> float:
         """Learning rate of a round, by the schedule."""
@@ -197,7 +178,7 @@ class ExperimentConfig(BaseModel):
             network=self.network_spec(),
             dataset_settings=self.dataset_settings,
             data_dir=self.data_dir,
-            partition=self.partition_settings(),
+            partition=self.division().model_dump(mode="json"),
             seed=self.seed,
             batch_size=self.batch_size,
             local_epochs=self.local_epochs,

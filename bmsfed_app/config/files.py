@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bmsfed_app.datasets import dataset_names
+from bmsfed_app.datasets import DATASETS
 from bmsfed_app.registry import nearest
 
 
@@ -45,7 +45,7 @@ def _read(source: str, folder: Path, extending: tuple[str, ...]) -> dict[str, An
     """Read a file; ``folder`` is where paths start, ``extending`` the files that led here."""
     path = folder / source
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
-        if source in dataset_names() and source not in config_names():
+        if source in DATASETS and source not in config_names():
             return {"dataset": source}  # a data set without a file of its own: all by default
         path = _find_shipped(source)
     key = str(path.resolve())

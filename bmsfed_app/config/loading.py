@@ -15,7 +15,7 @@ from bmsfed_app.config.files import ConfigError, read_values
 from bmsfed_app.datasets import DataError, find_source
 from bmsfed_app.methods import MethodSettings
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
-from bmsfed_app.partitions import subsets_fault
+from bmsfed_app.partitions import PartitionError, subsets_fault
 from bmsfed_app.registry import nearest
 
 
@@ -69,8 +69,11 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     _check_names(values)
     try:
         config = ExperimentConfig(**values)
+        config.division()
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
+    except PartitionError as error:
+        raise ConfigError(str(error)) from None
     for name in (*config.methods, config.method):
         _check_settings(config, name)
     _check_encoders(config)

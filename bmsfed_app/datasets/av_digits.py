@@ -14,7 +14,7 @@ from bmsfed_app.datasets.colored import MNIST_MEAN, MNIST_STD
 from bmsfed_app.datasets.kinds import Array, Audio, Kind
 from bmsfed_app.datasets.media import first_dir
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.source import DATASETS, SourceSettings
 
 
 class AvDigitsSettings(SourceSettings):
@@ -79,6 +79,9 @@ class AvDigits(PreparedSource):
         if not scan.samples:
             raise DataError(f"no .wav file in {folder}: '{self.name}' needs {self.layout}")
         return scan
+
+
+DATASETS.add(AvDigits.name, AvDigits())
 
 
 def _written(data_dir: Path) -> dict[str, list[np.ndarray]]:

@@ -15,7 +15,7 @@ from pydantic import Field
 from bmsfed_app.datasets.kinds import Audio, Frames, Kind
 from bmsfed_app.datasets.media import first_dir, read_lines
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.source import DATASETS, SourceSettings
 
 #: In the order of the published annotations.
 CLASSES = tuple(
@@ -101,3 +101,6 @@ class Ave(PreparedSource):
         values = {"audio": cut, "visual": cut}
         name = f"{video}@{start}-{end}"
         scan.samples.append(Sample(name, split, CLASSES.index(event), values, key=video))
+
+
+DATASETS.add(Ave.name, Ave())

@@ -17,7 +17,7 @@ from pydantic import Field
 from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Array, Kind, Series
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.source import DATASETS, SourceSettings
 
 FILE = "avletters_compact.npz"
 
@@ -77,3 +77,6 @@ class AvLetters(PreparedSource):
             raise DataError(f"no file {path}: '{self.name}' needs {self.layout}") from None
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"cannot read {path} ({error}): get the file again") from None
+
+
+DATASETS.add(AvLetters.name, AvLetters())

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.datasets.colored import ColoredPair, ColorSettings, pair_split
+from bmsfed_app.datasets.source import DATASETS
 
 
 def enlarge(images: Tensor) -> Tensor:
@@ -59,3 +60,6 @@ class CgDigits(ColoredPair):
         digits = enlarge(torch.from_numpy(images[rows].reshape(-1, 8, 8)))
         targets = torch.from_numpy(labels[rows].astype(np.int64))
         return pair_split(self.info(settings), digits, targets, split, seed=seed, settings=settings)
+
+
+DATASETS.add(CgDigits.name, CgDigits())

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bmsfed_app.datasets.base import DataError, Split
 from bmsfed_app.datasets.colored import ColoredPair, ColorSettings, pair_split
+from bmsfed_app.datasets.source import DATASETS
 
 
 @dataclass(frozen=True)
@@ -194,3 +195,6 @@ class CgMnist(ColoredPair):
     def download(self, data_dir: Path) -> None:
         """Fetch MNIST through torchvision; see :func:`download`."""
         download(data_dir)
+
+
+DATASETS.add(CgMnist.name, CgMnist())

@@ -7,16 +7,15 @@ Sect. 4.1). Shape legend: n samples of a split, b samples of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from bmsfed_app.datasets.base import DataError, DatasetInfo, Renderer, Split
-from bmsfed_app.datasets.source import Source
+from bmsfed_app.datasets.base import DatasetInfo, Renderer, Split
+from bmsfed_app.datasets.source import Source, SourceSettings
 from strategies.randomness import generator
 
 NUM_CLASSES = 10
@@ -37,8 +36,12 @@ PALETTE = (
 )
 
 
-@dataclass(frozen=True)
-class ColorSettings:
+Channel = Annotated[float, Field(ge=0, le=255, strict=True)]
+#: (R, G, B), 0-255.
+Color = tuple[Channel, Channel, Channel]
+
+
+class ColorSettings(SourceSettings):
     """How digits are coloured.
 
     Attributes
@@ -49,64 +52,11 @@ class ColorSettings:
         Probability that a test digit takes its own class's colour rather than any; 0 to 1.
     palette : tuple of ten (R, G, B)
         Mean colours in class order, 0-255.
-
-    Raises
-    ------
-    DataError
-        If a value is out of its range.
     """
 
-    color_noise: float = 0.030
-    test_color_correlation: float = 0.0
-    palette: tuple[tuple[float, ...], ...] = PALETTE
-
-    def __post_init__(self) -> None:
-        if not _is_number(self.color_noise, 0, 1e6):
-            raise DataError(f"color_noise: a variance of at least 0, not {self.color_noise!r}")
-        if not _is_number(self.test_color_correlation, 0, 1):
-            raise DataError(
-                f"test_color_correlation: a share from 0 to 1, not {self.test_color_correlation!r}"
-            )
-        if len(self.palette) != NUM_CLASSES:
-            raise DataError(f"palette: ten colours, one a class, not {len(self.palette)}")
-        for number, color in enumerate(self.palette):
-            if len(color) != 3 or not all(_is_number(c, 0, 255) for c in color):
-                raise DataError(
-                    f"palette: the colour of class {number} is three numbers (R, G, B) from 0 to "
-                    f"255, not {color!r}"
-                )
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> ColorSettings:
-        """Build the settings from plain values (YAML, JSON), which may leave some out.
-
-        Raises
-        ------
-        DataError
-            If a key is unknown or a value is out of its range.
-        """
-        if unknown := [k for k in values if k not in SETTINGS]:
-            raise DataError(
-                f"unknown data set setting '{unknown[0]}' (known: {', '.join(SETTINGS)})"
-            )
-        plain = dict(values)
-        if "palette" in plain:
-            try:
-                plain["palette"] = tuple(tuple(color) for color in plain["palette"])
-            except TypeError:
-                raise DataError(
-                    f"palette: a list of ten [R, G, B], not {plain['palette']!r}"
-                ) from None
-        return cls(**plain)
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    is_real = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_real and low <= value <= high
-
-
-#: Names of the settings.
-SETTINGS = tuple(field.name for field in fields(ColorSettings))
+    color_noise: float = Field(0.030, ge=0, le=1e6, strict=True)
+    test_color_correlation: float = Field(0.0, ge=0, le=1, strict=True)
+    palette: tuple[Color, ...] = Field(PALETTE, min_length=NUM_CLASSES, max_length=NUM_CLASSES)
 
 
 # --- colours of a split -------------------------------------------------------------------------
@@ -204,15 +154,8 @@ def pair_split(
 class ColoredPair(Source):
     """A data set of ten digits as a colored/gray pair."""
 
+    settings = ColorSettings
+
     def info(self, settings: ColorSettings) -> DatasetInfo:
         """Return what is known without any file."""
         return pair_info(self.name)
-
-    @property
-    def setting_names(self) -> tuple[str, ...]:
-        """Names of the data set's own settings."""
-        return SETTINGS
-
-    def parse(self, values: Mapping[str, Any]) -> ColorSettings:
-        """Turn plain values into settings; see :meth:`ColorSettings.parse`."""
-        return ColorSettings.parse(values)

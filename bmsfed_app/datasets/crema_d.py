@@ -16,7 +16,7 @@ from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Audio, Frames, Kind
 from bmsfed_app.datasets.media import first_dir, read_lines
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.source import DATASETS, SourceSettings
 from strategies.randomness import generator
 
 #: In the order of the published labels.
@@ -105,3 +105,6 @@ class CremaD(PreparedSource):
             "train": [row for i, row in enumerate(rows) if i not in test],
             "test": [rows[i] for i in np.sort(list(test))],
         }
+
+
+DATASETS.add(CremaD.name, CremaD())

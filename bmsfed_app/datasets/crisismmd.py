@@ -12,6 +12,7 @@ from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.media import read_lines
 from bmsfed_app.datasets.posts import PostSettings, PostSource
 from bmsfed_app.datasets.prepared import Sample, Scan
+from bmsfed_app.datasets.source import DATASETS
 
 CLASSES = {
     "informative": ("not_informative", "informative"),
@@ -89,3 +90,6 @@ class CrisisMmd(PostSource):
                     Sample(*sample, client=row["event_name"], key=row.get("tweet_id", ""))
                 )
         return scan
+
+
+DATASETS.add(CrisisMmd.name, CrisisMmd())

@@ -15,7 +15,7 @@ from pydantic import Field
 from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Image, Kind
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.source import DATASETS, SourceSettings
 
 #: Both sets number their classes alphabetically.
 CLASSES: dict[int, tuple[str, ...]] = {
@@ -99,3 +99,6 @@ class ModelNet40(PreparedSource):
                 shape = file.name.removesuffix(front)
                 views = {"front": file, "back": folder / f"{shape}{back}"}
                 scan.samples.append(Sample(shape, split, label, views))
+
+
+DATASETS.add(ModelNet40.name, ModelNet40())

@@ -8,6 +8,7 @@ from pathlib import Path
 from bmsfed_app.datasets.media import first_dir, read_lines
 from bmsfed_app.datasets.posts import PostSettings, PostSource
 from bmsfed_app.datasets.prepared import Sample, Scan
+from bmsfed_app.datasets.source import DATASETS
 
 CLASSES = ("negative", "neutral", "positive")
 
@@ -43,3 +44,6 @@ class Mvsa(PostSource):
             values = {"text": folder / f"{guid}.txt", "image": folder / f"{guid}.jpg"}
             scan.samples.append(Sample(guid, split, CLASSES.index(tag), values))
         return scan
+
+
+DATASETS.add(Mvsa.name, Mvsa())

@@ -9,21 +9,20 @@ lock.
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -98,7 +97,8 @@ def prepare(
     partial = cache.with_name(cache.name + ".partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        with _alone(partial, source.name):
+        # Beside the folder, which goes while the lock is held: some systems keep an open file.
+        with FileLock(cache.with_name(cache.name + ".lock"), blocking=False):
             if (found := _finished(cache, mark)) is not None:
                 return found
             _start(partial, mark)
@@ -108,6 +108,10 @@ def prepare(
             _join(scan.samples, kinds, partial, prepared, mark)
             _replace(partial / "joined", cache)
             shutil.rmtree(partial)
+    except Timeout:
+        raise DataError(
+            f"another process is preparing '{source.name}' from this folder: wait until it is done"
+        ) from None
     except OSError as error:
         raise DataError(
             f"cannot write the cache {cache} ({error}): free the disk or set BMSFED_HOME to a "
@@ -358,15 +362,3 @@ def _replace(joined: Path, cache: Path) -> None:
     if cache.exists():
         shutil.rmtree(cache)
     os.replace(joined, cache)
-
-
-@contextmanager
-def _alone(partial: Path, name: str) -> Iterator[None]:
-    with (partial / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"another process is preparing '{name}' from this folder: wait until it is done"
-            ) from None
-        yield

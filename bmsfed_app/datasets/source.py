@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from bmsfed_app.checked import Settings, explain
 from bmsfed_app.datasets.base import DataError, DatasetInfo, Split
+from bmsfed_app.registry import Registry
 
 
-class SourceSettings(BaseModel):
+class SourceSettings(Settings):
     """A data set's own settings; a subclass lists them with ranges and descriptions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(ABC):
@@ -45,7 +45,7 @@ class Source(ABC):
     layout: ClassVar[str]
     official: ClassVar[Mapping[str, int]] = {}
     natural: ClassVar[str] = ""
-    settings: ClassVar[type[Any]] = SourceSettings
+    settings: ClassVar[type[SourceSettings]] = SourceSettings
 
     @abstractmethod
     def info(self, settings: Any) -> DatasetInfo:
@@ -76,8 +76,10 @@ class Source(ABC):
         """Names of the data set's own settings."""
         return tuple(self.settings.model_fields)
 
-    def parse(self, values: Mapping[str, Any]) -> Any:
+    def parse(self, values: Mapping[str, Any] | SourceSettings) -> Any:
         """Turn plain values (YAML, JSON), some of which may be left out, into settings.
+
+        Settings stay what they are.
 
         Raises
         ------
@@ -85,9 +87,10 @@ class Source(ABC):
             If a key is unknown or a value is out of its range.
         """
         try:
-            return self.settings(**values)
+            return self.settings.model_validate(values)
         except ValidationError as error:
-            raise DataError(f"dataset_settings of '{self.name}': {explain(error)}") from None
+            fault = explain(error, self.setting_names)
+            raise DataError(f"dataset_settings of '{self.name}': {fault}") from None
 
     def download(self, data_dir: Path) -> None:
         """Fetch the data into a folder, where it can be had without a licence click.
@@ -104,11 +107,24 @@ class Source(ABC):
         return self.official
 
 
-def explain(error: ValidationError) -> str:
-    """One line for the first fault that pydantic found."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}'"
-    return f"{key}: {message}, not {first['input']!r}" if key else message
+def _fault(found: object) -> str | None:
+    kind = found if isinstance(found, type) else type(found)
+    return None if issubclass(kind, Source) else "is no bmsfed_app.datasets.Source"
+
+
+#: The data sets by name.
+DATASETS: Registry[Source | type[Source]] = Registry(
+    "data set", "bmsfed.datasets", "bmsfed_app.datasets", error=DataError, check=_fault
+)
+
+
+def find_source(name: str) -> Source:
+    """Return a data set by name.
+
+    Raises
+    ------
+    DataError
+        If there is none, or another package's cannot be loaded.
+    """
+    found = DATASETS.find(name)
+    return found() if isinstance(found, type) else found

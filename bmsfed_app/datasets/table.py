@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from bmsfed_app.checked import Settings
 from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Array, Audio, Frames, Image, Kind, Series, Text
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.source import DATASETS, SourceSettings
 from strategies.randomness import generator
 
 
-class Column(BaseModel):
+class Column(Settings):
     """How one modality stands in the table; each ``type`` has keys of its own.
 
     ``audio`` (``rate``, ``seconds``, ``window``, ``hop``): a path. ``image`` (``side``, ``crop``):
@@ -34,8 +35,6 @@ class Column(BaseModel):
     ``offset``, ``scale``): the columns themselves. Paths are relative to the data folder. Arrays
     and numbers enter the model as (value - offset) / scale.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["audio", "image", "video", "text", "series", "array", "numbers"]
     column: str = ""
@@ -186,6 +185,9 @@ class Table(PreparedSource):
                 f"{file} has no column '{absent[0]}' (it has {', '.join(row)}): mend the table or "
                 "dataset_settings"
             )
+
+
+DATASETS.add(Table.name, Table())
 
 
 def _read(file: Path) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Frames, Kind, Rows, Series
 from bmsfed_app.datasets.media import BadSample, first_dir
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.source import DATASETS, SourceSettings
 
 _CLIP = re.compile(r"a(\d+)_s(\d+)_t(\d+)")
 ACTIONS = tuple(
@@ -100,3 +100,6 @@ class UtdMhad(PreparedSource):
         if not scan.samples:
             raise DataError(f"no file *_inertial.mat in {inertial}: {needs}")
         return scan
+
+
+DATASETS.add(UtdMhad.name, UtdMhad())

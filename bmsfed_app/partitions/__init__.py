@@ -1,28 +1,35 @@
-"""Which simulated client has which samples and modalities: the same on every machine by seed."""
+"""Which simulated client has which samples and modalities: the same on every machine by seed.
+
+A scheme is a class of :class:`Partition`, registered by name: here, in a module of this folder; in
+another package, by an entry point in the group ``bmsfed.partitions``.
+"""
 
 from bmsfed_app.partitions.base import (
-    SCHEMES,
+    PARTITIONS,
+    Division,
     Indices,
+    Partition,
     PartitionError,
-    PartitionSettings,
-    Scheme,
+    Samples,
     Share,
     class_counts,
     client_name,
+    read_partition,
 )
-from bmsfed_app.partitions.schemes import subsample
-from bmsfed_app.partitions.sharing import experiment_shares, share_out, subsets_fault
+from bmsfed_app.partitions.sharing import experiment_shares, share_out, subsample, subsets_fault
 
 __all__ = [
-    "SCHEMES",
+    "PARTITIONS",
+    "Division",
     "Indices",
+    "Partition",
     "PartitionError",
-    "PartitionSettings",
-    "Scheme",
+    "Samples",
     "Share",
     "class_counts",
     "client_name",
     "experiment_shares",
+    "read_partition",
     "share_out",
     "subsample",
     "subsets_fault",

@@ -1,81 +1,136 @@
-"""What a partition is made of: its settings, a client's share, what can be wrong with either."""
+"""What a partition is made of: its settings, what it divides, a client's share."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from bmsfed_app.checked import Settings, explain
+from bmsfed_app.registry import Registry
 
 Indices = NDArray[np.int64]
 Names = NDArray[np.str_]
-Scheme = Literal["iid", "dirichlet", "natural", "quantity", "pathological", "file"]
-SCHEMES: tuple[str, ...] = get_args(Scheme)
 
 
 class PartitionError(ValueError):
     """Samples cannot be divided as asked; the message names the culprit and the remedy."""
 
 
-@dataclass(frozen=True)
-class PartitionSettings:
-    """How training data is divided among simulated clients; plain values that travel as JSON.
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What is divided: the samples kept of a training split.
 
     Attributes
     ----------
-    scheme : str
-        One of ``SCHEMES``; see :func:`share_out`.
-    alpha : float
-        "dirichlet": concentration, above 0; larger is evener.
-    sigma : float
-        "quantity": spread of the sizes' logarithms, at least 0; 0 is even.
-    classes_per_client : int
-        "pathological": distinct classes of every client, at least 1.
-    file : str
-        "file": absolute path of the CSV file that lists each client's samples.
+    labels : array (n,), int
+    rows : array (n,), int64
+        Their rows of the split, ascending.
+    modalities : tuple of str
+        The data set's.
+    total : int
+        Samples of the split.
+    owners : array (n,) of str, optional
+        Each sample's natural client: a talker, a subject, an event.
+    ids : array (total,) of str, optional
+        Names of all samples of the split, kept or not.
+    """
+
+    labels: NDArray[Any]
+    rows: Indices
+    modalities: tuple[str, ...]
+    total: int
+    owners: Names | None = None
+    ids: Names | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Who has what, by a scheme.
+
+    Attributes
+    ----------
+    parts : list of N arrays, int64
+        Places among the :class:`Samples` of every client's, ascending.
+    names : list of N str, optional
+        The clients' ids, fit for folders; numbers if left out.
+    held : list of N tuples of str, optional
+        Their modalities, in the data set's order; by ``whole_share`` if left out.
+    """
+
+    parts: list[Indices]
+    names: list[str] | None = None
+    held: list[tuple[str, ...]] | None = None
+
+
+class Partition(Settings, ABC):
+    """How training data is divided among simulated clients; a subclass is a scheme.
+
+    What a scheme needs to know are fields that it adds. A field named as a key of the experiment
+    takes that key's value; others stand under ``partition_settings`` in the YAML file.
+
+    Attributes
+    ----------
+    partition : str
+        The scheme's name.
+    data_fraction : float
+        Stratified share of the samples to divide, above 0, to 1.
     min_samples : int
         Fewest samples of a client, at least 1.
     samples_per_client : int
         Most samples of a client (the paper's |D_i|); 0 is all.
-    fraction : float
-        Stratified share of the samples to divide, above 0, to 1.
     whole_share : float
         Share of the clients that hold all modalities, 0 to 1; see ``subsets``.
     subsets : tuple of tuples of str
         What the other clients may hold; empty stands for each single modality.
     """
 
-    scheme: str = "iid"
-    alpha: float = 1.0
-    sigma: float = 1.0
-    classes_per_client: int = 2
-    file: str = ""
-    min_samples: int = 1
-    samples_per_client: int = 0
-    fraction: float = 1.0
-    whole_share: float = 1.0
+    partition: str
+    data_fraction: float = Field(1.0, gt=0, le=1)
+    min_samples: int = Field(1, ge=1)
+    samples_per_client: int = Field(0, ge=0)
+    whole_share: float = Field(1.0, ge=0, le=1)
     subsets: tuple[tuple[str, ...], ...] = ()
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> PartitionSettings:
-        """Build the settings from a message's values, whose tuples have become lists."""
-        subsets = tuple(tuple(subset) for subset in values.get("subsets", ()))
-        return cls(**{**values, "subsets": subsets})
+    @model_validator(mode="after")
+    def _cap_above_least(self) -> Partition:
+        if 0 < self.samples_per_client < self.min_samples:
+            raise ValueError(
+                f"samples_per_client: 0 for all, or at least min_samples ({self.min_samples}), not "
+                f"{self.samples_per_client}"
+            )
+        return self
+
+    @abstractmethod
+    def divide(self, samples: Samples, num_clients: int, seed: int) -> Division:
+        """Divide samples among ``num_clients`` clients, each to one at most.
+
+        Every draw comes from ``strategies.randomness.generator`` by ``seed`` and a purpose.
+
+        Raises
+        ------
+        PartitionError
+            If they cannot be divided so.
+        """
+
+    def detail(self) -> str:
+        """Say in a few words what the scheme's own settings are."""
+        own = [name for name in type(self).model_fields if name not in Partition.model_fields]
+        values = {name: getattr(self, name) for name in own}
+        return ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in values.items()
+        )
 
     def describe(self) -> str:
         """Say in a line how the data is divided, leaving out what does nothing."""
-        parts = [self.scheme]
-        detail = {
-            "dirichlet": f"alpha {self.alpha:g}",
-            "quantity": f"sigma {self.sigma:g}",
-            "pathological": f"{self.classes_per_client} classes per client",
-            "file": self.file,
-        }
-        if self.scheme in detail:
-            parts[0] += f" ({detail[self.scheme]})"
+        detail = self.detail()
+        parts = [f"{self.partition} ({detail})" if detail else self.partition]
         if self.samples_per_client:
             parts.append(f"at most {self.samples_per_client} samples per client")
         if self.whole_share < 1:
@@ -85,6 +140,45 @@ class PartitionSettings:
                 f"{others}"
             )
         return ", ".join(parts)
+
+
+#: The schemes by name, each a class of :class:`Partition`.
+PARTITIONS: Registry[type[Partition]] = Registry(
+    "partition",
+    "bmsfed.partitions",
+    "bmsfed_app.partitions",
+    error=PartitionError,
+    check=lambda found: (
+        None
+        if isinstance(found, type) and issubclass(found, Partition)
+        else "is no class of bmsfed_app.partitions.Partition"
+    ),
+)
+
+
+def read_partition(values: Mapping[str, Any]) -> Partition:
+    """Build a partition from plain values: an experiment's, or what :meth:`model_dump` returned.
+
+    Parameters
+    ----------
+    values : mapping
+        ``partition`` names the scheme; of the others, those that are its fields count, and those
+        in ``partition_settings``, all of which must be.
+
+    Raises
+    ------
+    PartitionError
+        If there is no such scheme or setting, or a value is out of its range.
+    """
+    name = str(values.get("partition", "iid"))
+    scheme = PARTITIONS.find(name)
+    known = {key: values[key] for key in scheme.model_fields if key in values}
+    own = values.get("partition_settings") or {}
+    try:
+        return scheme(**{**known, "partition": name, **own})
+    except ValidationError as error:
+        fault = explain(error, scheme.model_fields)
+        raise PartitionError(f"partition '{name}': {fault}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +219,3 @@ def class_counts(labels: NDArray[Any], shares: Sequence[Share], num_classes: int
     """Count each client's samples of every class, (N, num_classes)."""
     counts = [np.bincount(labels[share.rows], minlength=num_classes) for share in shares]
     return np.stack(counts)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean '{near[0]}'?" if near else ""

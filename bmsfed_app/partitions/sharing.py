@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmsfed_app.partitions.base import (
-    SCHEMES,
+    Indices,
     Names,
+    Partition,
     PartitionError,
-    PartitionSettings,
+    Samples,
     Share,
     client_names,
-    nearest,
+    rows_by_class,
 )
-from bmsfed_app.partitions.schemes import DRAWN, natural, subsample
-from bmsfed_app.partitions.sites import read_sites
+from bmsfed_app.registry import nearest
 from strategies.randomness import generator
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def share_out(
     labels: NDArray[Any],
     modalities: Sequence[str],
-    settings: PartitionSettings,
+    partition: Partition,
     num_clients: int,
     *,
     seed: int,
@@ -37,26 +37,17 @@ def share_out(
 ) -> list[Share]:
     """Divide samples among clients, each to one at most, and say who holds which modalities.
 
-    A stratified ``fraction`` of the samples is divided by the scheme:
-
-    - "iid": uniformly at random, sizes differing by at most one.
-    - "dirichlet": the samples of every class by its own shares p ~ Dir(alpha) over the clients
-      (the paper, Sect. 4.1).
-    - "quantity": uniformly at random, into log-normal sizes of spread ``sigma``.
-    - "pathological": to every client samples of exactly ``classes_per_client`` classes.
-    - "natural": by ``owners``; whole ones are grouped where there are fewer clients.
-    - "file": as a CSV file lists them; see :func:`bmsfed_app.partitions.sites.read_sites`.
-
-    Then each client keeps at most ``samples_per_client``, drawn by itself: a smaller cap's samples
-    are among a larger one's. Then ``whole_share`` of the clients hold all modalities and the others
-    one of ``subsets`` each, as evenly as can be (the paper, Table 5).
+    A stratified ``data_fraction`` of the samples is divided by the partition's scheme. Then each
+    client keeps at most ``samples_per_client``, drawn by itself: a smaller cap's samples are among
+    a larger one's. Then ``whole_share`` of the clients hold all modalities and the others one of
+    ``subsets`` each, as evenly as can be (the paper, Table 5).
 
     Parameters
     ----------
     labels : array (n,), int
     modalities : sequence of str
         The data set's.
-    settings : PartitionSettings
+    partition : Partition
     num_clients : int
         N, at most n.
     seed : int
@@ -74,37 +65,29 @@ def share_out(
     PartitionError
         If the samples or modalities cannot be divided so.
     """
-    _check(modalities, settings, num_clients)
-    kept = subsample(labels, settings.fraction, seed)
-    if num_clients * settings.min_samples > len(kept):
+    least = partition.min_samples
+    if num_clients < 1:
+        raise PartitionError(f"clients: at least 1, not {num_clients}")
+    if fault := subsets_fault(partition.subsets, modalities):
+        raise PartitionError(f"subsets: {fault}")
+    kept = subsample(labels, partition.data_fraction, seed)
+    if num_clients * least > len(kept):
         raise PartitionError(
-            f"{len(kept)} samples cannot give {num_clients} clients {settings.min_samples} each: "
-            "have fewer clients, lower min_samples or use more data"
+            f"{len(kept)} samples cannot give {num_clients} clients {least} each: have fewer "
+            "clients, lower min_samples or use more data"
         )
-    held = None
-    if settings.scheme == "file":
-        names, parts, held = read_sites(settings.file, modalities, len(labels), ids)
-        parts = [np.intersect1d(part, kept) for part in parts]
-        _check_sites(names, held, settings, num_clients)
-    elif settings.scheme == "natural":
-        if owners is None:
-            raise PartitionError(
-                "partition: natural needs data that knows its natural clients (talkers, subjects, "
-                "events); this data set does not: choose another partition"
-            )
-        names, parts = natural(owners[kept], num_clients)
-        parts = [kept[part] for part in parts]
-    else:
-        drawn = DRAWN[settings.scheme](labels[kept], settings, num_clients, seed)
-        names = client_names(num_clients)
-        parts = [kept[part] for part in drawn]
-    _check_sizes(names, [len(part) for part in parts], settings.min_samples)
-    if cap := settings.samples_per_client:
+    own = None if owners is None else owners[kept]
+    samples = Samples(labels[kept], kept, tuple(modalities), len(labels), own, ids)
+    division = partition.divide(samples, num_clients, seed)
+    names = division.names or client_names(num_clients)
+    parts = [kept[part] for part in division.parts]
+    _check_sizes(names, [len(part) for part in parts], least)
+    if cap := partition.samples_per_client:
         parts = [
             np.sort(generator(seed, "samples per client", name).permutation(part)[:cap])
             for name, part in zip(names, parts, strict=True)
         ]
-    held = held or _held(modalities, settings, num_clients, seed)
+    held = division.held or _held(modalities, partition, num_clients, seed)
     if absent := [m for m in modalities if not any(m in own for own in held)]:
         raise PartitionError(
             f"no client holds modality '{absent[0]}': raise whole_share, or have subsets, or the "
@@ -114,13 +97,13 @@ def share_out(
 
 
 def experiment_shares(
-    split: Split, settings: PartitionSettings, num_clients: int, *, seed: int
+    split: Split, partition: Partition, num_clients: int, *, seed: int
 ) -> list[Share]:
     """Share an experiment's training split out; see :func:`share_out`."""
     return share_out(
         split.labels.cpu().numpy(),
         split.modalities,
-        settings,
+        partition,
         num_clients,
         seed=seed,
         owners=split.owners,
@@ -129,18 +112,51 @@ def experiment_shares(
 
 
 def _held(
-    modalities: Sequence[str], settings: PartitionSettings, num_clients: int, seed: int
+    modalities: Sequence[str], partition: Partition, num_clients: int, seed: int
 ) -> list[tuple[str, ...]]:
     """Draw which clients hold all modalities, and which subset each of the others holds."""
     held = [tuple(modalities)] * num_clients
-    named = settings.subsets or tuple((m,) for m in modalities)
+    named = partition.subsets or tuple((m,) for m in modalities)
     subsets = [tuple(m for m in modalities if m in subset) for subset in named]
     rng = generator(seed, "modalities")
-    others = rng.permutation(num_clients)[int(settings.whole_share * num_clients + 0.5) :]
+    others = rng.permutation(num_clients)[int(partition.whole_share * num_clients + 0.5) :]
     turns = rng.permutation(len(subsets))  # which subset is held once more falls by chance
     for turn, client in enumerate(others):
         held[client] = subsets[turns[turn % len(turns)]]
     return held
+
+
+def subsample(labels: NDArray[Any], fraction: float, seed: int) -> Indices:
+    """Draw a stratified share of the samples.
+
+    Of every class the nearest whole number to its share, at least one sample. By the same seed, a
+    smaller fraction's samples are among a larger one's.
+
+    Parameters
+    ----------
+    labels : array (n,), int
+    fraction : float
+        Above 0, to 1.
+    seed : int
+
+    Returns
+    -------
+    array, int64
+        Rows, ascending.
+
+    Raises
+    ------
+    PartitionError
+        If ``fraction`` is out of its range.
+    """
+    if not 0 < fraction <= 1:
+        raise PartitionError(f"data_fraction: a share above 0, to 1, not {fraction}")
+    rng = generator(seed, "subsample")
+    kept = [np.empty(0, dtype=np.int64)]
+    for rows in rows_by_class(labels):
+        count = max(int(fraction * len(rows) + 0.5), 1)
+        kept.append(rng.permutation(rows)[:count])
+    return np.sort(np.concatenate(kept))
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -157,50 +173,6 @@ def subsets_fault(subsets: Sequence[Sequence[str]], modalities: Sequence[str]) -
                 f"(the data set has {', '.join(modalities)})"
             )
     return ""
-
-
-def _check(modalities: Sequence[str], settings: PartitionSettings, num_clients: int) -> None:
-    scheme, least, most = settings.scheme, settings.min_samples, settings.samples_per_client
-    if scheme not in SCHEMES:
-        raise PartitionError(
-            f"unknown partition '{scheme}'{nearest(scheme, SCHEMES)} (known: {', '.join(SCHEMES)})"
-        )
-    if num_clients < 1:
-        raise PartitionError(f"clients: at least 1, not {num_clients}")
-    if least < 1:
-        raise PartitionError(f"min_samples: at least 1, not {least}")
-    if scheme == "dirichlet" and not 0 < settings.alpha < np.inf:
-        raise PartitionError(f"alpha: a finite number above 0, not {settings.alpha}")
-    if scheme == "quantity" and not 0 <= settings.sigma < np.inf:
-        raise PartitionError(f"sigma: a finite number, at least 0, not {settings.sigma}")
-    if scheme == "pathological" and settings.classes_per_client < 1:
-        raise PartitionError(f"classes_per_client: at least 1, not {settings.classes_per_client}")
-    if most < 0 or 0 < most < least:
-        raise PartitionError(
-            f"samples_per_client: 0 for all, or at least min_samples ({least}), not {most}"
-        )
-    if not 0 <= settings.whole_share <= 1:
-        raise PartitionError(f"whole_share: a share from 0 to 1, not {settings.whole_share}")
-    if fault := subsets_fault(settings.subsets, modalities):
-        raise PartitionError(f"subsets: {fault}")
-
-
-def _check_sites(
-    names: Sequence[str],
-    held: list[tuple[str, ...]] | None,
-    settings: PartitionSettings,
-    num_clients: int,
-) -> None:
-    if len(names) != num_clients:
-        raise PartitionError(
-            f"{settings.file} lists {len(names)} clients, the federation has {num_clients}: "
-            f"set clients to {len(names)} or name another file"
-        )
-    if held is not None and settings.whole_share < 1:
-        raise PartitionError(
-            f"{settings.file} says who holds which modalities: leave whole_share at 1, or the "
-            "column out"
-        )
 
 
 def _check_sizes(names: Sequence[str], sizes: Sequence[int], least: int) -> None:

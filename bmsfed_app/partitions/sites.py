@@ -9,11 +9,62 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field, field_validator
 
-from bmsfed_app.partitions.base import Indices, Names, PartitionError, nearest
+from bmsfed_app.partitions.base import (
+    PARTITIONS,
+    Division,
+    Indices,
+    Names,
+    Partition,
+    PartitionError,
+    Samples,
+)
+from bmsfed_app.registry import nearest
 
 _COLUMNS = ("client", "sample", "modalities")
 _SAFE = re.compile(r"\w[\w.-]*")
+
+
+@PARTITIONS.register("file")
+class Sites(Partition):
+    """As a CSV file lists the samples; see :func:`read_sites`.
+
+    Attributes
+    ----------
+    partition_file : str
+        Absolute path of the file.
+    """
+
+    partition_file: str = Field("", validate_default=True)
+
+    @field_validator("partition_file")
+    @classmethod
+    def _named(cls, path: str) -> str:
+        if not path:
+            raise ValueError(
+                "empty; partition: file needs a CSV file with the columns client and sample"
+            )
+        return path
+
+    def divide(self, samples: Samples, num_clients: int, seed: int) -> Division:
+        """Divide samples as the file says, which must list ``num_clients`` clients."""
+        path = self.partition_file
+        names, parts, held = read_sites(path, samples.modalities, samples.total, samples.ids)
+        if len(names) != num_clients:
+            raise PartitionError(
+                f"{path} lists {len(names)} clients, the federation has {num_clients}: set clients "
+                f"to {len(names)} or name another file"
+            )
+        if held is not None and self.whole_share < 1:
+            raise PartitionError(
+                f"{path} says who holds which modalities: leave whole_share at 1, or the column out"
+            )
+        return Division([np.flatnonzero(np.isin(samples.rows, p)) for p in parts], names, held)
+
+    def detail(self) -> str:
+        """Say which file it is."""
+        return self.partition_file
 
 
 @dataclass(frozen=True, eq=False)

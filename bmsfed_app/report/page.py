@@ -6,13 +6,12 @@ import base64
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bmsfed_app.partitions import PartitionSettings
+from bmsfed_app.partitions import PARTITIONS, read_partition
 from bmsfed_app.record.origin import commit, source_hash
 from bmsfed_app.record.run import Run
 from bmsfed_app.record.summary import LAST_ROUNDS, summary
@@ -140,16 +139,10 @@ def _clients(run: Run) -> str:
     return text if share is None else f"{text}, {share} per round"
 
 
-#: Keys of the configuration that :class:`PartitionSettings` has under another name.
-_PARTITION_KEYS = {"partition": "scheme", "partition_file": "file", "data_fraction": "fraction"}
-
-
 def _partition(run: Run) -> str:
-    if "partition" not in run.config:
-        return "unknown"
-    values = {_PARTITION_KEYS.get(key, key): value for key, value in run.config.items()}
-    known = {f.name: values[f.name] for f in fields(PartitionSettings) if f.name in values}
-    return PartitionSettings.from_json(known).describe()
+    name = str(run.config.get("partition", "unknown"))
+    # A scheme of another package need not be installed where the report is made.
+    return read_partition(run.config).describe() if name in PARTITIONS else name
 
 
 # --- results ------------------------------------------------------------------------------------

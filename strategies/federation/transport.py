@@ -12,15 +12,11 @@ from typing import Protocol
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from .._flower import CLIENT_RAISED, UNKNOWN_QUESTION
 from .wire import payload_bytes
 
 #: Seconds between looks at the grid: short at first, longer where nothing comes (deployments).
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.2
-
-
-#: flwr has no error code for a question that an app has no function for; these are the words of
-#: ClientApps with decorated functions and with ``client_fn``.
-_UNKNOWN = ("No query function registered with name", "Invalid message type: query.")
 
 
 class Interrupted(RuntimeError):
@@ -135,8 +131,8 @@ def quiet_about_plain_nodes() -> Iterator[None]:
     def keep(record: logging.LogRecord) -> bool:
         """Whether a record is about something else."""
         text = record.getMessage()
-        header = text.startswith("An exception was raised when processing a message")
-        return not header and not any(words in text for words in _UNKNOWN)
+        header = text.startswith(CLIENT_RAISED)
+        return not header and not any(words in text for words in UNKNOWN_QUESTION)
 
     logger.addFilter(keep)
     try:
@@ -149,7 +145,7 @@ def read_reply(reply: Message, answer: Answer) -> Answer:
     """Fill an answer from a reply's content or error, and return it."""
     if reply.has_error():
         answer.error = _one_line(reply.error.reason or f"error code {reply.error.code}")
-        answer.plain = any(words in answer.error for words in _UNKNOWN)
+        answer.plain = any(words in answer.error for words in UNKNOWN_QUESTION)
         return answer
     answer.content = reply.content
     answer.bytes_up = payload_bytes(reply.content)

@@ -13,7 +13,7 @@ from bmsfed_app.cli.main import main
 from bmsfed_app.datasets import dataset_info, load_dataset
 from bmsfed_app.datasets.shard import load_shard
 from bmsfed_app.methods import METHODS
-from bmsfed_app.partitions import PartitionSettings, experiment_shares
+from bmsfed_app.partitions import experiment_shares, read_partition
 
 MNIST = Path(__file__).resolve().parents[3] / "shared/data/mnist"
 
@@ -160,7 +160,7 @@ def test_data_split_writes_what_each_client_holds(
     assert call(monkeypatch, *arguments, "--set", "whole_share=0.5", "--set", "seed=3") == 0
     train = load_dataset("cg-digits", None, seed=3).train
     assert train is not None
-    settings = PartitionSettings(whole_share=0.5)
+    settings = read_partition({"whole_share": 0.5})
     shares = experiment_shares(train, settings, 4, seed=3)
     assert len({s.modalities for s in shares}) == 3
     for share in shares:

@@ -11,7 +11,7 @@ from bmsfed_app.config import ConfigError, ExperimentConfig, check_config, load_
 from bmsfed_app.datasets import DataError
 from bmsfed_app.methods import METHODS
 from bmsfed_app.methods.bmsfed import BMSFedSettings
-from bmsfed_app.partitions import PartitionSettings
+from bmsfed_app.partitions import read_partition
 from bmsfed_app.schedules import SCHEDULES
 from bmsfed_app.settings import ClientSettings
 
@@ -96,15 +96,17 @@ def test_overrides_find_their_place() -> None:
 def test_a_partition_travels_to_the_clients() -> None:
     given = {"partition": "file", "partition_file": "sites.csv", "subsets": "[[gray], [colored]]"}
     config = load_config("cg-digits", given | {"whole_share": 0.5, "data_fraction": 0.5})
-    found = config.client_settings().partition
-    assert found == PartitionSettings(
-        "file",
-        alpha=2.0,
-        file=str(Path.cwd() / "sites.csv"),
-        fraction=0.5,
-        whole_share=0.5,
-        subsets=(("gray",), ("colored",)),
-    )
+    found = read_partition(config.client_settings().partition)
+    assert found == config.division()
+    assert found.model_dump() == {
+        "partition": "file",
+        "partition_file": str(Path.cwd() / "sites.csv"),
+        "data_fraction": 0.5,
+        "min_samples": 1,
+        "samples_per_client": 0,
+        "whole_share": 0.5,
+        "subsets": (("gray",), ("colored",)),
+    }
     as_sent = json.loads(json.dumps(config.client_settings().to_json()))
     assert ClientSettings.from_json(as_sent) == config.client_settings()
 
@@ -173,11 +175,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "fedavgg"}, "unknown method 'fedavgg'; did you mean 'fedavg'"),
     ({"dataset": "cg-mnits"}, "unknown data set 'cg-mnits'; did you mean 'cg-mnist'"),
     ({"chii": "1"}, "unknown key 'chii' for method 'bmsfed'.*did you mean 'chi'"),
-    ({"partition": "dirichlett"}, "partition: .*'iid', 'dirichlet', .* or 'file'"),
+    ({"partition": "dirichlett"}, "unknown partition 'dirichlett'; did you mean 'dirichlet'"),
     ({"partition": "file"}, "partition_file: empty; partition: file needs a CSV file"),
     ({"sigma": "-1"}, "sigma: .*greater than or equal to 0"),
     ({"classes_per_client": "0"}, "classes_per_client: .*greater than or equal to 1"),
-    ({"samples_per_client": "3", "min_samples": "4"}, "samples_per_client: 3 of a client that has"),
+    ({"samples_per_client": "3", "min_samples": "4"}, r"at least min_samples \(4\), not 3"),
     ({"whole_share": "1.5"}, "whole_share: .*less than or equal to 1"),
     ({"method": "greedy", "eps": "-1"}, "eps: .*greater than or equal to 0"),
     ({"method": "greedy", "eps": ".nan"}, "eps: .*greater than or equal to 0"),

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bmsfed_app.models import NetworkSpec, build_encoder, build_network, check_encoder
+from bmsfed_app.models import ENCODERS, NetworkSpec, build_encoder, build_network, check_encoder
 from bmsfed_app.models.encoders import encoder_size, encoder_width
+from tests.plugins import install
 
 IMAGE, SEQUENCE, TEXT = (3, 32, 32), (9, 5), (6,)
 
@@ -251,14 +252,9 @@ class Narrow(Sum):
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "their_encoders.py").write_text(PLUGIN)
-    info = tmp_path / "their_encoders-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-encoders\nVersion: 1.0\n")
-    lines = ["sum = their_encoders:Sum", "wrong = their_encoders:wrong"]
-    lines += ["narrow = their_encoders:Narrow", "gone = their_encoders:Gone"]
-    lines += ["conv4 = their_encoders:Sum"]
-    (info / "entry_points.txt").write_text("\n".join(["[bmsfed.encoders]", *lines]))
-    monkeypatch.syspath_prepend(str(tmp_path))
+    named = {"sum": "Sum", "wrong": "wrong", "narrow": "Narrow", "gone": "Gone", "conv4": "Sum"}
+    points = {name: f"their_encoders:{of}" for name, of in named.items()}
+    install(tmp_path, monkeypatch, {"bmsfed.encoders": points}, ENCODERS)
 
 
 @pytest.mark.usefixtures("plugin")
@@ -271,7 +267,7 @@ def test_encoders_of_other_packages() -> None:
         ("sum", (3, 3), r"encoder sum takes vectors \(D,\), not \(3, 3\)"),
         ("wrong", (3,), "encoder wrong: what was built is no bmsfed_app.models.Encoder"),
         ("narrow", (3,), r"encoder narrow returns \(2, 2\) .* not features \(2, 5\)"),
-        ("gone", (3,), "encoder gone: their_encoders:Gone cannot be loaded"),
+        ("gone", (3,), "encoder 'gone' of their_encoders:Gone cannot be loaded"),
         ("summ", (3,), "did you mean 'sum'"),
     ):
         with pytest.raises(ValueError, match=message):

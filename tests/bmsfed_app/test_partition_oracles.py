@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bmsfed_app.partitions import PartitionSettings, class_counts, share_out
+from bmsfed_app.partitions import class_counts, read_partition, share_out
 
 partitioners = pytest.importorskip("flwr_datasets.partitioner")
 datasets = pytest.importorskip("datasets")
@@ -26,7 +26,7 @@ def theirs(partitioner: Any, number: int) -> NDArray[np.int64]:
 
 
 def ours(number: int, scheme: str, seed: int = 0, **given: Any) -> NDArray[np.int64]:
-    settings = PartitionSettings(scheme, **given)
+    settings = read_partition({"partition": scheme, **given})
     shares = share_out(LABELS, ("a", "b"), settings, number, seed=seed, owners=OWNERS)
     return class_counts(LABELS, shares, 10)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bmsfed_app.config import ConfigError, load_config
 from bmsfed_app.partitions import (
+    PARTITIONS,
     PartitionError,
-    PartitionSettings,
     Share,
     class_counts,
+    read_partition,
     share_out,
     subsample,
 )
 from bmsfed_app.partitions.schemes import apportion
+from tests.plugins import install
 
 steady = settings(derandomize=True, deadline=None, max_examples=60)
 LABELS = np.arange(5000) % 10
@@ -32,7 +37,7 @@ ARGUMENTS = ("owners", "ids")
 def share(labels: NDArray[Any], number: int, scheme: str = "iid", **given: Any) -> list[Share]:
     own = {key: given.pop(key) for key in ARGUMENTS if key in given}
     seed, modalities = given.pop("seed", 0), given.pop("modalities", ("a", "b"))
-    wanted = PartitionSettings(scheme, **given)
+    wanted = read_partition({"partition": scheme, **given})
     return share_out(labels, modalities, wanted, number, seed=seed, **own)
 
 
@@ -117,7 +122,7 @@ def test_golden_indices() -> None:
     assert rows(uneven) == [[0, 8, 11], [1, 3, 6, 9, 10], [2, 4, 5, 7]]
     assert [s.name for s in uneven] == ["client-0", "client-1", "client-2"]
     assert subsample(labels, 0.5, 0).tolist() == [0, 1, 2, 4, 9, 11]
-    half = share(labels, 2, fraction=0.5)
+    half = share(labels, 2, data_fraction=0.5)
     assert sorted(np.concatenate([s.rows for s in half]).tolist()) == [0, 1, 2, 4, 9, 11]
 
 
@@ -271,23 +276,26 @@ def test_who_lacks_what_follows_from_the_seed_alone() -> None:
 # --- what is refused ----------------------------------------------------------------------------
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"alpha": 0.0}, "alpha: a finite number above 0, not 0.0"),
+    ({"alpha": 0.0}, "partition 'dirichlet': alpha: .*greater than 0, not 0.0"),
     ({"alpha": float("nan")}, "alpha"),
     ({"alpha": float("inf")}, "alpha"),
-    ({"scheme": "quantity", "sigma": -1.0}, "sigma: a finite number, at least 0, not -1.0"),
+    ({"scheme": "quantity", "sigma": -1.0}, "sigma: .*greater than or equal to 0, not -1.0"),
     ({"number": 0}, "clients: at least 1, not 0"),
-    ({"min_samples": 0}, "min_samples: at least 1, not 0"),
+    ({"min_samples": 0}, "min_samples: .*greater than or equal to 1, not 0"),
     ({"number": 41}, "40 samples cannot give 41 clients 1 each: have fewer clients"),
-    ({"number": 21, "fraction": 0.5}, "20 samples cannot give 21 clients 1 each"),
+    ({"number": 21, "data_fraction": 0.5}, "20 samples cannot give 21 clients 1 each"),
     ({"min_samples": 9}, "40 samples cannot give 5 clients 9 each"),
     ({"scheme": "dirichet"}, "unknown partition 'dirichet'; did you mean 'dirichlet'"),
-    ({"alpha": 0.001, "min_samples": 8}, "none of 100 Dirichlet draws .* 8 of 40 .*: raise alpha"),
+    ({"alpha": 0.001, "min_samples": 8}, "none of 100 dirichlet draws .* 8 of 40 .*: raise alpha"),
     (
         {"scheme": "quantity", "sigma": 50.0, "min_samples": 8},
         "none of 100 quantity draws gave each of 5 clients 8 of 40 samples: lower sigma",
     ),
     ({"scheme": "pathological", "classes_per_client": 5}, "classes_per_client: 5 of 4 classes"),
-    ({"scheme": "pathological", "classes_per_client": 0}, "classes_per_client: at least 1, not 0"),
+    (
+        {"scheme": "pathological", "classes_per_client": 0},
+        "classes_per_client: .* 1, not 0",
+    ),
     (
         {"scheme": "pathological", "classes_per_client": 1, "number": 3},
         "3 clients of 1 classes cannot hold all 4 classes; raise it",
@@ -307,9 +315,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         | {"min_samples": 2},
         "client 'y' would have 1 samples, min_samples is 2: lower it",
     ),
-    ({"samples_per_client": -1}, "samples_per_client: 0 for all"),
+    ({"samples_per_client": -1}, "samples_per_client: .*equal to 0, not -1"),
     ({"samples_per_client": 2, "min_samples": 3}, r"at least min_samples \(3\), not 2"),
-    ({"whole_share": 1.5}, "whole_share: a share from 0 to 1, not 1.5"),
+    ({"whole_share": 1.5}, "whole_share: .*less than or equal to 1, not 1.5"),
     ({"subsets": (("a", "d"),)}, r"subsets: no modality 'd' \(the data set has a, b\)"),
     ({"subsets": ((),)}, "subsets: an empty one holds nothing; name some of a, b"),
     ({"whole_share": 0.0, "subsets": (("b",),)}, "no client holds modality 'a': raise whole_share"),
@@ -350,13 +358,74 @@ def test_impossible_fractions_are_refused(fraction: float) -> None:
 
 
 def test_what_a_partition_is_in_words() -> None:
-    plain = PartitionSettings()
-    assert plain.describe() == "iid"
-    assert PartitionSettings("dirichlet", alpha=2.0).describe() == "dirichlet (alpha 2)"
-    mixed = PartitionSettings("natural", samples_per_client=50, whole_share=0.5)
-    assert mixed.describe() == (
+    def words(**given: Any) -> str:
+        return read_partition(given).describe()
+
+    assert words() == "iid"
+    assert words(partition="dirichlet", alpha=2.0, sigma=3.0) == "dirichlet (alpha 2)"
+    assert words(partition="pathological") == "pathological (2 classes per client)"
+    assert words(partition="natural", samples_per_client=50, whole_share=0.5) == (
         "natural, at most 50 samples per client, 50 % of the clients hold all modalities, the "
         "others one modality each"
     )
-    pairs = PartitionSettings("quantity", whole_share=0.0, subsets=(("a",), ("b", "c")))
-    assert pairs.describe().endswith("the others a or b+c")
+    pairs = words(partition="quantity", whole_share=0.0, subsets=[["a"], ["b", "c"]])
+    assert pairs.endswith("the others a or b+c")
+
+
+def test_a_partition_travels_as_plain_values_and_keeps_caches() -> None:
+    given = {"partition": "quantity", "sigma": 2, "subsets": [["a"], ["b"]], "rounds": 3}
+    found = read_partition(given)
+    again = read_partition(json.loads(json.dumps(found.model_dump(mode="json"))))
+    assert again == found
+    assert hash(again) == hash(found)
+    assert found != read_partition(given | {"sigma": 3})
+
+
+# --- a scheme of one's own ----------------------------------------------------------------------
+
+BLOCKS = """
+from typing import Literal
+import numpy as np
+from pydantic import Field
+from bmsfed_app.partitions import Division, Partition
+
+class Blocks(Partition):
+    size: int = Field(ge=1)
+    sides: list[Literal["left", "right"]] = []
+
+    def divide(self, samples, num_clients, seed):
+        starts = range(0, num_clients * self.size, self.size)
+        return Division([np.arange(start, start + self.size) for start in starts])
+
+class NoPartition:
+    pass
+"""
+
+
+@pytest.fixture
+def blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_blocks.py").write_text(BLOCKS)
+    points = {"blocks": "their_blocks:Blocks", "none": "their_blocks:NoPartition"}
+    install(tmp_path, monkeypatch, {"bmsfed.partitions": points}, PARTITIONS)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_a_scheme_of_another_package_has_keys_of_its_own() -> None:
+    given = {"partition": "blocks", "partition_settings": {"size": 3, "sides": ["left"]}}
+    parts = share_out(LABELS, ("a", "b"), read_partition(given), 2, seed=0)
+    assert rows(parts) == [[0, 1, 2], [3, 4, 5]]
+    config = load_config("cg-digits", given)
+    assert config.division().describe() == "blocks (size 3, sides ['left'])"
+    assert read_partition(config.client_settings().partition) == config.division()
+    assert hash(config.division()) == hash(read_partition(given))
+    for own, message in (
+        ({}, "partition 'blocks': size: Field required"),
+        ({"size": 0}, "size: .*greater than or equal to 1, not 0"),
+        ({"size": 1, "sise": 2}, "unknown key 'sise'; did you mean 'size'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config("cg-digits", {"partition": "blocks", "partition_settings": own})
+    with pytest.raises(ConfigError, match="NoPartition is no class of bmsfed_app"):
+        load_config("cg-digits", {"partition": "none"})
+    own = ["iid", "dirichlet", "quantity", "pathological", "natural", "file"]
+    assert PARTITIONS.names() == [*own, "blocks", "none"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import fcntl
+import tomllib
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image as Picture
 
-from bmsfed_app import datasets
 from bmsfed_app.config import load_config
-from bmsfed_app.datasets import DataError, ensure_prepared, find_source, load_dataset
+from bmsfed_app.datasets import DATASETS, DataError, ensure_prepared, find_source, load_dataset
 from bmsfed_app.datasets.augment import crop_boxes, random_resized_crop
 from bmsfed_app.datasets.inspection import inspect
 from bmsfed_app.datasets.kinds import Audio, Frames, Text
@@ -23,6 +23,7 @@ from bmsfed_app.datasets.media import BadSample, read_image, read_sound, read_te
 from bmsfed_app.datasets.preparation import check_scan, decode, prepare
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
 from tests.made_media import write_wav
+from tests.plugins import install
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data"
 
@@ -359,10 +360,11 @@ def test_one_preparation_at_a_time(tmp_path: Path) -> None:
     partial = source.cache_dir(folder, settings)
     partial = partial.with_name(partial.name + ".partial")
     partial.mkdir(parents=True)
-    with (partial / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process is preparing 'table'"):
-            prepare(source, folder, settings)
+    with (
+        FileLock(partial.with_suffix(".lock")),
+        pytest.raises(DataError, match="another process is preparing 'table'"),
+    ):
+        prepare(source, folder, settings)
     assert prepare(source, folder, settings).counts == {"train": 16, "test": 4}
 
 
@@ -508,27 +510,17 @@ def test_the_readmes_loader_is_found_through_its_entry_point(
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "birds.py").write_text(examples("python")[0])
-    info = tmp_path / "site" / "my_package-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-    points = examples("toml")[0].replace("project.entry-points.", "").replace('"', "")
-    (info / "entry_points.txt").write_text(points)
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    datasets._installed.cache_clear()
-    try:
-        assert "birds" in datasets.dataset_names()
-        for i, (split, bird) in enumerate(
-            (s, b) for s in ("train", "test") for b in ("robin", "wren")
-        ):
-            folder = tmp_path / "birds" / split / bird
-            folder.mkdir(parents=True)
-            write_wav(folder / "a1.wav", np.sin(np.arange(16_000) * (i + 1) / 9) * 0.5, 16_000)
-            Picture.new("RGB", (70, 70), (0, 50 * i, 0)).save(folder / "a1.jpg")
-        ensure_prepared("birds", tmp_path / "birds")
-        train = load_dataset("birds", tmp_path / "birds", seed=0).train
-        assert train is not None
-        assert train.labels.tolist() == [0, 1]
-        assert train.batch(torch.arange(2), ("song",))["song"].shape == (2, 1, 257, 98)
-        assert load_config("birds").dataset == "birds"
-    finally:
-        datasets._installed.cache_clear()
+    points = tomllib.loads(examples("toml")[0])["project"]["entry-points"]
+    install(tmp_path / "site", monkeypatch, points, DATASETS)
+    assert "birds" in DATASETS.names()
+    for i, (split, bird) in enumerate((s, b) for s in ("train", "test") for b in ("robin", "wren")):
+        folder = tmp_path / "birds" / split / bird
+        folder.mkdir(parents=True)
+        write_wav(folder / "a1.wav", np.sin(np.arange(16_000) * (i + 1) / 9) * 0.5, 16_000)
+        Picture.new("RGB", (70, 70), (0, 50 * i, 0)).save(folder / "a1.jpg")
+    ensure_prepared("birds", tmp_path / "birds")
+    train = load_dataset("birds", tmp_path / "birds", seed=0).train
+    assert train is not None
+    assert train.labels.tolist() == [0, 1]
+    assert train.batch(torch.arange(2), ("song",))["song"].shape == (2, 1, 257, 98)
+    assert load_config("birds").dataset == "birds"

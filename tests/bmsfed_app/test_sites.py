@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmsfed_app.partitions import PartitionError, PartitionSettings, Share, share_out
+from bmsfed_app.partitions import PartitionError, Share, read_partition, share_out
 
 LABELS = np.arange(8) % 2
 IDS = np.array(["s1", "s0", "é", "s3", "s4", "s5", "s6", "s7"])
@@ -17,7 +17,7 @@ IDS = np.array(["s1", "s0", "é", "s3", "s4", "s5", "s6", "s7"])
 def share(folder: Path, text: str, number: int = 2, ids: Any = None, **given: Any) -> list[Share]:
     file = folder / "sites.csv"
     file.write_bytes(text.encode())
-    settings = PartitionSettings("file", file=str(file), **given)
+    settings = read_partition({"partition": "file", "partition_file": str(file), **given})
     return share_out(LABELS, ("a", "b"), settings, number, seed=0, ids=ids)
 
 
@@ -40,7 +40,7 @@ def test_the_other_settings_apply(tmp_path: Path) -> None:
     text = "client,sample\n" + "".join(f"{'xy'[i % 2]},{i}\n" for i in range(8))
     capped = share(tmp_path, text, samples_per_client=3)
     assert [len(s.rows) for s in capped] == [3, 3]
-    halved = share(tmp_path, text, fraction=0.5)
+    halved = share(tmp_path, text, data_fraction=0.5)
     assert [len(s.rows) for s in halved] == [2, 2]
     assert all((s.rows % 2 == i).all() for i, s in enumerate(halved))
     assert sorted(s.modalities for s in share(tmp_path, text, whole_share=0.0)) == [("a",), ("b",)]
@@ -84,6 +84,8 @@ def test_what_contradicts_the_other_settings_is_refused(tmp_path: Path) -> None:
     text = "client,sample,modalities\nx,1,a\ny,2,b\n"
     with pytest.raises(PartitionError, match="leave whole_share at 1, or the column out"):
         share(tmp_path, text, whole_share=0.5)
-    settings = PartitionSettings("file", file=str(tmp_path / "nowhere.csv"))
+    settings = read_partition(
+        {"partition": "file", "partition_file": str(tmp_path / "nowhere.csv")}
+    )
     with pytest.raises(PartitionError, match=r"partition_file: cannot read '.*nowhere\.csv'"):
         share_out(LABELS, ("a", "b"), settings, 2, seed=0)

@@ -18,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+#: Seconds after which something hangs; never a measure of speed.
+PATIENCE = 1200
 
 
 def free_port() -> int:
@@ -41,6 +43,7 @@ class Processes:
             "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
             "RAY_TMPDIR": "/tmp",
         }
 
@@ -58,14 +61,14 @@ class Processes:
         self.started.append(process)
         return process
 
-    def run(self, program: str, *arguments: str, seconds: float = 240) -> tuple[int, str]:
+    def run(self, program: str, *arguments: str) -> tuple[int, str]:
         """Run to the end; return the exit code and all output."""
         log = f"{program}-{len(self.started)}.log"
         process = self.start(program, *arguments, log=log)
         try:
-            code = process.wait(seconds)
+            code = process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"{program} took over {seconds} s:\n" + self.text(log)[-3000:])
+            pytest.fail(f"{program} took over {PATIENCE} s:\n" + self.text(log)[-3000:])
         return code, self.text(log)
 
     def text(self, log: str) -> str:
@@ -88,11 +91,28 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     made.stop_all()
 
 
-def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of an uninterrupted run of four rounds, for all tests to compare theirs with."""
+    made = Processes(tmp_path_factory.mktemp("whole"))
+    run = made.folder / "run"
+    try:
+        code, text = made.run("bmsfed", "run", *SMALL, "--rounds", "4", "--out", str(run))
+        assert code == 0, text
+        assert f"run folder: {run}" in text
+        yield run
+    finally:
+        made.stop_all()
+
+
+def wait_until(true: Callable[[], bool], what: str, process: subprocess.Popen[str]) -> None:
+    """Wait for something that a process does; fail if the process ends without it."""
+    deadline = time.monotonic() + PATIENCE
     while not true():
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds} s for {what}")
+            pytest.fail(f"waited {PATIENCE} s for {what}")
+        if process.poll() is not None and not true():
+            pytest.fail(f"{process.args} ended with {process.returncode} before {what}")
         time.sleep(0.1)
 
 

@@ -10,21 +10,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.e2e.conftest import SMALL, Processes, rows, wait_until
+from tests.e2e.conftest import PATIENCE, SMALL, Processes, rows, wait_until
 
 pytestmark = pytest.mark.e2e
 
 
-def test_a_killed_run_resumes_to_the_same_last_bit(processes: Processes, tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    code, text = processes.run("bmsfed", "run", *SMALL, "--rounds", "4", "--out", str(whole))
-    assert code == 0, text
-    assert f"run folder: {whole}" in text
-
+def test_a_killed_run_resumes_to_the_same_last_bit(
+    processes: Processes, whole: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
     process = processes.start("bmsfed", "run", *SMALL, "--rounds", "4", "--out", str(broken))
-    wait_until(
-        lambda: any(r["kind"] == "round" and r["round"] == 2 for r in rows(broken)), 120, "round 2"
-    )
+    wait_until(lambda: reached(broken, 2), "round 2", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (broken / "model.safetensors").exists()
@@ -36,6 +32,10 @@ def test_a_killed_run_resumes_to_the_same_last_bit(processes: Processes, tmp_pat
     ours, theirs = (load_file(run / "model.safetensors") for run in (broken, whole))
     assert {n: v.tobytes() for n, v in ours.items()} == {n: v.tobytes() for n, v in theirs.items()}
     check_folder(whole)
+
+
+def reached(run: Path, number: int) -> bool:
+    return any(r["kind"] == "round" and r["round"] == number for r in rows(run))
 
 
 def check_folder(run: Path) -> None:
@@ -61,11 +61,9 @@ def check_folder(run: Path) -> None:
 def test_ctrl_c_keeps_what_was_reached(processes: Processes, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = processes.start("bmsfed", "run", *SMALL, "--rounds", "500", "--out", str(run))
-    wait_until(
-        lambda: any(r["kind"] == "round" and r["round"] == 1 for r in rows(run)), 120, "round 1"
-    )
+    wait_until(lambda: reached(run, 1), "round 1", process)
     os.kill(process.pid, signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(PATIENCE) == 130
     text = processes.text("bmsfed.log")
     assert f"go on with: bmsfed run --resume {run}" in text
     assert "Traceback" not in text

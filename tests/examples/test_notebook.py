@@ -19,7 +19,7 @@ def test_the_notebook_runs_to_its_figure(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     book = nbformat.read(NOTEBOOK, as_version=4)
     client = nbclient.NotebookClient(
-        book, timeout=200, resources={"metadata": {"path": str(tmp_path)}}
+        book, timeout=None, resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()
     assert Image.open(tmp_path / "runs/notebook/figure.png").size == (1500, 540)

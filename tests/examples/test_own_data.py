@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bmsfed_app import datasets
 from bmsfed_app.cli.main import main
 from bmsfed_app.config import load_config
-from bmsfed_app.datasets import ensure_prepared, load_dataset
+from bmsfed_app.datasets import DATASETS, ensure_prepared, load_dataset
+from bmsfed_app.models import ENCODERS
 from server_app.experiment import build_strategy, initial_model
 from strategies.testing import FakeGrid
+from tests.plugins import install
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/own_data"
 
@@ -21,17 +22,10 @@ FOLDER = Path(__file__).resolve().parents[2] / "examples/own_data"
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What pip would leave behind: the package, and its entry points."""
     points = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]["entry-points"]
-    info = tmp_path / "site" / "tones-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tones\nVersion: 1.0\n")
-    lines = [f"[{g}]\n" + "".join(f"{k} = {v}\n" for k, v in p.items()) for g, p in points.items()]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    install(tmp_path / "site", monkeypatch, points, DATASETS, ENCODERS)
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setenv("BMSFED_HOME", str(tmp_path / "home"))
-    datasets._installed.cache_clear()
     yield
-    datasets._installed.cache_clear()
     for name in [n for n in sys.modules if n.startswith("tones")]:
         del sys.modules[name]
 

@@ -249,7 +249,6 @@ def test_one_command_runs_it_without_a_network(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "round 1 trains " in done.stderr + done.stdout

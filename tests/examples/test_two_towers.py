@@ -79,7 +79,7 @@ def test_the_message_version_selects_and_learns(
 def test_the_classic_version_runs_in_flowers_simulation(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), "classic_bmsfed", "--rounds", "2"]
     done = subprocess.run(
-        [*command, "--clients", "4"], capture_output=True, text=True, cwd=tmp_path, timeout=120
+        [*command, "--clients", "4"], capture_output=True, text=True, cwd=tmp_path
     )
     text = done.stdout + done.stderr
     assert done.returncode == 0, text

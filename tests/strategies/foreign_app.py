@@ -10,9 +10,9 @@ from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 from flwr.common import ndarrays_to_parameters
 from flwr.server import Server, ServerConfig, SimpleClientManager
-from flwr.server.compat.grid_client_proxy import GridClientProxy
 
 from strategies import ClientInfo
+from strategies._flower import private
 from strategies.client import ModalityMod
 from strategies.testing import FakeGrid
 
@@ -153,8 +153,9 @@ def grid_of(apps: dict[str, ClientApp], seed: int = 0) -> FakeGrid:
 def run_classic(strategy: Any, grid: FakeGrid, rounds: int, inner: Any = None) -> dict[str, Any]:
     """Flower's own classic server over the grid; returns the final model."""
     manager = SimpleClientManager()
+    proxy = private("flwr.server.compat.grid_client_proxy:GridClientProxy")
     for node in grid.get_node_ids():
-        manager.register(GridClientProxy(node, grid, 1))
+        manager.register(proxy(node, grid, 1))
     (inner or strategy).initial_parameters = ndarrays_to_parameters(list(model().values()))
     server = Server(client_manager=manager, strategy=strategy)
     server.fit(ServerConfig(num_rounds=rounds).num_rounds, timeout=None)

@@ -346,7 +346,7 @@ def test_our_own_loop_refuses_clients_of_other_apps() -> None:
     grid = grid_of({w: message_app(w, h, []) for w, h in BOTH.items()})
     native = {"encoders.image.w": np.zeros(2), "encoders.text.w": np.zeros(2)}
     with pytest.raises(strategies.FederationError, match="'c0' runs another app than the server"):
-        strategies.FedAvg(2).run(grid, native, num_rounds=1, min_clients=6, connect_timeout=5)
+        strategies.FedAvg(2).run(grid, native, num_rounds=1, min_clients=6, connect_timeout=600)
 
 
 def test_clients_that_hold_what_the_model_has_not_are_refused(

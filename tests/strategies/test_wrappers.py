@@ -14,8 +14,8 @@ from flwr.clientapp.mod import (
     message_size_mod,
 )
 from flwr.server import strategy as old
+from flwr.serverapp import SamplingMethod
 from flwr.serverapp import strategy as new
-from flwr.supercore.privacy_accounting import SamplingMethod
 
 from strategies import BMSFed, ClientInfo, FedAvg, classic
 from strategies.client import ModalityMod

@@ -1,62 +1,27 @@
 """Encoders by name: each turns one modality's input into a feature vector.
 
-A name is a key of ``ENCODERS``, ``hf:<name or folder>`` of a Hugging Face model, the name of an
-entry point of another installed package in the group ``bmsfed.encoders``, or torchvision's name of
-a classification model. What needs torchvision or transformers is imported where it is asked for.
+A name is one of ``ENCODERS`` (ours, or an entry point of another installed package in the group
+``bmsfed.encoders``), ``hf:<name or folder>`` of a Hugging Face model, or torchvision's name of a
+classification model. A module of this folder registers what it defines.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import lru_cache, partial
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from bmsfed_app.models.encoders.base import Encoder, InputError
-from bmsfed_app.models.encoders.plain import MLP, Conv4, Identity
-from bmsfed_app.models.encoders.sequences import GRUEncoder, TextHash, TinyTransformer
+from bmsfed_app.models.encoders.base import ENCODERS, Builder, Encoder, InputError
+from bmsfed_app.models.encoders.hugging_face import HuggingFaceModel
+from bmsfed_app.models.encoders.vision import VisionModel, vision_models
+from bmsfed_app.registry import nearest
 
 _T = TypeVar("_T")
 
-#: Builds an encoder from one input's shape, its vocabulary (0: no token ids) and the width that
-#: its features shall have (0: its own).
-Builder = Callable[[tuple[int, ...], int, int], Encoder]
-
-#: Group of the entry points by which other packages add encoders: a ``Builder`` each.
-ENTRY_POINTS = "bmsfed.encoders"
 HUGGING_FACE = "hf:"
-
-
-def _later(
-    module: str,
-    builder: str,
-    arguments: tuple[str, ...],
-    shape: tuple[int, ...],
-    vocabulary: int,
-    width: int,
-) -> Encoder:
-    """Build with a builder of a module here that is imported only now."""
-    build = getattr(import_module(f"{__name__}.{module}"), builder)
-    encoder: Encoder = build(*arguments, shape, vocabulary, width)
-    return encoder
-
-
-#: The app's own encoders by their name in the configuration.
-ENCODERS: dict[str, Builder] = {
-    "conv4": Conv4,
-    "resnet18": partial(_later, "vision", "resnet18", ()),
-    "resnet18-audio": partial(_later, "vision", "resnet18_audio", ()),
-    "gru": GRUEncoder,
-    "tiny-transformer": TinyTransformer,
-    "text-hash": TextHash,
-    "mlp": MLP,
-    "identity": Identity,
-}
 
 
 def build_encoder(
@@ -161,32 +126,17 @@ def _measure(name: str, shape: tuple[int, ...], vocabulary: int, width: int) -> 
 
 
 def _builder(name: str) -> Builder:
-    if name in ENCODERS:
-        return ENCODERS[name]
     if name.startswith(HUGGING_FACE):
-        return partial(
-            _later, "hugging_face", "HuggingFaceModel", (name.removeprefix(HUGGING_FACE),)
-        )
-    others = entry_points(group=ENTRY_POINTS)
-    if name in others.names:
-        try:
-            builder: Builder = others[name].load()
-        except (ImportError, AttributeError) as error:
-            raise ValueError(
-                f"encoder {name}: {others[name].value} cannot be loaded: {error}"
-            ) from None
-        return builder
-    from bmsfed_app.models.encoders.vision import vision_models
-
+        return partial(HuggingFaceModel, name.removeprefix(HUGGING_FACE))
+    if name in ENCODERS:
+        return ENCODERS.find(name)
     models = vision_models()
     if name in models:
-        return partial(_later, "vision", "VisionModel", (name,))
-    own = [*ENCODERS, *sorted(others.names)]
-    near = difflib.get_close_matches(name, [*own, *models], 1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+        return partial(VisionModel, name)
+    known = ENCODERS.names()
     raise ValueError(
-        f"unknown encoder '{name}'{hint} (known: {', '.join(own)}, {HUGGING_FACE}<name or folder>, "
-        "and torchvision's classification models)"
+        f"unknown encoder '{name}'{nearest(name, [*known, *models])} (known: {', '.join(known)}, "
+        f"{HUGGING_FACE}<name or folder>, and torchvision's classification models)"
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from bmsfed_app.registry import Registry
 
 
 class InputError(ValueError):
@@ -43,6 +45,14 @@ class Encoder(nn.Module):
             If there is none, or it cannot be had.
         """
         raise ValueError("nobody publishes weights for it: give a file")
+
+
+#: Builds an encoder from one input's shape, its vocabulary (0: no token ids) and the width that
+#: its features shall have (0: its own).
+Builder = Callable[[tuple[int, ...], int, int], Encoder]
+
+#: The encoders by their name in the configuration.
+ENCODERS: Registry[Builder] = Registry("encoder", "bmsfed.encoders", "bmsfed_app.models.encoders")
 
 
 class ImageEncoder(Encoder):
@@ -94,6 +104,8 @@ def padded_attention(ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 __all__ = [
+    "ENCODERS",
+    "Builder",
     "Encoder",
     "ImageEncoder",
     "InputError",

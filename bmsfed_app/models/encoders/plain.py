@@ -10,9 +10,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bmsfed_app.models.encoders.base import Encoder, ImageEncoder, InputError, image_shape
+from bmsfed_app.models.encoders.base import ENCODERS, Encoder, ImageEncoder, InputError, image_shape
 
 
+@ENCODERS.register("conv4")
 class Conv4(ImageEncoder):
     """Four convolutions and an average pool, the paper's CG-MNIST encoder (its Sect. 4.2).
 
@@ -60,6 +61,7 @@ class Conv4(ImageEncoder):
         return features
 
 
+@ENCODERS.register("mlp")
 class MLP(Encoder):
     """One hidden layer, as wide as the features, over any flattened input; D = 64 by default."""
 
@@ -80,6 +82,7 @@ class MLP(Encoder):
         return features
 
 
+@ENCODERS.register("identity")
 class Identity(Encoder):
     """The flattened input times a learned scalar of 1: what goes in is what is fused."""
 

@@ -11,12 +11,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bmsfed_app.models.encoders.base import Encoder, InputError, masked_mean, padded_attention
+from bmsfed_app.models.encoders.base import (
+    ENCODERS,
+    Encoder,
+    InputError,
+    masked_mean,
+    padded_attention,
+)
 
 SEQUENCES = "sequences (T, F) of at least two steps"
 TOKENS = "token ids (L,) with a vocabulary"
 
 
+@ENCODERS.register("gru")
 class GRUEncoder(Encoder):
     """Batch norm on the features, then the mean state of a GRU; D = 128 by default.
 
@@ -49,6 +56,7 @@ class GRUEncoder(Encoder):
         return states.mean(dim=1)
 
 
+@ENCODERS.register("tiny-transformer")
 class TinyTransformer(Encoder):
     """Two transformer layers with four heads and no dropout; the mean of what they return.
 
@@ -112,6 +120,7 @@ class TinyTransformer(Encoder):
         return masked_mean(states, there)
 
 
+@ENCODERS.register("text-hash")
 class TextHash(Encoder):
     """The mean embedding of the tokens that are no padding, then two layers; D = 128 by default.
 

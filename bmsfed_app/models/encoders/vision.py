@@ -1,16 +1,18 @@
 """Torchvision's classification models as encoders, without their classifier.
 
-Only importing this module loads torchvision.
+Torchvision is loaded where the first of them is built.
 
 Shape legend: B batch, C channels, H height, W width, D feature width.
 """
 
 from __future__ import annotations
 
-import torchvision
+from typing import Any
+
 from torch import Tensor, nn
 
 from bmsfed_app.models.encoders.base import (
+    ENCODERS,
     ImageEncoder,
     InputError,
     image_shape,
@@ -54,7 +56,7 @@ class VisionModel(ImageEncoder):
         if image is None or vocabulary:
             raise InputError("images (C, H, W) or frames (F, C, H, W)")
         self.name, self.own_initialisation = model, model != "resnet18"
-        self.model: nn.Module = torchvision.models.get_model(model, weights=None)
+        self.model: nn.Module = _models().get_model(model, weights=None)
         self.width, classifier = self._take_off_classifier()
         self.unused = (f"{classifier}.",)
         if image[0] != 3:
@@ -110,18 +112,20 @@ class VisionModel(ImageEncoder):
             If they cannot be fetched.
         """
         try:
-            model = torchvision.models.get_model(self.name, weights="DEFAULT")
+            model = _models().get_model(self.name, weights="DEFAULT")
         except (OSError, RuntimeError) as error:
             raise ValueError(f"torchvision's weights cannot be fetched: {error}") from None
         weights: dict[str, Tensor] = model.state_dict()
         return weights
 
 
+@ENCODERS.register("resnet18")
 def resnet18(shape: tuple[int, ...], vocabulary: int = 0, width: int = 0) -> VisionModel:
     """Return a ResNet-18 (He et al., CVPR 2016); 11,176,512 parameters for 3 channels, D = 512."""
     return VisionModel("resnet18", shape, vocabulary)
 
 
+@ENCODERS.register("resnet18-audio")
 def resnet18_audio(shape: tuple[int, ...], vocabulary: int = 0, width: int = 0) -> VisionModel:
     """Return a ResNet-18 for spectrograms; 11,170,240 parameters, D = 512.
 
@@ -137,5 +141,11 @@ def resnet18_audio(shape: tuple[int, ...], vocabulary: int = 0, width: int = 0) 
 
 def vision_models() -> list[str]:
     """Return the names of torchvision's classification models."""
-    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    names: list[str] = _models().list_models(module=_models())
     return names
+
+
+def _models() -> Any:
+    import torchvision  # a slow import
+
+    return torchvision.models

@@ -16,7 +16,6 @@ class Tones(PreparedSource):
     summary = "written digits and tones"
     obtain = "python -m tones.make DIR writes it, from scikit-learn's digits."
     layout = "<train or test>/<digit>/<n>.wav and .png"
-    natural = ""
 
     def kinds(self, settings: Any) -> dict[str, Kind]:
         """Strong modality first; `encoder` is what an experiment uses unless it says otherwise."""
