@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,11 +29,10 @@ from bmsfed_app.config import load_config
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.models import MultiModalNetwork
 from bmsfed_app.record.run import read_run
-from bmsfed_app.settings import SignatureSettings
 from client_app import training
 from client_app.data import local_data
 from server_app.experiment import initial_model
-from strategies import Task
+from strategies import Orders, SignatureOrders, Task
 
 
 def simulate(data_dir: str, rounds: int, folder: Path) -> float:
@@ -86,21 +86,20 @@ def passes(data_dir: str) -> dict[str, float]:
     """Seconds of one client's task by what they are spent on, one thread."""
     torch.set_num_threads(1)
     config = load_config("cg-mnist", {"data_dir": data_dir, "local_epochs": 1})
-    values = config.client_settings().to_json()
-    values |= {"signature": {"kind": "decoupled", "dim": 4096, "seed": 0, "batches": 1}}
-    settings = training.ClientSettings.from_json(values)
-    assert isinstance(settings.signature, SignatureSettings)
+    settings = config.client_settings()
     data = local_data({"partition-id": 0, "num-partitions": 30}, settings)
-    modalities, model = ("colored", "gray"), initial_model(config)
-    probe = training.run_task(Task(modalities, model), data, settings, probe=True)
-    task = Task(modalities, model, probe.prototypes)  # as from the second round on
-    training.run_task(task, data, settings, probe=False)
+    model = initial_model(config)
+    orders = Orders("measure", ("colored", "gray"), signature=SignatureOrders())
+    probe = training.run_task(Task(orders, model), data, settings)
+    # As from the second round on.
+    task = Task(replace(orders, kind="train", prototypes=probe.prototypes), model)
+    training.run_task(task, data, settings)
     spent: dict[str, float] = {}
     with ExitStack() as stack:
         for owner, name, what in TIMED:
             stack.enter_context(patch.object(owner, name, timed(owner, name, what, spent)))
         started = time.perf_counter()
-        training.run_task(task, data, settings, probe=False)
+        training.run_task(task, data, settings)
         whole = time.perf_counter() - started
     return {"whole": whole, **spent, "rest": whole - sum(spent.values())}
 
