@@ -59,14 +59,14 @@ def crema(folder: Path) -> None:
 
 
 def events(folder: Path) -> None:
-    """Three classes of AVE: three videos each to train, one to test."""
+    """Three classes of AVE: two videos each to train, one to test."""
     (folder / "AVE").mkdir(parents=True)
     lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for label in range(3):
-        for number in range(4):
+        for number in range(3):
             video(folder / "AVE" / f"v{label}{number}.mp4", 3, "mpeg4")
             line = f"{ave.CLASSES[label]}&v{label}{number}&good&0&{2 + number % 2}"
-            lists["test" if number == 3 else "train"].append(line)
+            lists["test" if number == 2 else "train"].append(line)
     for name, lines in lists.items():
         (folder / f"{name}Set.txt").write_text("\n".join(lines) + "\n")
 

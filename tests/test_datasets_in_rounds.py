@@ -39,7 +39,10 @@ FROM_FILES: dict[str, dict[str, str]] = {
     "mvsa": {"": "mvsa_single"},
     "av-digits": {"recordings": "fsdd/recordings", "mnist": "mnist"},
 }
-LESS: dict[str, dict[str, Any]] = {"utd-mhad": {"side": 28}, "av-digits": {"pairs": 1}}
+LESS: dict[str, dict[str, Any]] = {
+    "utd-mhad": {"side": 28},
+    "av-digits": {"pairs": 1, "data_fraction": 0.05},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -85,4 +88,4 @@ def real(name: str, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", FROM_FILES)
 def test_sets_of_real_files(name: str, tmp_path: Path) -> None:
-    two_rounds(tmp_path, name, real(name, tmp_path), data_fraction=0.1, **LESS.get(name, {}))
+    two_rounds(tmp_path, name, real(name, tmp_path), **{"data_fraction": 0.1} | LESS.get(name, {}))

@@ -27,9 +27,8 @@ PAGES = ("README.md", "strategies/README.md")
 
 #: Commands that need real processes or a network, and where they are run.
 ELSEWHERE = {
-    "&& flwr run . --stream": "e2e/test_flower.py::test_flwr_run_gives_the_history",
     "&& pytest": "test_architecture.py::test_ci_runs_the_readmes_test_command",
-    "flwr run . --stream --federation-config": "e2e/test_flower.py::test_flwr_run_gives_the",
+    "&& flwr run . --stream": "e2e/test_flower.py::test_flwr_run_gives_the_history",
     "bmsfed data download cg-mnist": "bmsfed_app/test_datasets.py::test_download_checks_what_came",
     "pip install ./examples/own_data": "examples/test_own_data.py::test_the_data_are_written",
     "bmsfed run examples/own_data/tones.yaml": "examples/test_own_data.py::test_the_data_are",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import torch
+from flwr.serverapp import ServerApp
 from rich.console import Console
 
 from bmsfed_app.cli.progress import ProgressCallback, prepare_if_needed
@@ -63,30 +64,36 @@ def simulate(folder: RunFolder, console: Console) -> BaseException | None:
     BaseException or None
         What ended the run early; None if it is complete. Ctrl-C gives ``KeyboardInterrupt``.
     """
-    # Ray hides GPUs from clients that asked for no share of one, and announces that this will end.
-    warnings.filterwarnings("ignore", message=".*override accelerator", category=FutureWarning)
-    from flwr.simulation import run_simulation  # loads ray: not for --help
-
-    from client_app.app import app as client_app
-
     config, stop = folder.config, threading.Event()
     callbacks: list[Callback] = [TableCallback(folder, _writer(console))]
     if console.is_terminal:
         callbacks.insert(0, ProgressCallback(console))
     server_app, raised = make_app(folder, callbacks, stop)
-    resources = {"num_cpus": config.cpus_per_client, "num_gpus": config.gpus_per_client}
-    ray_args = {"object_store_memory": _OBJECT_STORE, "log_to_driver": False}
-    logging.getLogger("flwr").setLevel(logging.ERROR)
     with _stop_on_interrupt(stop):
-        run_simulation(
-            server_app=server_app,
-            client_app=client_app,
-            num_supernodes=config.clients,
-            backend_config={"client_resources": resources, "init_args": ray_args},  # type: ignore[dict-item]
-        )
+        _run_on_ray(server_app, config)
     if stop.is_set():
         return KeyboardInterrupt()
     return raised[0] if raised else None
+
+
+def _run_on_ray(server_app: ServerApp, config: ExperimentConfig) -> None:
+    """Run a ServerApp with simulated clients; the one place that knows Flower's simulation."""
+    # Ray hides GPUs from clients that asked for no share of one, and announces that this will end.
+    warnings.filterwarnings("ignore", message=".*override accelerator", category=FutureWarning)
+    # Flower logs as a warning, at every call, that `run_simulation` is deprecated.
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    from flwr.simulation import run_simulation  # loads ray: not for --help
+
+    from client_app.app import app as client_app
+
+    resources = {"num_cpus": config.cpus_per_client, "num_gpus": config.gpus_per_client}
+    ray_args = {"object_store_memory": _OBJECT_STORE, "log_to_driver": False}
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app,
+        num_supernodes=config.clients,
+        backend_config={"client_resources": resources, "init_args": ray_args},  # type: ignore[dict-item]
+    )
 
 
 @contextmanager
