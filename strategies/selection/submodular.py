@@ -104,7 +104,6 @@ def balanced_selection(
     rng: np.random.Generator,
     pick: Literal["pair", "single"] = "pair",
     uni_cover: Literal["shared", "uni"] = "shared",
-    eligible: Mask | None = None,
 ) -> list[Pick]:
     """Select n clients and whether each trains all or only its weak modality (Eqs. 11-13).
 
@@ -118,7 +117,7 @@ def balanced_selection(
     ratios : ndarray (N,)
         Imbalance ratios ρ^k of the weak modality.
     n : int
-        Clients to select, >= 0; all eligible ones if there are fewer.
+        Clients to select, >= 0; all of them if there are fewer.
     threshold : float
         χ of Eq. 13.
     rng : numpy.random.Generator
@@ -129,8 +128,6 @@ def balanced_selection(
     uni_cover : {"shared", "uni"}
         Whether multi-modal picks cover the weak function too (Eq. 11) or only uni-modal ones do
         (the published code's rule).
-    eligible : ndarray of bool (N,), optional
-        Who may be selected; everyone by default. The sums still run over all covered rows.
 
     Returns
     -------
@@ -143,9 +140,8 @@ def balanced_selection(
         If shapes do not fit, ``n`` is negative, or a ratio or ``threshold`` is NaN.
     """
     arrays = {"holds_weak": holds_weak, "holds_other": holds_other, "ratios": ratios}
-    _check_selection(multi, weak, n, threshold, arrays, eligible)
+    _check_selection(multi, weak, n, threshold, arrays)
     left = np.asarray(holds_weak | holds_other)
-    left = left.copy() if eligible is None else left & eligible
     total, step = int(left.sum()), 0
     picks: list[Pick] = []
     while len(picks) < n and left.any():
@@ -179,12 +175,7 @@ def balanced_selection(
     return picks
 
 
-def greedy_selection(
-    cover: FacilityLocation,
-    n: int,
-    rng: np.random.Generator,
-    eligible: Mask | None = None,
-) -> list[Pick]:
+def greedy_selection(cover: FacilityLocation, n: int, rng: np.random.Generator) -> list[Pick]:
     """Select n clients by stochastic greedy on one function (Eq. 4; DivFL).
 
     Parameters
@@ -192,11 +183,9 @@ def greedy_selection(
     cover : FacilityLocation
         Over N clients, empty; it is filled.
     n : int
-        Clients to select, >= 0; all eligible ones if there are fewer.
+        Clients to select, >= 0; all of them if there are fewer.
     rng : numpy.random.Generator
         Draws the candidate sets.
-    eligible : ndarray of bool (N,), optional
-        Who may be selected; everyone by default.
 
     Returns
     -------
@@ -206,14 +195,13 @@ def greedy_selection(
     Raises
     ------
     ValueError
-        If ``n`` is negative or ``eligible`` has another shape.
+        If ``n`` is negative.
     """
-    _check_selection(cover, cover, n, 0.0, {}, eligible)
-    left = np.ones(cover.num_clients, np.bool_) if eligible is None else eligible.copy()
-    total = int(left.sum())
+    _check_selection(cover, cover, n, 0.0, {})
+    left = np.ones(cover.num_clients, np.bool_)
     picks: list[Pick] = []
     while len(picks) < n and left.any():
-        drawn = _draw(left, total, n, rng)
+        drawn = _draw(left, left.size, n, rng)
         client = cover.best(drawn)  # Eq. 4
         assert client is not None
         cost = float(cover.costs(np.array([client]))[0])
@@ -275,15 +263,13 @@ def _check_selection(
     n: int,
     threshold: float,
     arrays: dict[str, NDArray[Any]],
-    eligible: Mask | None,
 ) -> None:
     clients = first.num_clients
     if second.num_clients != clients:
         raise ValueError(f"the functions are over {clients} and {second.num_clients} clients")
     if n < 0:
         raise ValueError(f"n is {n}: it must be at least 0")
-    given = arrays if eligible is None else {**arrays, "eligible": eligible}
-    for name, array in given.items():
+    for name, array in arrays.items():
         if array.shape != (clients,):
             raise ValueError(f"{name} has shape {array.shape}, expected ({clients},)")
     if math.isnan(threshold) or ("ratios" in arrays and np.isnan(arrays["ratios"]).any()):

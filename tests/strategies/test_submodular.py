@@ -52,9 +52,9 @@ class Oracle:
 
 
 def brute_force(
-    multi, weak, holds_weak, holds_other, ratios, n, threshold, rng, pick, uni_cover, eligible
+    multi, weak, holds_weak, holds_other, ratios, n, threshold, rng, pick, uni_cover
 ) -> list[tuple[int, str, float | None, float | None]]:
-    left = [k for k in range(len(ratios)) if eligible[k] and (holds_weak[k] or holds_other[k])]
+    left = [k for k in range(len(ratios)) if holds_weak[k] or holds_other[k]]
     total, picks = len(left), []
 
     def take(client: int, role: str, costs: tuple[float | None, float | None]) -> None:
@@ -107,7 +107,6 @@ def test_selection_equals_brute_force(seed: int, pick: str, uni_cover: str) -> N
     congruent = seed % 2 == 0
     holds_weak = np.ones(clients, bool) if congruent else rng.random(clients) < 0.6
     holds_other = np.ones(clients, bool) if congruent else rng.random(clients) < 0.6
-    eligible = rng.random(clients) < (1.0 if congruent else 0.9)
     cover = None if seed % 4 else rng.choice(clients, size=(clients + 1) // 2, replace=False)
     ratios = rng.lognormal(0.2, 0.4, clients)
     rest = {"n": n, "threshold": 1.2, "pick": pick, "uni_cover": uni_cover}
@@ -118,7 +117,6 @@ def test_selection_equals_brute_force(seed: int, pick: str, uni_cover: str) -> N
         holds_other=holds_other,
         ratios=ratios,
         rng=np.random.default_rng(seed),
-        eligible=eligible,
         **rest,
     )
     expected = brute_force(
@@ -128,7 +126,6 @@ def test_selection_equals_brute_force(seed: int, pick: str, uni_cover: str) -> N
         holds_other,
         ratios,
         rng=np.random.default_rng(seed),
-        eligible=eligible,
         **rest,
     )
     assert [(p.client, p.role) for p in got] == [e[:2] for e in expected]
@@ -136,7 +133,7 @@ def test_selection_equals_brute_force(seed: int, pick: str, uni_cover: str) -> N
         assert p.cost_multi == (cost_multi and pytest.approx(cost_multi, abs=1e-6))
         assert p.cost_weak == (cost_weak and pytest.approx(cost_weak, abs=1e-6))
         assert p.ratio == ratios[p.client]
-    available = int((eligible & (holds_weak | holds_other)).sum())
+    available = int((holds_weak | holds_other).sum())
     assert len({p.client for p in got}) == len(got) == min(n, available)
 
 
@@ -414,10 +411,9 @@ class TestGreedy:
         assert pick.client == distances.sum(axis=0).argmin()
         assert pick.cost_multi == pytest.approx(distances.sum(axis=0).min())
 
-    def test_only_eligible_clients_are_selected(self) -> None:
-        eligible = np.array([1, 0, 0, 1, 1], bool)
-        picks = greedy_selection(line(0, 1, 2, 10, 11), 9, np.random.default_rng(0), eligible)
-        assert sorted(p.client for p in picks) == [0, 3, 4]
+    def test_everyone_is_selected_where_there_are_fewer_than_asked_for(self) -> None:
+        picks = greedy_selection(line(0, 1, 2, 10, 11), 9, np.random.default_rng(0))
+        assert sorted(p.client for p in picks) == [0, 1, 2, 3, 4]
 
 
 # --- ties and rounding ---------------------------------------------------------------------------
