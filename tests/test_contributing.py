@@ -27,6 +27,7 @@ config = load_config("cg-digits", {
     "method": "round-robin", "encoders": {"gray": "pooled"}, "callbacks": {"norms": {}},
     "partition": "blocks", "partition_settings": {"block": 7}, "schedule": "warm-up",
     "clients": 4, "per_round": 2, "rounds": 3, "data_fraction": 0.1, "connect_timeout": 600,
+    "decay_from": 1.0,
 })
 folder = RunFolder.create(Path(sys.argv[1]), config)
 run_experiment(FakeGrid({f"node {i}": client(i, 4) for i in range(4)}), folder)

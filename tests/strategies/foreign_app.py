@@ -150,12 +150,18 @@ def grid_of(apps: dict[str, ClientApp], seed: int = 0) -> FakeGrid:
     return FakeGrid({name: handler(app) for name, app in apps.items()}, seed=seed)
 
 
-def run_classic(strategy: Any, grid: FakeGrid, rounds: int, inner: Any = None) -> dict[str, Any]:
-    """Flower's own classic server over the grid; returns the final model."""
+def manager_of(grid: FakeGrid) -> SimpleClientManager:
+    """The grid's nodes as clients of the classic interface."""
     manager = SimpleClientManager()
     proxy = private("flwr.server.compat.grid_client_proxy:GridClientProxy")
     for node in grid.get_node_ids():
         manager.register(proxy(node, grid, 1))
+    return manager
+
+
+def run_classic(strategy: Any, grid: FakeGrid, rounds: int, inner: Any = None) -> dict[str, Any]:
+    """Flower's own classic server over the grid; returns the final model."""
+    manager = manager_of(grid)
     (inner or strategy).initial_parameters = ndarrays_to_parameters(list(model().values()))
     server = Server(client_manager=manager, strategy=strategy)
     server.fit(ServerConfig(num_rounds=rounds).num_rounds, timeout=None)

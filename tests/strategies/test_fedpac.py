@@ -17,7 +17,11 @@ from tests.federation import federate, initial, whole_and_resumed
 from tests.test_three_modalities import HELD
 
 SPEC = synthetic.spec("mlp")
-CLIENT = {"network": SPEC, "objective": "feature_alignment"}
+CLIENT = {
+    "network": SPEC,
+    "objective": "feature_alignment",
+    "objective_settings": {"lam": 1.0, "head_lr": 0.1},
+}
 
 
 def test_two_clients_by_hand() -> None:

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.common import ndarrays_to_parameters
-from flwr.server import SimpleClientManager
-from flwr.server.compat.grid_client_proxy import GridClientProxy
 
 import strategies
 from strategies import Assignment, ClientInfo, classic
@@ -18,6 +16,7 @@ from tests.strategies.foreign_app import (
     classic_app,
     grid_of,
     loss,
+    manager_of,
     message_app,
     model,
     run_classic,
@@ -26,13 +25,6 @@ from tests.strategies.foreign_app import (
 from tests.strategies.test_interfaces import Short, record
 
 HELD = {f"c{i}": ("image", "text") for i in range(4)}
-
-
-def manager_of(grid: Any) -> SimpleClientManager:
-    manager = SimpleClientManager()
-    for node in grid.get_node_ids():
-        manager.register(GridClientProxy(node, grid, 1))
-    return manager
 
 
 def test_metrics_are_aggregated_over_the_clients_that_were_used() -> None:

@@ -524,7 +524,6 @@ def test_wrong_functions_are_refused(
         ({"threshold": math.nan}, "NaN"),
         ({"ratios": np.array([1.0, math.nan])}, "NaN"),
         ({"ratios": np.ones(3)}, "ratios has shape"),
-        ({"eligible": np.ones(1, bool)}, "eligible has shape"),
         ({"weak": line(0, 1, 2)}, "2 and 3 clients"),
     ],
 )
