@@ -17,7 +17,7 @@ POINT = EntryPoint("least-trained", "own_methods:LeastTrainedMethod", "bmsfed.me
 
 
 def test_its_own_tests_pass() -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(FOLDER)]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", str(FOLDER)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
