@@ -108,15 +108,18 @@ class GridTransport:
             why = f"no answer within {timeout:g} s" if sent else "could not be sent to its node"
             answers[node_id] = Answer(None, why, bytes_down=payload_bytes(content))
         wait = _FIRST_WAIT
-        while waiting and time.monotonic() - started < timeout:
+        while waiting:
             if should_stop():
                 raise Interrupted("stopped on request")
+            late = time.monotonic() - started >= timeout  # what has come by now still counts
             replies = list(self.grid.pull_messages(list(waiting)))
             for reply in replies:
                 node_id = waiting.pop(reply.metadata.reply_to_message_id)
                 read_reply(reply, answers[node_id])
                 answers[node_id].seconds = time.monotonic() - started
                 on_reply(len(outgoing) - len(waiting))
+            if late:
+                break
             if waiting:
                 wait = _FIRST_WAIT if replies else min(wait * 1.5, _LONGEST_WAIT)
                 time.sleep(wait)

@@ -192,6 +192,14 @@ def test_a_silent_client_is_left_out_after_the_timeout() -> None:
     assert recorder.reports[1].failures == {"client-0": "no answer within 0.3 s"}
 
 
+def test_answers_that_are_there_count_however_long_sending_took() -> None:
+    """A client of FakeGrid trains while it is sent to: on a slow machine, for ages."""
+    grid = FakeGrid({n: client(n) for n in names(3)})
+    recorder = Recorder()
+    FedAvg(3).run(grid, initial(), num_rounds=1, callbacks=[recorder], timeout=1e-9)
+    assert recorder.reports[0].failures == {}
+
+
 def test_a_node_that_never_says_who_it_is_does_not_hold_up_the_others() -> None:
     grid = FakeGrid({n: client(n) for n in names(3)}, silent={"client-1"})
     recorder = Recorder()
