@@ -40,13 +40,14 @@ from .random_modality import RandomModality
 from .state import ServerState
 
 #: Modules that moved answer to the names under which they were published, too.
-_MOVED = {
-    "selection": ("facility", "signatures", "sketch", "submodular"),
-    "federation": ("fleet", "loop", "parts", "registrar", "transport", "validation"),
-}
-for _folder, _names in _MOVED.items():
-    for _name in _names:
-        sys.modules[f"{__name__}.{_name}"] = import_module(f"{__name__}.{_folder}.{_name}")
+for _old, _new in {
+    **{name: f"selection.{name}" for name in "facility signatures sketch submodular".split()},
+    **{name: f"federation.{name}" for name in "fleet loop parts registrar transport".split()},
+    "validation": "federation.validation",
+    "message": "federation.flower",
+    "foreign": "federation.dialects",
+}.items():
+    sys.modules[f"{__name__}.{_old}"] = import_module(f"{__name__}.{_new}")
 
 __all__ = [
     "AGM",

@@ -50,8 +50,9 @@ def test_every_method_is_there_on_both_interfaces(name: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    """aggregation base bmsfed callbacks classic client divfl facility fedavg fleet loop parts pow_d
-    protocol randomness signatures sketch state submodular testing transport validation""".split(),
+    """aggregation base bmsfed callbacks classic client divfl facility fedavg fleet foreign loop
+    message parts pow_d protocol randomness signatures sketch state submodular testing transport
+    validation""".split(),
 )
 def test_modules_are_found_where_they_were(module: str) -> None:
     assert importlib.import_module(f"strategies.{module}").__doc__
