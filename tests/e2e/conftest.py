@@ -43,7 +43,7 @@ class Processes:
             "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.3",
             "RAY_TMPDIR": "/tmp",
         }
 

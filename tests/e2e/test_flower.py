@@ -44,7 +44,7 @@ def run_config(**values: object) -> str:
     return " ".join(f'{k}="{v}"' if isinstance(v, str) else f"{k}={v}" for k, v in values.items())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: SuperLink and SuperNodes keep polling
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """A SuperLink and the SuperNodes of alice and bob, who holds gray alone, with their data.
 
