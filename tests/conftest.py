@@ -6,16 +6,25 @@ import torch
 # The tensors are tiny: more threads only wait for each other.
 torch.set_num_threads(1)
 
+#: Of pyproject's `-n`: more than the cores of a small machine, as those that start processes wait.
+WORKERS = 4
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that start processes: they are long, and must not be left over last.
 
-    Two workers get half of the list each, and later steal from its end. Those on one federation of
-    SuperNodes head the first half, the others the second.
+    Every worker gets its share of the list at first, and later steals from the others' ends. The
+    tests on one federation of SuperNodes head the first share, the others two more.
     """
     processes = [i for i in items if i.get_closest_marker("e2e")]
     nodes = [i for i in processes if "federation" in getattr(i, "fixturenames", ())]
-    others = [i for i in processes if i not in nodes]
+    simulated = [i for i in processes if "whole" in getattr(i, "fixturenames", ())]
+    others = [i for i in processes if i not in nodes and i not in simulated]
     rest = [i for i in items if i not in processes]
-    half = max(len(items) // 2 - len(nodes), 0)
-    items[:] = [*nodes, *rest[:half], *others, *rest[half:]]
+    shares: list[pytest.Item] = []
+    for worker, long in enumerate([nodes, simulated, others, []]):
+        size = (len(items) - len(shares)) // (WORKERS - worker)
+        fill = max(size - len(long), 0)
+        shares += [*long, *rest[:fill]]
+        rest = rest[fill:]
+    items[:] = [*shares, *rest]

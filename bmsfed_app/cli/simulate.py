@@ -87,7 +87,9 @@ def _run_on_ray(server_app: ServerApp, config: ExperimentConfig) -> None:
     from client_app.app import app as client_app
 
     resources = {"num_cpus": config.cpus_per_client, "num_gpus": config.gpus_per_client}
-    ray_args = {"object_store_memory": _OBJECT_STORE, "log_to_driver": False}
+    # Nobody looks at Ray's dashboard, which takes seconds to start.
+    ray_args = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    ray_args |= {"log_to_driver": False}
     run_simulation(
         server_app=server_app,
         client_app=client_app,
