@@ -145,10 +145,9 @@ class ClassicStrategy(StockFedAvg):
             If no client can be selected.
         """
         config = self.on_fit_config_fn(server_round) if self.on_fit_config_fn else {}
+        self.method.session.accept(self._model(parameters))
         client_manager.wait_for(self.min_available_clients, timeout=86400)  # flwr's default
-        opened = self.method.session.open(
-            server_round, self._model(parameters), config, client_manager, self._reach
-        )
+        opened = self.method.session.open(server_round, config, client_manager, self._reach)
         proxies = self._proxies
         return [(proxies[n], fit_instructions(c)) for n, (_, c) in opened.outgoing.items()]
 

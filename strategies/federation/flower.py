@@ -170,9 +170,9 @@ class FlowerStrategy(Strategy):
         FederationError
             If no client can be selected.
         """
+        self.session.accept(decode_arrays(arrays))
         self._wait(grid)
-        model = decode_arrays(arrays)
-        opened = self.session.open(server_round, model, dict(config), grid, GridTransport)
+        opened = self.session.open(server_round, dict(config), grid, GridTransport)
         return [Message(c, node, kind) for node, (kind, c) in opened.outgoing.items()]
 
     def aggregate_train(

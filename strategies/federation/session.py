@@ -62,20 +62,30 @@ class Session:
         self.parts: Parts | None = None
         self._open: OpenRound | None = None
 
+    def accept(self, model: Arrays) -> None:
+        """Take the global model by its own names; what was aggregated before is forgotten.
+
+        Raises
+        ------
+        ValueError
+            If the names do not fit the parts, or have changed, or the method needs another model.
+        """
+        self.parts = self.parts or Parts(model, self.patterns)
+        self.parts.check(model)
+        self.decisions.state.arrays = self.parts.inside(model)
+        self.decisions.check_model()
+
     def open(
         self,
         server_round: int,
-        model: Arrays,
         config: Mapping[str, Any],
         way: _Way,
         transport: Callable[[_Way], Transport],
     ) -> OpenRound:
-        """Enrol and measure who is new, decide, and make the messages.
+        """Enrol and measure who is new, decide, and make the messages; a model was accepted.
 
         Parameters
         ----------
-        model : dict
-            The global model by its own names; what was aggregated before is forgotten.
         config : mapping
             The user's own entries of what clients are sent.
         way : object
@@ -85,16 +95,15 @@ class Session:
 
         Raises
         ------
-        ValueError
-            If the model's names do not fit the parts, or have changed.
         FederationError
             If no client can be selected.
         """
-        run, parts = self._begin(model, way, transport)
-        for dialect in (run.dialects.modded, run.dialects.plain):
+        if self._run is None or self._way is not way:
+            self._way, self._run = way, self._begin(transport(way))
+        for dialect in (self._run.dialects.modded, self._run.dialects.plain):
             assert dialect is not None
-            dialect.config, dialect.model = config, parts.inside(model)
-        self._open = run.open(server_round)
+            dialect.config, dialect.model = config, self.decisions.state.arrays
+        self._open = self._run.open(server_round)
         log.info("%s", self._open.summary())
         return self._open
 
@@ -126,21 +135,11 @@ class Session:
         assert self.parts is not None
         return self.parts.outside(self.decisions.state.arrays)
 
-    def _begin(
-        self, model: Arrays, way: _Way, transport: Callable[[_Way], Transport]
-    ) -> tuple[FederatedRun, Parts]:
-        parts = self.parts = self.parts or Parts(model, self.patterns)
-        parts.check(model)
-        self.decisions.state.arrays = parts.inside(model)
-        self.decisions.check_model()
-        if self._run is None or self._way is not way:
-            dialects = Dialects(
-                Native(),
-                Modded(parts, self.keys, whole=self.whole),
-                Plain(parts, self.keys, whole=self.whole),
-            )
-            self._way = way
-            self._run = FederatedRun(
-                self.decisions, transport(way), dialects, app_version=self.app_version
-            )
-        return self._run, parts
+    def _begin(self, transport: Transport) -> FederatedRun:
+        assert self.parts is not None
+        dialects = Dialects(
+            Native(),
+            Modded(self.parts, self.keys, whole=self.whole),
+            Plain(self.parts, self.keys, whole=self.whole),
+        )
+        return FederatedRun(self.decisions, transport, dialects, app_version=self.app_version)

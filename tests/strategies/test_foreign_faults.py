@@ -104,6 +104,13 @@ def test_a_new_client_manager_is_another_federation() -> None:
     assert {a.client_id for a in strategy.report.assignments} == {"c7", "c8"}
 
 
+def test_a_model_that_does_not_fit_is_refused_before_any_waiting() -> None:
+    nobody = grid_of({})
+    strategy = strategies.FedAvg(parts={"image": "vision.*", "head": "classifier.*"})
+    with pytest.raises(ValueError, match=r"'bert.w' is in no part"):
+        strategy.start(nobody, record(model()), num_rounds=1)
+
+
 class Watching(strategies.FedAvg):
     """Notes what the method is told of its clients."""
 
