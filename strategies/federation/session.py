@@ -121,7 +121,7 @@ class Session:
             If no round is open.
         """
         if self._open is None or self._run is None:
-            raise FederationError("a round was aggregated before it was configured")
+            raise FederationError("no round is open: call configure_train or configure_fit first")
         opened, self._open = self._open, None
         try:
             self.report = self._run.close(opened, read(opened))
