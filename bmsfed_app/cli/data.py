@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bmsfed_app.cli.progress import counting_bar, prepare_if_needed
 from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
+from bmsfed_app.datasets.prepared import LeftOut
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True)
 
@@ -134,11 +135,11 @@ def prepare(
     _print_bad(done.bad)
 
 
-def _print_bad(bad: list[tuple[str, str]]) -> None:
+def _print_bad(bad: list[LeftOut]) -> None:
     if bad:
         print(f"  {len(bad)} samples cannot be used:")
-    for _, reason in bad[:20]:
-        print(f"    {reason}")
+    for one in bad[:20]:
+        print(f"    {one.reason}")
     if len(bad) > 20:
         print(f"    ... and {len(bad) - 20} more")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bmsfed_app.datasets.base import DataError, Dataset, DatasetInfo, Renderer, Split
-from bmsfed_app.datasets.prepared import SPLITS, PreparedSource, Sample, Scan
+from bmsfed_app.datasets.prepared import SPLITS, LeftOut, PreparedSource, Sample, Scan
 from bmsfed_app.datasets.source import DATASETS, Source, SourceSettings, find_source
 from bmsfed_app.paths import default_data_dir
 
@@ -21,6 +21,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "DatasetInfo",
+    "LeftOut",
     "PreparedSource",
     "Renderer",
     "Sample",

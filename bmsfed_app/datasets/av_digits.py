@@ -62,7 +62,7 @@ class AvDigits(PreparedSource):
             digit, _, rest = file.stem.partition("_")
             speaker, _, number = rest.rpartition("_")
             if not (digit.isdigit() and len(digit) == 1 and number.isdigit() and speaker):
-                scan.bad.append((file.stem, f"{file} is not named <digit>_<speaker>_<number>.wav"))
+                scan.leave_out(file.stem, f"{file} is not named <digit>_<speaker>_<number>.wav")
                 continue
             label, split = int(digit), "test" if int(number) < 5 else "train"
             for pair in range(settings.pairs):

@@ -92,10 +92,10 @@ class Ave(PreparedSource):
             event, video, _, start, end = parts
             span = (float(start), float(end))
         except ValueError:
-            scan.bad.append((where, f"{where} is not class&id&quality&start&end: {line[:60]!r}"))
+            scan.leave_out(where, f"{where} is not class&id&quality&start&end: {line[:60]!r}")
             return
         if event not in CLASSES or span[1] <= span[0]:
-            scan.bad.append((where, f"{where} has an unknown class or no seconds: {line[:60]!r}"))
+            scan.leave_out(where, f"{where} has an unknown class or no seconds: {line[:60]!r}")
             return
         cut = (folder / f"{video}.mp4", *span)
         values = {"audio": cut, "visual": cut}

@@ -59,7 +59,7 @@ class AvLetters(PreparedSource):
             lips = z["lips"][z["lips_off"][i] : z["lips_off"][i + 1]]
             sound = z["mfcc"][z["mfcc_off"][i] : z["mfcc_off"][i + 1]]
             if not len(lips) or not len(sound):
-                scan.bad.append((str(name), f"clip {name} in {FILE} is empty"))
+                scan.leave_out(str(name), f"clip {name} in {FILE} is empty")
                 continue
             chosen = lips[np.arange(settings.frames) * len(lips) // settings.frames]
             values = {"audio": sound, "lips": chosen}

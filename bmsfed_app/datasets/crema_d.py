@@ -69,7 +69,7 @@ class CremaD(PreparedSource):
         for split, clips in self._division(data_dir, sound, scan).items():
             for clip, label in clips:
                 if label not in CLASSES:
-                    scan.bad.append((clip, f"{clip} has label '{label}', not {', '.join(CLASSES)}"))
+                    scan.leave_out(clip, f"{clip} has label '{label}', not {', '.join(CLASSES)}")
                     continue
                 values = {"audio": sound / f"{clip}.wav", "visual": video / f"{clip}.flv"}
                 actor = clip.partition("_")[0]

@@ -82,7 +82,7 @@ class CrisisMmd(PostSource):
                 row = dict(zip(columns, line.split("\t"), strict=False))
                 if len(row) != len(columns) or row["label"] not in names:
                     where = f"{file.name} line {number}"
-                    scan.bad.append((where, f"{where} is not a row of {', '.join(columns)}"))
+                    scan.leave_out(where, f"{where} is not a row of {', '.join(columns)}")
                     continue
                 values = {"text": row["tweet_text"], "image": data_dir / row["image"]}
                 sample = (row["image_id"], split, names.index(row["label"]), values)

@@ -16,7 +16,7 @@ from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Kind
 from bmsfed_app.datasets.media import BadSample
 from bmsfed_app.datasets.preparation import check_scan, decode, fingerprint
-from bmsfed_app.datasets.prepared import SPLITS, PreparedSource, Sample, read_index
+from bmsfed_app.datasets.prepared import SPLITS, LeftOut, PreparedSource, Sample, read_index
 from bmsfed_app.datasets.source import Source
 
 
@@ -28,8 +28,8 @@ class Inspection:
     ----------
     per_class : dict
         Usable samples of every class, by split.
-    bad : list of (str, str)
-        Samples that cannot be used: (sample, reason).
+    bad : list of LeftOut
+        Samples that cannot be used.
     notes : list of str
         What a user should know.
     official : dict
@@ -41,7 +41,7 @@ class Inspection:
     """
 
     per_class: dict[str, list[int]]
-    bad: list[tuple[str, str]] = field(default_factory=list)
+    bad: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     official: dict[str, int] = field(default_factory=dict)
     cache: str = ""
@@ -90,7 +90,9 @@ def inspect(
         split: np.bincount([s.label for s in good if s.split == split], minlength=classes).tolist()
         for split in SPLITS
     }
-    bad = scan.bad + [(s.id, f) for s, f in zip(scan.samples, faults, strict=True) if f]
+    bad = scan.bad + [
+        LeftOut(s.id, f, s.split) for s, f in zip(scan.samples, faults, strict=True) if f
+    ]
     cache = source.cache_dir(data_dir, settings)
     state, cache_faults = _cache_state(cache, fingerprint(scan))
     return Inspection(per_class, bad, scan.notes, official, state, cache_faults)

@@ -37,7 +37,7 @@ class Mvsa(PostSource):
         rows = [row for row in csv.reader(lines[1:]) if row]
         for guid, tag in sorted(rows, key=lambda row: int(row[0])):
             if tag not in CLASSES:
-                scan.bad.append((guid, f"{guid} has tag '{tag}', not {', '.join(CLASSES)}"))
+                scan.leave_out(guid, f"{guid} has tag '{tag}', not {', '.join(CLASSES)}")
                 continue
             split = "test" if seen[tag] % 5 == 0 else "train"
             seen[tag] += 1

@@ -30,7 +30,14 @@ from safetensors.numpy import save_file
 from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Kind, Rows
 from bmsfed_app.datasets.media import BadSample
-from bmsfed_app.datasets.prepared import FORMAT_VERSION, SPLITS, PreparedSource, Sample, Scan
+from bmsfed_app.datasets.prepared import (
+    FORMAT_VERSION,
+    SPLITS,
+    LeftOut,
+    PreparedSource,
+    Sample,
+    Scan,
+)
 
 _CHUNK = 64
 #: Share of the listed samples that may be bad, unless the user says otherwise.
@@ -46,15 +53,15 @@ class Prepared:
     cache : Path
     counts : dict
         Samples kept, by split.
-    bad : list of (str, str)
-        Samples left out: (sample, reason).
+    bad : list of LeftOut
+        Samples left out.
     notes : list of str
         What a user should know.
     """
 
     cache: Path
     counts: dict[str, int]
-    bad: list[tuple[str, str]] = field(default_factory=list)
+    bad: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -130,7 +137,12 @@ def check_scan(source: PreparedSource, scan: Scan, settings: Any) -> Scan:
     outside: list[Sample] = []
     for s in scan.samples:
         (kept if 0 <= s.label < classes else outside).append(s)
-    bad = scan.bad + [(s.id, f"label {s.label} is not in 0 to {classes - 1}") for s in outside]
+    bad = scan.bad + [
+        LeftOut(
+            s.id, f"{s.id} has label {s.label}, not in 0 to {classes - 1}", s.split, "unknown label"
+        )
+        for s in outside
+    ]
     test = {s.key or s.id for s in kept if s.split == "test"}
     leaks = [s for s in kept if s.split == "train" and (s.key or s.id) in test]
     notes = list(scan.notes)
@@ -187,7 +199,7 @@ def _decode(
     workers: int,
     max_bad: float,
     progress: Callable[[int, int], None],
-) -> list[tuple[str, str]]:
+) -> list[LeftOut]:
     total, bad = len(scan.samples), []
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -205,7 +217,7 @@ def _decode(
 
 def _make(
     chunk: Sequence[Sample], kinds: Mapping[str, Kind], file: Path, pool: ThreadPoolExecutor
-) -> list[tuple[str, str]]:
+) -> list[LeftOut]:
     def attempt(sample: Sample) -> Rows | str:
         try:
             return decode(sample, kinds)
@@ -214,7 +226,9 @@ def _make(
 
     results = list(pool.map(attempt, chunk))
     good = {i: r for i, r in enumerate(results) if not isinstance(r, str)}
-    bad = [(chunk[i].id, r) for i, r in enumerate(results) if isinstance(r, str)]
+    bad = [
+        LeftOut(chunk[i].id, r, chunk[i].split) for i, r in enumerate(results) if isinstance(r, str)
+    ]
     names = next(iter(good.values()), {})
     # safetensors writes memory as it lies; stacking may keep another order of axes than C's.
     arrays = {
@@ -231,21 +245,21 @@ def _chunk_file(partial: Path, start: int) -> Path:
     return partial / f"chunk-{start:08d}.safetensors"
 
 
-def _read_chunk(file: Path) -> tuple[list[int], list[tuple[str, str]]]:
+def _read_chunk(file: Path) -> tuple[list[int], list[LeftOut]]:
     """Rows of the chunk that are good, and why the others are not."""
     try:
         with safe_open(file, framework="numpy") as chunk:
             header = chunk.metadata()
-        return json.loads(header["good"]), [tuple(b) for b in json.loads(header["bad"])]
+        return json.loads(header["good"]), [LeftOut(*b) for b in json.loads(header["bad"])]
     except (SafetensorError, KeyError, ValueError) as error:
         raise DataError(f"cannot read {file} ({error}): delete it and prepare again") from None
 
 
-def _limit(bad: Sequence[tuple[str, str]], total: int, max_bad: float, name: str) -> None:
+def _limit(bad: Sequence[LeftOut], total: int, max_bad: float, name: str) -> None:
     if len(bad) > max_bad * total:
         raise DataError(
             f"{len(bad)} of {total} samples of {name} cannot be used, more than the {max_bad:.1%} "
-            f"allowed ({_some([reason for _, reason in bad])}): mend them, or allow more with "
+            f"allowed ({_some([b.reason for b in bad])}): mend them, or allow more with "
             "--max-bad"
         )
 
@@ -345,7 +359,7 @@ def _finished(cache: Path, mark: str) -> Prepared | None:
     if index["fingerprint"] != mark:
         return None
     counts = {split: of["count"] for split, of in index["splits"].items()}
-    return Prepared(cache, counts, [tuple(b) for b in index["bad"]], index["notes"])
+    return Prepared(cache, counts, [LeftOut(*b) for b in index["bad"]], index["notes"])
 
 
 def _start(partial: Path, mark: str) -> None:

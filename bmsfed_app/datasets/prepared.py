@@ -18,7 +18,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -60,6 +60,27 @@ class Sample:
     key: str = ""
 
 
+class LeftOut(NamedTuple):
+    """A listed sample that is not used.
+
+    Attributes
+    ----------
+    sample : str
+        Its id, or where it is listed.
+    reason : str
+        Names the sample and what is wrong with it, with the file, line or column.
+    split : str
+        "train" or "test"; empty where that is not known.
+    cause : str
+        What it has in common with others that are left out, to be counted by.
+    """
+
+    sample: str
+    reason: str
+    split: str = ""
+    cause: str = "cannot be used"
+
+
 @dataclass
 class Scan:
     """What a data folder holds.
@@ -67,15 +88,21 @@ class Scan:
     Attributes
     ----------
     samples : list of Sample
-    bad : list of (str, str)
-        Listed samples that cannot be used: (sample, reason).
+    bad : list of LeftOut
+        Listed samples that cannot be used.
     notes : list of str
         What a user should know.
     """
 
     samples: list[Sample] = field(default_factory=list)
-    bad: list[tuple[str, str]] = field(default_factory=list)
+    bad: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def leave_out(
+        self, sample: str, reason: str, split: str = "", cause: str = "cannot be used"
+    ) -> None:
+        """Note a listed sample that cannot be used; see :class:`LeftOut`."""
+        self.bad.append(LeftOut(sample, reason, split, cause))
 
 
 class PreparedSource(Source):

@@ -156,12 +156,12 @@ class Table(PreparedSource):
                 continue
             if row[settings.label] not in names:
                 label = row[settings.label]
-                scan.bad.append((where, f"{where} has label '{label}', not {', '.join(names)}"))
+                scan.leave_out(where, f"{where} has label '{label}', not {', '.join(names)}")
                 continue
             try:
                 values = {m: c.value(row, m, data_dir) for m, c in settings.modalities.items()}
             except ValueError as error:
-                scan.bad.append((where, f"{where}: {error}"))
+                scan.leave_out(where, f"{where}: {error}")
                 continue
             name = row.get(settings.id) or str(number - 2)
             client = row.get(settings.client, "")

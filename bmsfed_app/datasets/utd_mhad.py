@@ -87,7 +87,7 @@ class UtdMhad(PreparedSource):
         for file in sorted(inertial.glob("*_inertial.mat")):
             clip = file.name.removesuffix("_inertial.mat")
             if (match := _CLIP.fullmatch(clip)) is None:
-                scan.bad.append((clip, f"{file} is not named a<action>_s<subject>_t<trial>"))
+                scan.leave_out(clip, f"{file} is not named a<action>_s<subject>_t<trial>")
                 continue
             action, subject = int(match[1]), int(match[2])
             values = {

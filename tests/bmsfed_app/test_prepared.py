@@ -271,9 +271,9 @@ def test_bad_samples_are_left_out_up_to_the_limit(tmp_path: Path) -> None:
     (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:50])
     (folder / "8.png").unlink()
     done = prepare(source, folder, settings)
-    assert [name for name, _ in done.bad] == ["r7", "r8"]
+    assert [b.sample for b in done.bad] == ["r7", "r8"]
     assert done.counts == {"train": 158, "test": 40}
-    assert "8.png is missing" in done.bad[1][1]
+    assert "8.png is missing" in done.bad[1].reason
     found = inspect(source, folder, settings)
     assert sum(found.per_class["train"]) == 158
     assert not found.cache_faults
@@ -348,7 +348,7 @@ def test_what_is_listed_wrongly_is_taken_out_and_said() -> None:
     ]
     scan = check_scan(source, Scan(samples), source.parse({}))
     assert [s.id for s in scan.samples] == ["b", "d"]
-    assert scan.bad == [("c", "label 3 is not in 0 to 2")]
+    assert scan.bad == [("c", "c has label 3, not in 0 to 2", "train", "unknown label")]
     assert scan.notes == [
         "1 training samples share their origin with a test sample and are left out: a"
     ]
