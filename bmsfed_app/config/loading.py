@@ -16,6 +16,7 @@ from bmsfed_app.datasets import DataError, find_source
 from bmsfed_app.methods import MethodSettings
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
 from bmsfed_app.partitions import PartitionError, subsets_fault
+from bmsfed_app.paths import default_data_dir
 from bmsfed_app.registry import nearest
 
 
@@ -41,6 +42,7 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     values |= {key: given.pop(key) for key in ("dataset", "method") if key in given}
     _check_names(values)
     _route(values, given)
+    _resolve(values)
     config = check_config({**_method(values).overrides, **values})
     _check_weights(config)
     return config
@@ -143,6 +145,17 @@ def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:
                 f"unknown key '{key}' for method '{name}' on '{values['dataset']}'"
                 f"{nearest(key, known)}"
             )
+
+
+def _resolve(values: dict[str, Any]) -> None:
+    """Fill in what the data set's settings leave to its files."""
+    name, own = str(values["dataset"]), values.get("dataset_settings") or {}
+    folder = Path(values["data_dir"]) if values.get("data_dir") else default_data_dir(name)
+    source = find_source(name)
+    settings = source.parse(own)
+    resolved = source.resolve(settings, folder.expanduser())
+    if resolved is not settings:
+        values["dataset_settings"] = resolved.model_dump(mode="json", exclude_unset=True)
 
 
 def _check_names(values: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from bmsfed_app.datasets.prepared import (
     Sample,
     Scan,
 )
+from bmsfed_app.datasets.ranges import check_ranges
 
 _CHUNK = 64
 #: Share of the listed samples that may be bad, unless the user says otherwise.
@@ -305,6 +306,7 @@ def _join(
                 writer.writerow([s.id, s.label, s.client, *captions])
         prepared.counts[split] = len(kept)
         described[split] = {"count": len(kept), "stores": stores}
+    prepared.notes += check_ranges(kinds, joined / "train")
     index = {
         "format": FORMAT_VERSION,
         "fingerprint": mark,
