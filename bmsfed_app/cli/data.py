@@ -127,7 +127,7 @@ def prepare(
     print(f"{config.dataset_name}: {counts} samples in {account.cache}")
     say(account)
     _print_bad(account.bad)
-    if max_bad is not None:
+    if max_bad and any(not one.by_rule for one in account.bad):
         print(f"  runs on it need max_bad: {max_bad:g} too: in the YAML file, or --set")
 
 

@@ -34,7 +34,8 @@ class Mvsa(PostSource):
         lines = read_lines(data_dir / "train.txt", f"'{self.name}' needs {self.layout}")
         folder = first_dir(data_dir, ["data"], f"'{self.name}' needs {self.layout}")
         scan, seen = Scan(), dict.fromkeys(CLASSES, 0)
-        for guid, tag in sorted(_rows(lines, scan), key=lambda row: int(row[0])):
+        rows = _rows(lines, scan)
+        for guid, tag in sorted(rows, key=lambda row: int(row[0])):
             if tag not in CLASSES:
                 reason = f"{guid} has tag '{tag}', not {', '.join(CLASSES)}"
                 scan.leave_out(guid, reason, cause="unknown label")
@@ -43,7 +44,7 @@ class Mvsa(PostSource):
             seen[tag] += 1
             values = {"text": folder / f"{guid}.txt", "image": folder / f"{guid}.jpg"}
             scan.samples.append(Sample(guid, split, CLASSES.index(tag), values, key=guid))
-        note_unlisted(scan, folder.glob("*.jpg"), {s.id for s in scan.samples}, "train.txt")
+        note_unlisted(scan, folder.glob("*.jpg"), {guid for guid, _ in rows}, "train.txt")
         return scan
 
 
