@@ -263,7 +263,7 @@ class NumbersColumn(Measured):
         matrix = np.full((len(rows), self.width()), np.nan, dtype=np.float32)
         if fits:
             matrix[fits] = _as_numbers([raw[i] for i in fits])
-        good: NDArray[np.bool_] = np.isfinite(matrix).all(axis=1)
+        good = np.isfinite(matrix).all(axis=1).tolist()
         return [
             matrix[i] if good[i] else self._fault(row, raw[i], names, modality)
             for i, row in enumerate(rows)

@@ -47,7 +47,7 @@ def list_samples(
         cells = {m: of[i] for m, of in values.items()}
         fault = _fault(row, split, settings, classes, cells)
         if fault is not None:
-            scan.leave_out(row.where, fault.reason, split, fault.cause)
+            scan.leave_out(row.where, fault.reason, split, fault.cause, by_rule=not split)
             continue
         name = row.text(settings.id) or str(i)
         lines[split, name].append(row.line)
@@ -136,7 +136,7 @@ def _fault(
     """Say why a row is not used; None if it is."""
     if not split:
         value = row.text(settings.split)
-        return Fault(f"{row.where} is of split '{value}'", f"split '{value}', left out by `splits`")
+        return Fault(f"{row.where} is of split '{value}'", f"split '{value}'")
     label = row.text(settings.label)
     if not label:
         return Fault(f"{row.where}: column '{settings.label}' is empty", "no label")
