@@ -139,19 +139,23 @@ class TextColumn(Column):
 
 # --- numbers --------------------------------------------------------------------------------------
 
+Scale = float | tuple[float, ...]
 
-def _divisor(value: float) -> float:
-    if value == 0 or not math.isfinite(value):
-        raise ValueError("a number other than 0, as values are divided by it")
+
+def _finite(value: Scale) -> Scale:
+    if not np.isfinite(value).all():
+        raise ValueError("finite numbers only")
+    return value
+
+
+def _divisor(value: Scale) -> Scale:
+    if not (np.isfinite(value) & (np.array(value) != 0)).all():
+        raise ValueError("numbers other than 0 only, as values are divided by them")
     return value
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Divisor = Annotated[float, AfterValidator(_divisor)]
 
 
 class Measured(Column):
@@ -165,8 +169,8 @@ class Measured(Column):
         "train": offset and scale are each feature's mean and deviation over the training samples.
     """
 
-    offset: Finite | tuple[Finite, ...] = 0.0
-    scale: Divisor | tuple[Divisor, ...] = 1.0
+    offset: Annotated[Scale, AfterValidator(_finite)] = 0.0
+    scale: Annotated[Scale, AfterValidator(_divisor)] = 1.0
     standardise: Literal["none", "train"] = "none"
 
     @model_validator(mode="after")
@@ -263,9 +267,9 @@ class NumbersColumn(Measured):
         matrix = np.full((len(rows), self.width()), np.nan, dtype=np.float32)
         if fits:
             matrix[fits] = _as_numbers([raw[i] for i in fits])
-        good = np.isfinite(matrix).all(axis=1).tolist()
+        good = set(np.flatnonzero(np.isfinite(matrix).all(axis=1)).tolist())
         return [
-            matrix[i] if good[i] else self._fault(row, raw[i], names, modality)
+            matrix[i] if i in good else self._fault(row, raw[i], names, modality)
             for i, row in enumerate(rows)
         ]
 

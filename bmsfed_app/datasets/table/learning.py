@@ -122,7 +122,7 @@ def _named(entry: str, known: Sequence[str], modality: str, file: Path) -> list[
     if not found:
         raise DataError(
             f"modalities.{modality}: no column of {file} is like '{entry}'"
-            f"{nearest(entry.strip('*'), known)}"
+            f"{nearest(entry, [name[: len(entry) - 1] + '*' for name in known])}"
         )
     if odd := [name for name in found if _pattern(name)]:
         raise DataError(f"{file}: column '{odd[0]}' has * or .. in its name: rename it")
@@ -159,7 +159,7 @@ def _classes(file: Path, rows: Sequence[Row], settings: TableSettings) -> tuple[
     DataError
         If they are no classes: numbers to be predicted, or several labels in a cell.
     """
-    splits = split_rows(rows, settings, Scan(), file)
+    splits = split_rows(rows, settings, Scan())
     used = [row for row, split in zip(rows, splits, strict=True) if split]
     labels = sorted({row.text(settings.label) for row in used} - {""})
     what = f"{file}: column '{settings.label}'"

@@ -40,7 +40,7 @@ def list_samples(
     scan, file = Scan(), folder / settings.table
     for modality, column in settings.modalities.items():
         check_columns(file, rows[0], column.reads(modality))
-    splits = split_rows(rows, settings, scan, file)
+    splits = split_rows(rows, settings, scan)
     values = {m: c.values(rows, m, folder) for m, c in settings.modalities.items()}
     lines: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, (row, split) in enumerate(zip(rows, splits, strict=True)):
@@ -72,7 +72,7 @@ def check_roles(file: Path, row: Row, settings: TableSettings) -> None:
     check_columns(file, row, [c for c, role in settings.roles().items() if role in named])
 
 
-def split_rows(rows: Sequence[Row], settings: TableSettings, scan: Scan, file: Path) -> list[str]:
+def split_rows(rows: Sequence[Row], settings: TableSettings, scan: Scan) -> list[str]:
     """Return the split of each row: "train", "test" or "" for one that is left out.
 
     Raises
@@ -95,8 +95,8 @@ def split_rows(rows: Sequence[Row], settings: TableSettings, scan: Scan, file: P
     if unknown := [(r, s) for r, s in zip(rows, found, strict=True) if s not in known]:
         row, value = unknown[0]
         raise DataError(
-            f"{file}, {row.where}: column '{settings.split}' is '{value}', not "
-            f"{' or '.join(known)}{nearest(value, known)} ({len(unknown)} such rows): mend the "
+            f"{row.where}: column '{settings.split}' is '{value}', not "
+            f"{', '.join(known)}{nearest(value, known)} ({len(unknown)} such rows): mend the "
             f"table, or say what it stands for, `splits: {{{value or repr('')}: train}}`, or "
             f'`splits: {{{value or repr("")}: ""}}` to leave such rows out'
         )
