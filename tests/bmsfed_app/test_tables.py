@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Picture
 
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets import DataError, dataset_info, ensure_prepared, load_dataset
@@ -21,6 +22,7 @@ from bmsfed_app.datasets.media import BadSample
 from bmsfed_app.datasets.prepared import Scan
 from bmsfed_app.datasets.shard import load_shard, save_shard
 from bmsfed_app.datasets.table import COLUMN_TYPES, Table, TableSettings
+from tests.federation import simulated
 
 ROOT = Path(__file__).resolve().parents[2]
 MODALITIES: dict[str, Any] = {
@@ -269,7 +271,10 @@ def test_patterns_and_ranges_name_columns_in_the_tables_order(tmp_path: Path) ->
     assert columns("mfcc[0]..age") == ("mfcc[0]", "mfcc[1]", "age")
     assert columns("mfcc[*") == ("mfcc[0]", "mfcc[1]")
     for given, message in (
-        ("ua_*", r"modalities\.x: no column of .*samples\.csv is like 'ua_\*'; did you mean 'au_\*'"),
+        (
+            "ua_*",
+            r"modalities\.x: no column of .*samples\.csv is like 'ua_\*'; did you mean 'au_\*'",
+        ),
         (["au_*", "au_2"], r"modalities\.x: columns name 'au_2' twice"),
         ("au_1..au_3", r"has no column 'au_3' of the range 'au_1\.\.au_3'"),
         ("age..au_1", r"is like 'age\.\.au_1'"),
@@ -517,3 +522,32 @@ def test_the_reference_page_names_every_type_and_key() -> None:
         assert set(re.findall(r"^\| `(\w+)` \|", sections[name], re.M)) == own, name
     keys = set(re.findall(r"^\| `(\w+)` \|", page.partition("### ")[0], re.M))
     assert keys == set(TableSettings.model_fields) | shared
+
+
+def test_the_readmes_table_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("### Your own data") : readme.index("### Partitions")]
+    table, experiment = (section.split(f"```{k}\n")[1].split("```")[0] for k in ("csv", "yaml"))
+    (tmp_path / "my-data/photos").mkdir(parents=True)
+    (tmp_path / "my-data/samples.csv").write_text(table)
+    for number in range(1, 7):
+        file = tmp_path / f"my-data/photos/{number}.png"
+        Picture.new("L", (50, 40), 40 * number).save(file)
+    (tmp_path / "mine.yaml").write_text(experiment)
+    monkeypatch.chdir(tmp_path)
+    config = load_config("mine.yaml")
+    account = ensure_prepared("table", config.data_folder(), config.dataset_settings)
+    assert (account.counts, account.bad) == ({"train": 4, "test": 2}, [])
+    train = config.load_data("train").train
+    assert train is not None
+    vitals = train.batch(torch.arange(4), ("vitals",))["vitals"]
+    assert vitals.mean(0).tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert config.network_spec().encoders["note"] == "text-hash"
+    state = simulated(config, 2)
+    assert state.round == 2
+    assert {(c.client_id, c.num_samples) for c in state.clients.values()} == {
+        ("ward-a", 2),
+        ("ward-b", 2),
+    }
