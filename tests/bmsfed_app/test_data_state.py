@@ -198,7 +198,7 @@ def test_samples_of_neither_split_are_said() -> None:
     assert list(account.lines()) == [
         "train: 2 listed, 2 used",
         "test: 1 listed, 1 used",
-        "of neither split; left out: 1 x unknown split (line 3: split 'val')",
+        "of no known split; left out: 1 x unknown split (line 3: split 'val')",
         "note: mind the gap",
     ]
 

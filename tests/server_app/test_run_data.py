@@ -59,6 +59,10 @@ def test_a_run_says_what_data_it_saw_and_goes_on_with_no_other(data: Path, tmp_p
     }
     federate(RunFolder.reopen(run.path))  # nothing has changed
     write(data, rows()[:-2], files=False)
+    message = "on other data: 16 train samples were listed, 14 are now; bring the data back"
+    with pytest.raises(RunFolderError, match=message):
+        federate(RunFolder.reopen(run.path))
+    run.config.check_data()  # another run's start prepares it anew
     with pytest.raises(RunFolderError, match="on other data: 15 train samples were used, 14 are"):
         federate(RunFolder.reopen(run.path))
 
