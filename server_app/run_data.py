@@ -41,7 +41,10 @@ def joint(data: str, partition: str) -> str:
 
 
 def difference(then: RunInfo, now: RunInfo) -> str:
-    """Say how the data that a run began on differs from what is there; empty if it is not known to."""
+    """Say how the data that a run began on differs from what is there; empty if it does not.
+
+    Where nobody knows what the run began on, nothing differs.
+    """
     if then.partition_file and then.partition_file != now.partition_file:
         return "its partition file has changed"
     if not (then.data and now.data) or then.data == now.data:

@@ -79,8 +79,8 @@ def prepare(
     """
     cache = source.cache_dir(data_dir, settings)
     try:
-        listed = source.scan(data_dir, settings)
-    except DataError:
+        listed = _listed(source, data_dir, settings)
+    except (DataError, OSError):
         if data_dir.exists() or not (cache / "files.json").is_file():
             raise
         index, gone = read_index(cache), f"the data folder {data_dir} is gone: what was prepared"
@@ -112,6 +112,14 @@ def changes(source: PreparedSource, data_dir: Path, settings: Any) -> tuple[str,
     scan = check_scan(source, source.scan(data_dir, settings), settings)
     job = _Job(source, settings, data_dir, scan, look(scan, data_dir), cache, 0, 1.0)
     return str(read_index(cache)["data"]), job.up_to_date()[1]
+
+
+def _listed(source: PreparedSource, data_dir: Path, settings: Any) -> Scan:
+    """List a folder, which must hold something of the data set."""
+    scan = source.scan(data_dir, settings)
+    if not (scan.samples or scan.bad):
+        raise DataError(f"no sample in {data_dir}: '{source.name}' needs {source.layout}")
+    return scan
 
 
 def _checked(source: PreparedSource, listed: Scan, settings: Any, max_bad: float) -> Scan:
