@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmsfed_app.cli.progress import counting_bar, prepare_if_needed
-from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
+from bmsfed_app.config import ExperimentConfig, load_config, parse_pairs
 from bmsfed_app.datasets.prepared import LeftOut
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True)
@@ -175,18 +175,18 @@ def split(
     set_: Settings = None,
 ) -> None:
     """Write each client's share of the training data into its own folder, for real SuperNodes."""
+    from bmsfed_app.cli.clients import with_clients
     from bmsfed_app.datasets.shard import save_shard
     from bmsfed_app.partitions import experiment_shares
 
     config = _wanted(name, data_dir, set_)
-    number = config.clients if clients is None else clients
-    if not number:
-        raise ConfigError("say how many clients to split the data for: --clients N")
+    if clients is not None:  # of which fewer may be wanted than train in a round
+        config = config.model_copy(update={"clients": clients})
     prepare_if_needed(config)
     train = config.load_data("train").train
     assert train is not None
-    settings = config.division()
-    for share in experiment_shares(train, settings, number, seed=config.seed):
+    config = with_clients(config, train, default=0)
+    for share in experiment_shares(train, config.division(), config.clients, seed=config.seed):
         path = out / share.name
         save_shard(train, share.rows, config.dataset_info(), path, share.modalities)
         print(f"{path}: {len(share.rows)} samples of {' + '.join(share.modalities)}")

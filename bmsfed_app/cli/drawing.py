@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bmsfed_app.cli import DEFAULT_CLIENTS
+from bmsfed_app.cli.clients import with_clients
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.datasets import PreparedSource, find_source
 from bmsfed_app.datasets.base import Split
@@ -54,8 +54,10 @@ def show_clients(config: ExperimentConfig, out: Path) -> Path:
     PartitionError
         If the training data cannot be divided as the configuration says.
     """
-    train, info, settings = _train(config), config.dataset_info(), config.division()
-    shares = experiment_shares(train, settings, config.clients or DEFAULT_CLIENTS, seed=config.seed)
+    train, info = _train(config), config.dataset_info()
+    config = with_clients(config, train)
+    settings = config.division()
+    shares = experiment_shares(train, settings, config.clients, seed=config.seed)
     path = out / f"{config.dataset}-clients.png"
     draw_partition(
         class_counts(train.labels.numpy(), shares, info.num_classes),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bmsfed_app.cli import DEFAULT_CLIENTS, data
+from bmsfed_app.cli import data
 from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
 from bmsfed_app.partitions import PARTITIONS
 from bmsfed_app.paths import default_run_dir
@@ -80,10 +80,7 @@ def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> Expe
         if overrides:
             raise ConfigError("--resume goes on with the run as it was: give no other settings")
         return None
-    wanted = load_config(source, overrides)
-    return (
-        wanted if wanted.clients else load_config(source, {**overrides, "clients": DEFAULT_CLIENTS})
-    )
+    return load_config(source, overrides)
 
 
 def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None) -> int:
@@ -97,10 +94,15 @@ def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None)
                 "--out and --resume exclude each other: a resumed run keeps its folder"
             )
         folder = RunFolder.reopen(resume.expanduser(), wanted)
+        if not folder.config.clients:
+            raise ConfigError(
+                f"'{resume}' leaves the number of clients to Flower: go on with flwr run . "
+                f"--run-config 'resume=\"{resume}\"'"
+            )
         check_experiment(folder.config)
     else:
         assert wanted is not None
-        check_experiment(wanted)
+        wanted = check_experiment(wanted)
         path = out or default_run_dir(wanted.dataset, wanted.method, wanted.seed)
         folder = RunFolder.create(path.expanduser(), wanted)
     error = simulate(folder, Console())

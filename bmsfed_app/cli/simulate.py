@@ -16,8 +16,9 @@ import torch
 from flwr.serverapp import ServerApp
 from rich.console import Console
 
+from bmsfed_app.cli.clients import with_clients
 from bmsfed_app.cli.progress import ProgressCallback, prepare_if_needed
-from bmsfed_app.config import ConfigError, ExperimentConfig
+from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
 from bmsfed_app.partitions import experiment_shares
 from server_app.app import make_app
 from server_app.console import TableCallback
@@ -28,8 +29,13 @@ from strategies import Callback
 _OBJECT_STORE = 256 * 2**20
 
 
-def check_experiment(config: ExperimentConfig) -> None:
+def check_experiment(config: ExperimentConfig) -> ExperimentConfig:
     """Refuse, before any process is started, what could only fail later.
+
+    Returns
+    -------
+    ExperimentConfig
+        The same, with the number of clients.
 
     Raises
     ------
@@ -53,7 +59,9 @@ def check_experiment(config: ExperimentConfig) -> None:
     prepare_if_needed(config)
     train = config.load_data("train", "test").train
     assert train is not None
+    config = check_config(with_clients(config, train).model_dump())
     experiment_shares(train, config.division(), config.clients, seed=config.seed)
+    return config
 
 
 def simulate(folder: RunFolder, console: Console) -> BaseException | None:

@@ -37,6 +37,8 @@ class Samples:
         Samples of the split.
     owners : array (n,) of str, optional
         Each sample's natural client: a talker, a subject, an event.
+    natural : array of str, optional
+        The natural clients of the whole split, sorted; some may have no sample among those kept.
     ids : array (total,) of str, optional
         Names of all samples of the split, kept or not.
     """
@@ -46,6 +48,7 @@ class Samples:
     modalities: tuple[str, ...]
     total: int
     owners: Names | None = None
+    natural: Names | None = None
     ids: Names | None = None
 
 
@@ -117,6 +120,16 @@ class Partition(Settings, ABC):
         PartitionError
             If they cannot be divided so.
         """
+
+    def own_clients(self, samples: Samples) -> int:
+        """Count the clients that the data or a file itself has; 0: any number will do.
+
+        Raises
+        ------
+        PartitionError
+            If the samples cannot be divided so.
+        """
+        return 0
 
     def detail(self) -> str:
         """Say in a few words what the scheme's own settings are."""
