@@ -111,7 +111,7 @@ def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None)
     if isinstance(error, KeyboardInterrupt):
         print(f"bmsfed: stopped; go on with: bmsfed run --resume {folder.path}", file=sys.stderr)
         return 130
-    print(f"bmsfed: {error}", file=sys.stderr)
+    print(f"bmsfed: FAILED: {error}", file=sys.stderr)
     return 2 if isinstance(error, ValueError) else 1
 
 
