@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from bmsfed_app.cli import data
-from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
+from bmsfed_app.config import ConfigError, ExperimentConfig, idle_notes, load_config, parse_pairs
 from bmsfed_app.partitions import PARTITIONS
 from bmsfed_app.paths import default_run_dir
 
@@ -80,7 +80,10 @@ def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> Expe
         if overrides:
             raise ConfigError("--resume goes on with the run as it was: give no other settings")
         return None
-    return load_config(source, overrides)
+    wanted = load_config(source, overrides)
+    for note in idle_notes(wanted, source, overrides):
+        print(note)
+    return wanted
 
 
 def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None) -> int:

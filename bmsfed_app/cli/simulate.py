@@ -16,10 +16,9 @@ import torch
 from flwr.serverapp import ServerApp
 from rich.console import Console
 
-from bmsfed_app.cli.clients import with_clients
+from bmsfed_app.cli.clients import share_out_aloud, with_clients
 from bmsfed_app.cli.progress import ProgressCallback, prepare_if_needed
 from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
-from bmsfed_app.partitions import experiment_shares
 from server_app.app import make_app
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
@@ -60,7 +59,7 @@ def check_experiment(config: ExperimentConfig) -> ExperimentConfig:
     train = config.load_data("train", "test").train
     assert train is not None
     config = check_config(with_clients(config, train).model_dump())
-    experiment_shares(train, config.division(), config.clients, seed=config.seed)
+    share_out_aloud(config, train)
     return config
 
 

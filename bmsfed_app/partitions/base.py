@@ -81,6 +81,8 @@ class Partition(Settings, ABC):
     ----------
     partition : str
         The scheme's name.
+    clients : int
+        How many clients the experiment is to have; 0 leaves it open.
     data_fraction : float
         Stratified share of the samples to divide, above 0, to 1.
     min_samples : int
@@ -94,6 +96,7 @@ class Partition(Settings, ABC):
     """
 
     partition: str
+    clients: int = Field(0, ge=0)
     data_fraction: float = Field(1.0, gt=0, le=1)
     min_samples: int = Field(1, ge=1)
     samples_per_client: int = Field(0, ge=0)

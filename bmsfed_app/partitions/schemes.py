@@ -145,15 +145,9 @@ class Pathological(Partition):
 class Natural(Partition):
     """By natural clients, named as they are; whole ones are grouped where fewer clients are wanted.
 
-    Owners are grouped largest first, each into the smallest group so far. Nothing is drawn.
-
-    Attributes
-    ----------
-    clients : int
-        How many clients are wanted; 0 is all natural ones, each by itself.
+    Owners are grouped largest first, each into the smallest group so far. Nothing is drawn. They
+    are only grouped where the experiment says how many ``clients`` it is to have.
     """
-
-    clients: int = Field(0, ge=0)
 
     def divide(self, samples: Samples, num_clients: int, seed: int) -> Division:
         """Divide samples of data that knows at least ``num_clients`` natural clients."""
@@ -183,10 +177,6 @@ class Natural(Partition):
     def own_clients(self, samples: Samples) -> int:
         """Count the natural clients."""
         return len(_natural(samples)[1])
-
-    def detail(self) -> str:
-        """Say nothing: how many there are stands elsewhere."""
-        return ""
 
 
 def _natural(samples: Samples) -> tuple[Names, Names]:

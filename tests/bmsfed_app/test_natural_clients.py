@@ -67,6 +67,10 @@ def test_flowers_own_number_of_nodes_merges_nobody(tmp_path: Path) -> None:
     check_experiment(config)  # prepares the data
     with pytest.raises(PartitionError, match=r"18 natural clients, .* 10: .*num-supernodes=18"):
         local_data({"partition-id": 0, "num-partitions": 10}, config.client_settings())
+    drawn = loaded(tmp_path, ACTORS, partition="iid", clients=4)
+    check_experiment(drawn)
+    with pytest.raises(PartitionError, match=r"clients: 4, this federation 10: .*supernodes=4"):
+        local_data({"partition-id": 0, "num-partitions": 10}, drawn.client_settings())
 
 
 def test_the_number_of_the_data_must_fit_the_rest(tmp_path: Path) -> None:
@@ -74,11 +78,15 @@ def test_the_number_of_the_data_must_fit_the_rest(tmp_path: Path) -> None:
         check_experiment(loaded(tmp_path, ACTORS, per_round=19))
 
 
-def test_as_many_as_the_file_lists(tmp_path: Path) -> None:
+def test_as_many_as_the_file_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sites = tmp_path / "sites.csv"
     sites.write_text("client,sample\nnorth,s0\nsouth,s7\nnorth,s2\nwest,s9\n")
     more = {"partition": "file", "partition_file": str(sites)}
     assert check_experiment(loaded(tmp_path, ACTORS, **more)).clients == 3
+    assert "104 of 108 training samples are no client's\n" in capsys.readouterr().out
+    sites.write_text("client,sample\nnorth,s0\nsouth,s2\nwest,s4\n")
+    check_experiment(loaded(tmp_path, ACTORS, **more))
+    assert "no client has a sample of class 'tense'\n" in capsys.readouterr().out
     with pytest.raises(PartitionError, match=r"sites\.csv lists 3 clients, the federation has 4"):
         check_experiment(loaded(tmp_path, ACTORS, clients=4, **more))
 
