@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from bmsfed_app import __version__
 from bmsfed_app.settings import ClientSettings
 from client_app.data import local_data
+from client_app.divergence import DivergedError
 from client_app.training import run_task
 from strategies.protocol import pack_enrolment, pack_update, unpack_settings, unpack_task
+
+log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
 app = ClientApp()
 
@@ -39,5 +44,10 @@ def _answer(message: Message, context: Context) -> Message:
     settings = ClientSettings.from_json(unpack_settings(message.content))
     torch.set_num_threads(settings.threads)
     data = local_data(context.node_config, settings)
-    update = run_task(unpack_task(message.content), data, settings)
+    try:
+        update = run_task(unpack_task(message.content), data, settings)
+    except DivergedError as error:
+        # Nothing is wrong with the app: the server is told in a line, without Flower's traceback.
+        log.warning("%s", error)
+        return Message(Error(code=0, reason=str(error)), reply_to=message)
     return Message(pack_update(update), reply_to=message)

@@ -20,7 +20,13 @@ from bmsfed_app.datasets import (
     load_dataset,
 )
 from bmsfed_app.datasets.shard import load_shard
-from bmsfed_app.partitions import Partition, Share, experiment_shares, read_partition
+from bmsfed_app.partitions import (
+    Partition,
+    PartitionError,
+    Share,
+    experiment_shares,
+    read_partition,
+)
 from bmsfed_app.settings import ClientSettings
 from strategies import ClientInfo
 
@@ -87,7 +93,8 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     Raises
     ------
     DataError, PartitionError
-        If the node configuration names no data, or the data cannot be read.
+        If the node configuration names no data, the data cannot be read, or the simulation has
+        another number of clients than the experiment.
     """
     source = find_source(settings.dataset)
     own = source.parse(settings.dataset_settings)
@@ -107,6 +114,11 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
         ).train
         assert train is not None
         partition = read_partition(settings.partition)
+        if partition.clients not in (0, total):
+            raise PartitionError(
+                f"the experiment has clients: {partition.clients}, this federation {total}: start "
+                f"it with num-supernodes={partition.clients}, or set clients={total}"
+            )
         share = _shares(train, partition, total, settings.seed)[number]
         split, held = _on(train, device), tuple(m for m in held if m in share.modalities)
         index = torch.from_numpy(share.rows).to(device)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
+from client_app.divergence import check_answer, check_losses
 from client_app.features import extract_features, local_prototypes, measure
 from client_app.objectives import LocalContext, Needs, Objective, build_objective
 from client_app.objectives.modal_enhancement import ModalEnhancement
@@ -52,6 +53,8 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     ------
     ValueError
         If the task names a modality that the client lacks, or parts that do not fit the network.
+    DivergedError
+        If what is to be answered is NaN or infinite.
     """
     started = time.perf_counter()
     if lacking := sorted(set(task.orders.modalities) - set(data.modalities)):
@@ -60,12 +63,13 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
         settings.network, task.orders.modalities, str(training_device(settings))
     ).restart(task.arrays)
     update = Update(data.client_id, network.modalities, len(data))
+    context = LocalContext.of(task.orders, settings)
     if task.orders.kind == "loss":
         update.measurements = {"loss": _mean_loss(network, data)}
     else:
-        context = LocalContext.of(task.orders, settings)
         with _seeded_modules(context):
             _work(update, network, data, context)
+    check_answer(update, data, context)
     update.metrics["seconds"] = time.perf_counter() - started
     return update
 
@@ -163,6 +167,11 @@ def train(
     -------
     dict
         ``loss_first`` and ``loss``: mean loss over the first and the last epoch; ``steps``.
+
+    Raises
+    ------
+    DivergedError
+        After the first epoch with a loss that is not finite.
     """
     network, settings = objective.network, objective.context.settings
     rng = objective.context.generator("batches")
@@ -194,6 +203,7 @@ def train(
             steps += 1
             if steps == max_steps:
                 return {"loss": float(losses[-1]) / len(labels), "steps": float(steps)}
+        check_losses(torch.stack(losses), epoch, data, objective.context)
         epochs.append(torch.stack(losses).sum() / len(data))
     return {"loss_first": float(epochs[0]), "loss": float(epochs[-1]), "steps": float(steps)}
 

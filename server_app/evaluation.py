@@ -6,6 +6,7 @@ own columns of the head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bmsfed_app.datasets.base import Split
+from bmsfed_app.datasets.base import DataError, Split
+from bmsfed_app.datasets.finite import extents, faulty_inputs
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.prototypes import ClassMeans, class_means, log_probabilities
 from strategies import Arrays, Prototypes
@@ -116,13 +118,21 @@ class Evaluator:
         prototypes : mapping, optional
             Global prototypes of the training data by modality; None takes the class means of
             the test features themselves (the published code's protocol, which uses test labels).
+
+        Raises
+        ------
+        DataError
+            If inputs of the test split are NaN or infinite.
         """
         network = self._network(arrays)
         features, labels = self._features(network), self.test.labels
         logits = network.head(features)
+        loss = float(F.cross_entropy(logits, labels))
+        if not math.isfinite(loss):
+            self._check_inputs(network.modalities)
         result = Evaluation(
             accuracy=_accuracy(logits, labels),
-            loss=float(F.cross_entropy(logits, labels)),
+            loss=loss,
             by_head={m: _accuracy(network.head({m: z}), labels) for m, z in features.items()},
             prototypes="test" if prototypes is None else "train",
         )
@@ -151,6 +161,12 @@ class Evaluator:
             for name, seen in subsets.items()
             if seen
         }
+
+    def _check_inputs(self, modalities: Sequence[str]) -> None:
+        """Refuse a test split with inputs that are not finite: accuracies mean nothing there."""
+        rows = torch.arange(len(self.test), device=self.device)
+        if fault := faulty_inputs(extents(self.test, rows, modalities), len(rows)):
+            raise DataError(f"test split: {fault}")
 
     def _network(self, arrays: Arrays) -> MultiModalNetwork:
         modalities = modalities_of(arrays)

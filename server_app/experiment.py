@@ -15,6 +15,7 @@ from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.models import build_network, load_weights
 from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
+from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
 from server_app.run_folder import RunFolder
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
@@ -49,7 +50,7 @@ def run_experiment(
     RunFolderError
         If the run began on other data.
     FederationError
-        If the federation cannot go on.
+        If the federation cannot go on, or more answers were left out than ``max_failures`` allows.
     """
     config = folder.config
     if folder.account is None:
@@ -73,7 +74,8 @@ def run_experiment(
             "lr": config.learning_rate(r),
             "progress": (r - 1) / config.rounds,
         },
-        callbacks=[evaluate, *adding, record, *showing],
+        # The last one may end the run, whose round all others have seen by then.
+        callbacks=[evaluate, *adding, record, *showing, FailureLimit(folder)],
         min_clients=config.clients or config.min_clients,
         connect_timeout=config.connect_timeout,
         timeout=config.timeout,

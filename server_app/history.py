@@ -19,6 +19,7 @@ from bmsfed_app.record.rows import (
 )
 from bmsfed_app.record.summary import summarise
 from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
+from server_app.failures import is_failure
 from server_app.run_folder import RunFolder
 from strategies import Callback, ClientReport, Decisions, Metric, RoundReport
 
@@ -90,6 +91,7 @@ class RecordCallback(Callback):
         self, folder: RunFolder, evaluate: EvaluateCallback, callbacks: Sequence[Callback] = ()
     ) -> None:
         self.folder, self.evaluate = folder, evaluate
+        self.summary = folder.path / "summary.json"
         self.declared = [m for c in (evaluate, *callbacks) for m in c.metrics]
         names = [m.name for m in self.declared]
         taken = {*RoundRow.model_fields, *RunSummary.model_fields}
@@ -98,6 +100,7 @@ class RecordCallback(Callback):
                 raise ValueError(f"metric '{name}' has a name that is taken: give it another")
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
+        self.summary.unlink(missing_ok=True)  # of the run as it ended before it was resumed
         info = read_json(self.folder.info_file, RunInfo)
         write_json(self.folder.info_file, info.model_copy(update={"metrics": self.declared}))
         if self.evaluate.initial is not None:
@@ -122,8 +125,11 @@ class RecordCallback(Callback):
         self.folder.save_model(strategy.state.arrays)
         rows, _ = read_rows(self.folder.history)
         found = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
-        summary = RunSummary(**found, complete=error is None, rounds=strategy.state.round)
-        write_json(self.folder.path / "summary.json", summary)
+        failed = str(error) if is_failure(error) else ""
+        summary = RunSummary(
+            **found, complete=error is None, failed=failed, rounds=strategy.state.round
+        )
+        write_json(self.summary, summary)
 
     def _write_clients(self, strategy: Decisions, server_round: int) -> None:
         file = self.folder.path / "clients.json"

@@ -16,9 +16,9 @@ import torch
 from flwr.serverapp import ServerApp
 from rich.console import Console
 
+from bmsfed_app.cli.clients import share_out_aloud, with_clients
 from bmsfed_app.cli.progress import ProgressCallback
-from bmsfed_app.config import ConfigError, ExperimentConfig
-from bmsfed_app.partitions import experiment_shares
+from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
 from server_app.app import make_app
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
@@ -52,8 +52,13 @@ def check_machine(config: ExperimentConfig) -> None:
         )
 
 
-def check_experiment(config: ExperimentConfig) -> None:
+def check_experiment(config: ExperimentConfig) -> ExperimentConfig:
     """Refuse, before any process is started, what could only fail later.
+
+    Returns
+    -------
+    ExperimentConfig
+        The same, with the number of clients.
 
     Raises
     ------
@@ -62,7 +67,9 @@ def check_experiment(config: ExperimentConfig) -> None:
     """
     train = config.load_data("train", "test").train
     assert train is not None
-    experiment_shares(train, config.division(), config.clients, seed=config.seed)
+    config = check_config(with_clients(config, train).model_dump())
+    share_out_aloud(config, train)
+    return config
 
 
 def simulate(folder: RunFolder, console: Console) -> BaseException | None:

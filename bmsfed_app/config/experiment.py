@@ -29,7 +29,7 @@ from bmsfed_app.settings import ClientSettings
 #: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
 MACHINE_KEYS = {
     *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
-    *("min_clients", "connect_timeout", "timeout", "callbacks"),
+    *("min_clients", "connect_timeout", "timeout", "max_failures", "callbacks"),
 }
 
 
@@ -87,6 +87,7 @@ class ExperimentConfig(BaseModel):
     min_clients: int = Field(2, ge=1)
     connect_timeout: float = Field(120.0, gt=0)
     timeout: float = Field(3600.0, gt=0)
+    max_failures: float = Field(0.5, ge=0, le=1)
 
     @field_validator("data_dir", "partition_file")
     @classmethod

@@ -188,7 +188,18 @@ class RunInfo(Row):
 
 
 class RunSummary(Row):
-    """``summary.json``: how far the run came; besides, a summary of every metric by name."""
+    """``summary.json``: how far the run came; besides, a summary of every metric by name.
+
+    Attributes
+    ----------
+    complete : bool
+        Whether it ran to its end, neither stopped nor failed.
+    failed : str
+        Why it failed; empty if it did not.
+    rounds : int
+        The last complete one.
+    """
 
     complete: bool
+    failed: str = ""
     rounds: int

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from bmsfed_app.record.files import RunFolderError, read_bytes, read_json, read_rows
-from bmsfed_app.record.rows import ClientRow, Member, RoundRow, RunInfo
+from bmsfed_app.record.rows import ClientRow, Member, RoundRow, RunInfo, RunSummary
 from bmsfed_app.record.summary import points
 from strategies import Metric
 
@@ -36,6 +36,8 @@ class Run:
         What each client did in each round, in the order of the history.
     notes : list of str
         What a reader of the run must know.
+    failed : str
+        Why the run failed; empty if it did not, or still goes on.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Run:
     rounds: list[RoundRow]
     answers: list[ClientRow]
     notes: list[str]
+    failed: str = ""
 
     @property
     def method(self) -> str:
@@ -73,8 +76,8 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run reached its last round."""
-        return self.rounds[-1].round >= self.planned
+        """Whether the run reached its last round, and did not fail there."""
+        return self.rounds[-1].round >= self.planned and not self.failed
 
     @property
     def prototypes(self) -> str:
@@ -138,7 +141,11 @@ def read_run(folder: Path) -> Run:
             "evaluated its first model, or start it again"
         )
     notes = ["The last line of history.jsonl was cut off and is left out."] if cut_off else []
-    if (last := max(rounds)) < config["rounds"]:
+    ended = folder / "summary.json"
+    failed = read_json(ended, RunSummary).failed if ended.exists() else ""
+    if failed:
+        notes.append(f"The run failed: {failed}")
+    if (last := max(rounds)) < config["rounds"] and not failed:
         notes.append(f"Round {last} of {config['rounds']}: still going, or interrupted.")
     members = folder / "clients.json"
     return Run(
@@ -149,6 +156,7 @@ def read_run(folder: Path) -> Run:
         rounds=[rounds[n] for n in sorted(rounds)],
         answers=[r for r in rows if isinstance(r, ClientRow)],
         notes=notes,
+        failed=failed,
     )
 
 
