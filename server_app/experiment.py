@@ -50,6 +50,7 @@ def run_experiment(
         If the federation cannot go on.
     """
     config = folder.config
+    settings = config.client_settings()
     strategy = build_strategy(config)
     evaluator = build_evaluator(config)
     evaluate = EvaluateCallback(evaluator, config)
@@ -61,7 +62,7 @@ def run_experiment(
         grid,
         folder.load_checkpoint() or initial_model(config),
         num_rounds=config.rounds,
-        settings=config.client_settings().to_json(),
+        settings=settings.to_json(),
         round_settings=lambda r: {
             "lr": config.learning_rate(r),
             "progress": (r - 1) / config.rounds,
@@ -71,6 +72,7 @@ def run_experiment(
         connect_timeout=config.connect_timeout,
         timeout=config.timeout,
         stop=stop,
+        frozen=settings.network.frozen(),
     )
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from bmsfed_app.cli.progress import ProgressCallback, prepare_if_needed
 from bmsfed_app.config import ConfigError, ExperimentConfig
-from bmsfed_app.partitions import experiment_shares
+from bmsfed_app.partitions import Share, experiment_shares
 from server_app.app import make_app
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
@@ -53,7 +53,17 @@ def check_experiment(config: ExperimentConfig) -> None:
     prepare_if_needed(config)
     train = config.load_data("train", "test").train
     assert train is not None
-    experiment_shares(train, config.division(), config.clients, seed=config.seed)
+    shares = experiment_shares(train, config.division(), config.clients, seed=config.seed)
+    _check_batches(config, shares)
+
+
+def _check_batches(config: ExperimentConfig, shares: Sequence[Share]) -> None:
+    """Refuse clients that would train with batches of one sample where that cannot work."""
+    spec = config.network_spec()
+    for share in shares:
+        rows, size = len(share.rows), config.batch_size
+        if fault := spec.batch_fault(share.name, share.modalities, rows, size):
+            raise ConfigError(fault)
 
 
 def simulate(folder: RunFolder, console: Console) -> BaseException | None:

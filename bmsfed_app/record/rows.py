@@ -152,6 +152,8 @@ class RunInfo(Row):
         Name under which Flower unpacked the app, which ends in the hash of its bundle.
     metrics : list of Metric
         What the rounds' metrics are, declared by the run's callbacks.
+    frozen : list of str
+        Arrays of the model that nobody trains.
     """
 
     method: str
@@ -167,6 +169,7 @@ class RunInfo(Row):
     started: str = "unknown"
     hardware: str = "unknown"
     metrics: list[Metric] = list(STANDARD_METRICS)
+    frozen: list[str] = Field(default_factory=list)
 
 
 class RunSummary(Row):
