@@ -34,21 +34,20 @@ def freeze(encoder: nn.Module, patterns: Sequence[str]) -> None:
             encoder.get_parameter(name).requires_grad_(False)
 
 
-def still_modules(module: nn.Module) -> list[nn.Module]:
-    """Return the outermost modules that have parameters, all of them frozen."""
+def still_modules(module: nn.Module) -> set[nn.Module]:
+    """Return the modules that have parameters, all of them frozen, and all that is within them."""
     parameters = list(module.parameters())
     if parameters and not any(p.requires_grad for p in parameters):
-        return [module]
-    return [still for child in module.children() for still in still_modules(child)]
+        return set(module.modules())
+    return {still for child in module.children() for still in still_modules(child)}
 
 
 def frozen_arrays(module: nn.Module) -> frozenset[str]:
     """Return the names in a module's state dict that training leaves alone.
 
-    Frozen parameters, and the buffers (such as running statistics) of modules all of whose
-    parameters are frozen.
+    Frozen parameters, and the buffers (such as running statistics) of modules that are still.
     """
-    still = {inner for outer in still_modules(module) for inner in outer.modules()}
+    still = still_modules(module)
     names = [
         name
         for name, parameter in module.named_parameters(remove_duplicate=False)

@@ -5,7 +5,7 @@ Shape legend: B batch, K classes, D feature width of a modality.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self, TypeVar
@@ -27,7 +27,6 @@ from bmsfed_app.models.freezing import freeze, frozen_arrays, still_modules
 from bmsfed_app.models.heads import build_head
 from strategies import Arrays
 from strategies.protocol import owner
-from strategies.randomness import integer_seed
 
 _T = TypeVar("_T")
 
@@ -124,10 +123,10 @@ class NetworkSpec:
         why = f"{what} normalises over batches of at least 2"
         other = "choose another encoder, or freeze it"
         if batch_size < 2:
-            return f"batch_size is {batch_size}, but {why}: raise it; or {other}"
+            return f"batch_size is {batch_size}, but {why}: raise it, {other}"
         return (
-            f"client '{client_id}' has {samples} sample to train on, but {why}: raise min_samples, "
-            f"give it more; or {other}"
+            f"client '{client_id}' has {samples} sample to train on, but {why}: give it more "
+            f"(min_samples: 2, fewer clients), {other}"
         )
 
     def _ask(self, function: Callable[..., _T], modality: str) -> _T:
@@ -205,9 +204,15 @@ class MultiModalNetwork(nn.Module):
                 freeze(encoder, spec.freeze.get(m, ()))
             except ValueError as error:
                 raise ValueError(f"freeze.{m}: {error}") from None
-        self.frozen = frozen_arrays(self)
-        self._still = tuple(m for outer in still_modules(self) for m in outer.modules())
-        self.normalising = self._find_normalising()
+        # Part by part: what stands still must not depend on which other parts are there.
+        parts = {f"encoders.{m}": e for m, e in encoders.items()} | {"head": self.head}
+        self.frozen = frozenset(
+            f"{p}.{n}" for p, part in parts.items() for n in frozen_arrays(part)
+        )
+        self._still = frozenset(m for part in parts.values() for m in still_modules(part))
+        self.normalising = tuple(
+            p.removeprefix("encoders.") for p in parts if self._norms(parts[p])
+        )
 
     def trainable(self, modality: str) -> list[nn.Parameter]:
         """Return the parameters of a modality's encoder that are not frozen, in its order."""
@@ -226,8 +231,9 @@ class MultiModalNetwork(nn.Module):
         """Switch to training, but for modules that are frozen as a whole."""
         super().train(mode)
         for module in self._still:
-            # Recurrent layers have no statistics, and cuDNN's go backwards in training mode only.
-            if not isinstance(module, nn.RNNBase):
+            # Recurrent layers without dropout compute the same, and cuDNN's go backwards in
+            # training mode only.
+            if not isinstance(module, nn.RNNBase) or module.dropout:
                 module.training = False
         return self
 
@@ -271,13 +277,9 @@ class MultiModalNetwork(nn.Module):
         self.head.release()
         return self.eval()
 
-    def _find_normalising(self) -> tuple[str, ...]:
-        norms = [
-            name.split(".")
-            for name, module in self.named_modules()
-            if isinstance(module, _BatchNorm) and module not in self._still
-        ]
-        return tuple(dict.fromkeys(p[1] if p[0] == "encoders" else p[0] for p in norms))
+    def _norms(self, part: nn.Module) -> bool:
+        """Whether a part normalises over batches in training."""
+        return any(isinstance(m, _BatchNorm) and m not in self._still for m in part.modules())
 
 
 @lru_cache(maxsize=8)
@@ -286,49 +288,4 @@ def _skeleton(spec: NetworkSpec) -> MultiModalNetwork:
     return without_values(lambda: MultiModalNetwork(spec))
 
 
-def build_network(spec: NetworkSpec, seed: int) -> MultiModalNetwork:
-    """Build the whole network with its initial weights.
-
-    Linear layers Xavier-normal, convolutions Kaiming-normal by fan-out, batch norm 1 and 0, biases
-    0; other modules as they initialise themselves, and whole encoders that ask for it (transformers
-    and models of other libraries, whose initial weights belong to their architecture), and weights
-    that an encoder's own constructor froze; the head by its own rule, last.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        What to build.
-    seed : int
-        Seeds the weights; they depend on nothing else.
-    """
-    with torch.random.fork_rng(devices=[]):
-        # Not the seed itself, or modules' own draws would be those of the layers below.
-        torch.default_generator.manual_seed(integer_seed(seed, "modules"))
-        network = MultiModalNetwork(spec)
-    rng = torch.Generator().manual_seed(seed)
-    for modality, encoder in network.encoders.items():
-        if not getattr(encoder, "own_initialisation", False):
-            start = f"encoders.{modality}."
-            kept = {n.removeprefix(start) for n in network.fixed if n.startswith(start)}
-            _initialise(encoder, rng, kept)
-    network.head.reset(rng)
-    return network
-
-
-def _initialise(encoder: nn.Module, rng: torch.Generator, kept: Collection[str]) -> None:
-    """Draw an encoder's weights, but those of the names kept."""
-    for name, module in encoder.named_modules():
-        if not isinstance(module, nn.Linear | nn.Conv2d):
-            continue
-        if f"{name}.weight" not in kept:
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_normal_(module.weight, generator=rng)
-            else:
-                nn.init.kaiming_normal_(
-                    module.weight, mode="fan_out", nonlinearity="relu", generator=rng
-                )
-        if module.bias is not None and f"{name}.bias" not in kept:
-            nn.init.zeros_(module.bias)
-
-
-__all__ = ["Encoder", "MultiModalNetwork", "NetworkSpec", "Output", "build_network"]
+__all__ = ["Encoder", "MultiModalNetwork", "NetworkSpec", "Output"]

@@ -44,6 +44,20 @@ def pretrained(monkeypatch: pytest.MonkeyPatch) -> NetworkSpec:
     return replace(spec, encoders=spec.encoders | {"sound": "pretrained"})
 
 
+class Bank(Encoder):
+    """Nothing to train, one buffer to carry along."""
+
+    width = 2
+
+    def __init__(self, shape: tuple[int, ...], vocabulary: int = 0, width: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("filters", torch.ones(shape[0], 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Filter inputs (B, D)."""
+        return x @ self.get_buffer("filters")
+
+
 FIXED = {
     f"encoders.sound.fixed.{name}"
     for name in (
@@ -115,6 +129,17 @@ def test_patterns_are_of_the_encoders_own_names(patterns: list[str], frozen: set
     assert step(network) == set(network.state_dict()) - wanted
     drawn, plain = (arrays(build_network(s, 3)) for s in (spec, synthetic.spec("mlp")))
     assert all(drawn[name].tobytes() == value.tobytes() for name, value in plain.items())
+
+
+def test_what_is_frozen_does_not_depend_on_what_a_client_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ENCODERS.own, "bank", Bank)
+    spec = synthetic.spec("mlp")
+    spec = replace(spec, encoders=spec.encoders | {"sound": "bank"}, freeze={"smell": ["*"]})
+    part = MultiModalNetwork(spec, ("sound", "smell"))
+    assert part.frozen == spec.frozen()
+    assert {n.split(".")[1] for n in part.frozen} == {"smell"}
 
 
 def test_a_batch_norm_half_frozen_goes_on_counting() -> None:
