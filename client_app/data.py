@@ -75,12 +75,6 @@ class LocalData:
         for chunk in chunks:
             yield self.split.batch(chunk, modalities, rng), self.split.labels[chunk]
 
-    def batch_fault(self, settings: ClientSettings) -> str | None:
-        """Say why the client has too few samples for the experiment's network, or None."""
-        return settings.network.batch_fault(
-            self.client_id, self.modalities, len(self), settings.batch_size
-        )
-
     def info(self) -> ClientInfo:
         """Return how this client introduces itself to the server."""
         counts = torch.bincount(self.labels, minlength=self.num_classes)

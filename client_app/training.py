@@ -173,7 +173,8 @@ def train(
     network, settings = objective.network, objective.context.settings
     rng = objective.context.generator("batches")
     data = objective.training_data(data)
-    if fault := data.batch_fault(settings):
+    who, size = data.client_id, settings.batch_size
+    if fault := network.spec.batch_fault(who, network.modalities, len(data), size):
         raise ValueError(fault)
     objective.on_start(data)
     parameters = _trainable(network, objective)
@@ -192,9 +193,7 @@ def train(
         objective.on_epoch(data, epoch)
         network.train()
         losses = []
-        for inputs, labels in data.batches(
-            settings.batch_size, network.modalities, rng, least=least
-        ):
+        for inputs, labels in data.batches(size, network.modalities, rng, least=least):
             output = network(inputs)
             loss = objective.loss(output, labels)
             optimizer.zero_grad(set_to_none=True)

@@ -109,7 +109,7 @@ class NetworkSpec:
         ----------
         client_id : str
         modalities : sequence of str
-            What it holds.
+            What it may train.
         samples, batch_size : int
             How many samples it has to train on, and a batch.
         """
