@@ -25,6 +25,9 @@ def enrol(message: Message, context: Context) -> Message:
     """Answer who this client is and what it holds."""
     settings = ClientSettings.from_json(unpack_settings(message.content))
     data = local_data(context.node_config, settings)
+    who, network = data.client_id, settings.network
+    if fault := network.batch_fault(who, data.modalities, len(data), settings.batch_size):
+        raise ValueError(fault)
     return Message(pack_enrolment(data.info(), __version__), reply_to=message)
 
 

@@ -63,11 +63,22 @@ class LocalData:
         return labels
 
     def batches(
-        self, size: int, modalities: tuple[str, ...], rng: torch.Generator | None = None
+        self,
+        size: int,
+        modalities: tuple[str, ...],
+        rng: torch.Generator | None = None,
+        *,
+        least: int = 1,
     ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """Yield (inputs by modality, labels); ``rng``, if there is one, shuffles and augments."""
+        """Yield (inputs by modality, labels); ``rng``, if there is one, shuffles and augments.
+
+        A last batch of fewer than ``least`` samples is added to the one before it.
+        """
         order = torch.arange(len(self)) if rng is None else torch.randperm(len(self), generator=rng)
-        for chunk in self.index[order.to(self.index.device)].split(size):
+        chunks = list(self.index[order.to(self.index.device)].split(size))
+        if len(chunks) > 1 and len(chunks[-1]) < least:
+            chunks[-2:] = [torch.cat(chunks[-2:])]
+        for chunk in chunks:
             yield self.split.batch(chunk, modalities, rng), self.split.labels[chunk]
 
     def info(self) -> ClientInfo:

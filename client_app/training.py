@@ -24,7 +24,7 @@ from client_app.objectives.modal_enhancement import ModalEnhancement
 from client_app.signatures import (
     Vectors,
     decoupled_signatures,
-    flat_encoders,
+    flat_signed,
     update_signatures,
 )
 from strategies import SignatureOrders, Task, Update
@@ -93,7 +93,7 @@ def _work(
     context.begin(local_prototypes(context.features, data.labels, data.num_classes))
     if orders.signature and orders.signature.gradient == "decoupled":
         update.signatures = _signatures(objective, orders.signature, data)
-    received = flat_encoders(network)
+    received = flat_signed(network)
     if orders.kind == "train":
         final = _train(update, objective, data, wanted)
     else:
@@ -122,7 +122,7 @@ def _signatures(objective: Objective, orders: SignatureOrders, data: LocalData) 
     if not isinstance(objective, ModalEnhancement):
         objective = ModalEnhancement.by_default().bind(network, context)
     modalities = context.orders.modalities
-    parameters = {m: list(network.encoders[m].parameters()) for m in modalities}
+    parameters = {m: network.signed(m) for m in modalities}
     rng = context.generator("signature")
     drawn = data.batches(context.settings.batch_size, modalities, rng)
     batches = list(islice(drawn, orders.probe_batches))
@@ -145,7 +145,7 @@ def _train(
     update.arrays = {
         name: np.array(value.cpu().numpy(), order="C")
         for name, value in network.state_dict().items()
-        if not name.startswith(objective.kept_back)
+        if name not in network.frozen and not name.startswith(objective.kept_back)
     }
     return final
 
@@ -153,7 +153,7 @@ def _train(
 def train(
     objective: Objective, data: LocalData, *, max_steps: int | None = None
 ) -> dict[str, float]:
-    """Train by SGD with a fresh optimiser, all but what the objective freezes.
+    """Train by SGD with a fresh optimiser, all but what the network or the objective freezes.
 
     Parameters
     ----------
@@ -166,18 +166,27 @@ def train(
     Returns
     -------
     dict
-        ``loss_first`` and ``loss``: mean loss over the first and the last epoch; ``steps``.
+        ``loss_first`` and ``loss``: mean loss over the first and the last epoch; ``steps``. Of
+        these ``steps`` alone, 0, where nothing is left to train.
 
     Raises
     ------
+    ValueError
+        If there are too few samples for a network that normalises over batches.
     DivergedError
         After the first epoch with a loss that is not finite.
     """
     network, settings = objective.network, objective.context.settings
     rng = objective.context.generator("batches")
     data = objective.training_data(data)
+    who, size = data.client_id, settings.batch_size
+    if fault := network.spec.batch_fault(who, network.modalities, len(data), size):
+        raise ValueError(fault)
     objective.on_start(data)
     parameters = _trainable(network, objective)
+    if not parameters:  # FedPAC, whose head stands still here, where all encoders do as well
+        return {"steps": 0.0}
+    least = 2 if network.normalising else 1
     optimizer = torch.optim.SGD(
         parameters,
         lr=settings.lr,
@@ -190,7 +199,7 @@ def train(
         objective.on_epoch(data, epoch)
         network.train()
         losses = []
-        for inputs, labels in data.batches(settings.batch_size, network.modalities, rng):
+        for inputs, labels in data.batches(size, network.modalities, rng, least=least):
             output = network(inputs)
             loss = objective.loss(output, labels)
             optimizer.zero_grad(set_to_none=True)
@@ -211,7 +220,8 @@ def train(
 def _trainable(network: MultiModalNetwork, objective: Objective) -> list[nn.Parameter]:
     """Parameters that mini-batches train; the others get no gradient from here on."""
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not name.startswith(objective.frozen))
+        trained = name not in network.frozen and not name.startswith(objective.frozen)
+        parameter.requires_grad_(trained)
     return [p for p in network.parameters() if p.requires_grad]
 
 

@@ -57,7 +57,7 @@ def run_experiment(
         folder.check_unchanged()
         folder.record_data(config.check_data())
     assert folder.account is not None
-    shared = replace(config.client_settings(), data=folder.account.fingerprint)
+    settings = replace(config.client_settings(), data=folder.account.fingerprint)
     strategy = build_strategy(config)
     evaluator = build_evaluator(config)
     evaluate = EvaluateCallback(evaluator, config)
@@ -69,7 +69,7 @@ def run_experiment(
         grid,
         folder.load_checkpoint() or initial_model(config),
         num_rounds=config.rounds,
-        settings=shared.to_json(),
+        settings=settings.to_json(),
         round_settings=lambda r: {
             "lr": config.learning_rate(r),
             "progress": (r - 1) / config.rounds,
@@ -80,6 +80,7 @@ def run_experiment(
         connect_timeout=config.connect_timeout,
         timeout=config.timeout,
         stop=stop,
+        frozen=settings.network.frozen(),
     )
 
 

@@ -102,6 +102,7 @@ class RunFolder:
             command=command or " ".join(sys.argv),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             hardware=hardware(),
+            frozen=sorted(self.config.network_spec().frozen()),
         )
 
     # --- the data -----------------------------------------------------------------------------

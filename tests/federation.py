@@ -42,7 +42,7 @@ def federate(
     **changes: object,
 ) -> tuple[ServerState, Keep]:
     """Run a federation of the six clients of ``HELD``; ``changes`` are of the client settings."""
-    settings = synthetic.settings(**({"prototypes": True} | changes)).to_json()
+    settings = synthetic.settings(**({"prototypes": True} | changes))
     handlers = {name: handler(name) for name in HELD}
     for name, change in (spoil or {}).items():
         handlers[name] = spoiled(handlers[name], change)
@@ -51,10 +51,11 @@ def federate(
         FakeGrid(handlers),
         start,
         num_rounds=rounds,
-        settings=settings,
+        settings=settings.to_json(),
         callbacks=[keep],
         min_clients=len(HELD),
         connect_timeout=600,
+        frozen=settings.network.frozen(),
     )
     return state, keep
 

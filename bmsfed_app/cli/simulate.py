@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,6 +19,7 @@ from rich.console import Console
 from bmsfed_app.cli.clients import share_out_aloud, with_clients
 from bmsfed_app.cli.progress import ProgressCallback
 from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
+from bmsfed_app.partitions import Share
 from server_app.app import make_app
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
@@ -68,8 +69,17 @@ def check_experiment(config: ExperimentConfig) -> ExperimentConfig:
     train = config.load_data("train", "test").train
     assert train is not None
     config = check_config(with_clients(config, train).model_dump())
-    share_out_aloud(config, train)
+    _check_batches(config, share_out_aloud(config, train))
     return config
+
+
+def _check_batches(config: ExperimentConfig, shares: Sequence[Share]) -> None:
+    """Refuse clients that would train with batches of one sample where that cannot work."""
+    spec = config.network_spec()
+    for share in shares:
+        rows, size = len(share.rows), config.batch_size
+        if fault := spec.batch_fault(share.name, share.modalities, rows, size):
+            raise ConfigError(fault)
 
 
 def simulate(folder: RunFolder, console: Console) -> BaseException | None:

@@ -65,6 +65,7 @@ class ExperimentConfig(BaseModel):
     encoders: dict[str, str] = Field(default_factory=dict)
     widths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     initial_weights: dict[str, str] = Field(default_factory=dict)
+    freeze: dict[str, list[str]] = Field(default_factory=dict)
     feature_norm: float = Field(0.0, ge=0)
     local_epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -106,6 +107,18 @@ class ExperimentConfig(BaseModel):
     @classmethod
     def _absolute_weights(cls, files: dict[str, str]) -> dict[str, str]:
         return {m: f if f == PUBLISHED else _absolute(f) for m, f in files.items()}
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _patterns(cls, given: object) -> object:
+        """Write ``true`` and a single pattern as lists of patterns."""
+        if not isinstance(given, Mapping):
+            return given
+        short = {True: ["*"], False: []}
+        return {
+            m: short[p] if isinstance(p, bool) else [p] if isinstance(p, str) else p
+            for m, p in given.items()
+        }
 
     @field_validator("schedule")
     @classmethod
@@ -187,6 +200,7 @@ class ExperimentConfig(BaseModel):
             head_settings=head_settings,
             vocabularies=dict(info.vocabularies),
             widths=dict(self.widths),
+            freeze={m: patterns for m, patterns in self.freeze.items() if patterns},
         )
 
     def division(self) -> Partition:

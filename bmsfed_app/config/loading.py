@@ -98,7 +98,7 @@ def _check_settings(config: ExperimentConfig, name: str) -> None:
 def _check_encoders(config: ExperimentConfig) -> None:
     """Check that every encoder exists, for a modality of the data set, and takes its inputs."""
     known = list(config.dataset_info().modalities)
-    for key in ("encoders", "widths", "initial_weights"):
+    for key in ("encoders", "widths", "initial_weights", "freeze"):
         for modality in getattr(config, key):
             if modality not in known:
                 raise ConfigError(
@@ -111,6 +111,11 @@ def _check_encoders(config: ExperimentConfig) -> None:
             spec.check(modality)
         except ValueError as error:
             raise ConfigError(f"encoders.{modality}: {error}") from None
+    if spec.freeze:
+        try:
+            spec.frozen()
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
 
 def _check_weights(config: ExperimentConfig) -> None:

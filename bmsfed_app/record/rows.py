@@ -167,6 +167,8 @@ class RunInfo(Row):
         By split; under "none", what is listed for neither.
     metrics : list of Metric
         What the rounds' metrics are, declared by the run's callbacks.
+    frozen : list of str
+        Arrays of the model that nobody trains.
     """
 
     method: str
@@ -185,6 +187,7 @@ class RunInfo(Row):
     partition_file: str = ""
     samples: dict[str, SampleCount] = Field(default_factory=dict)
     metrics: list[Metric] = list(STANDARD_METRICS)
+    frozen: list[str] = Field(default_factory=list)
 
 
 class RunSummary(Row):

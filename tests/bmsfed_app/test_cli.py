@@ -57,6 +57,11 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "cores": ((*RUN, "--cpus-per-client", "4096"), "cpus_per_client: 4096 of"),
     "gpus": ((*RUN, "--gpus-per-client", "64"), "no GPU|GPUs"),
     "encoder": ((*RUN, "--set", "encoders={colored: conv5}"), "did you mean 'conv4'"),
+    "freeze": ((*RUN, "--set", "freeze={gray: layer.*}"), r"freeze.gray: no parameter .*'layer"),
+    "one sample": (
+        (*RUN, "--set", "samples_per_client=1"),
+        "'client-0' has 1 sample to train on, but encoder conv4 of 'colored'",
+    ),
     "modality": ((*RUN, "--set", "encoders={grey: conv4}"), "did you mean 'gray'"),
     "resume nothing": (("run", "--resume", "nowhere"), "not a run folder"),
     "resume otherwise": (("run", "--resume", "nowhere", "--seed", "1"), "no other settings"),
