@@ -121,8 +121,8 @@ class RecordCallback(Callback):
             return
         self.folder.save_model(strategy.state.arrays)
         rows, _ = read_rows(self.folder.history)
-        found = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
-        summary = RunSummary(**found, complete=error is None, rounds=strategy.state.round)
+        metrics: Any = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
+        summary = RunSummary(**metrics, complete=error is None, rounds=strategy.state.round)
         write_json(self.folder.path / "summary.json", summary)
 
     def _write_clients(self, strategy: Decisions, server_round: int) -> None:

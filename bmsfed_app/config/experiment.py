@@ -26,7 +26,11 @@ MACHINE_KEYS = {
 
 
 class ExperimentConfig(BaseModel):
-    """One experiment; ``conf/reference.yaml`` explains every key."""
+    """One experiment; ``conf/reference.yaml`` explains every key.
+
+    A new key has as its default what was done before there was the key: run folders that lack it
+    are resumed, and taken together with others in reports, so.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
