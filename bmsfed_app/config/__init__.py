@@ -7,7 +7,8 @@ before anything starts, with the nearest right name and the allowed range.
 
 from bmsfed_app.config.experiment import MACHINE_KEYS, ExperimentConfig
 from bmsfed_app.config.files import ConfigError, config_names
-from bmsfed_app.config.loading import check_config, load_config, parse_pairs
+from bmsfed_app.config.loading import check_config, load_config
+from bmsfed_app.config.overrides import parse_pairs, split_pairs
 
 __all__ = [
     "MACHINE_KEYS",
@@ -17,4 +18,5 @@ __all__ = [
     "config_names",
     "load_config",
     "parse_pairs",
+    "split_pairs",
 ]

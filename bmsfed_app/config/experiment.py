@@ -206,7 +206,8 @@ def method_of(name: str, methods: Mapping[str, Mapping[str, Any]]) -> type[Metho
     ValueError
         If there is none.
     """
-    return find_method(str(methods.get(name, {}).get("base", name)), besides=methods)
+    base = str(methods.get(name, {}).get("base", name))
+    return find_method(base, besides=[variant for variant in methods if variant != base])
 
 
 def _absolute(path: str) -> str:

@@ -97,9 +97,8 @@ class Run:
 
     @property
     def left_out(self) -> tuple[int, int]:
-        """How many of the answers to training were left out, and how many there were."""
-        trained = [row for row in self.answers if row.phase == "train"]
-        return sum(row.status != "ok" for row in trained), len(trained)
+        """How many answers were left out, those that never came too, of how many asked for."""
+        return sum(row.status != "ok" for row in self.answers), len(self.answers)
 
     def values(self, name: str, modality: str | None = None) -> list[tuple[int, float]]:
         """Return (round, value) of a metric by its name, round 0 included; none if unknown."""

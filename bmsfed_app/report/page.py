@@ -174,8 +174,9 @@ def _legend(study: Study) -> str:
         )
     if not all(run.info.data for _, run in study.runs()):
         parts.append(
-            "What is here does not say what data it saw: these runs are from before that was "
-            "recorded, and are taken together as their data's folder and settings are the same."
+            "These runs do not say what data they saw (they are from before that was recorded, or "
+            "the data set cannot tell): they are taken together for the folder and settings of "
+            "their data."
         )
     if len({run.info.source or run.info.commit for _, run in study.runs()}) > 1:
         parts.append("The runs are of different versions of the app.")

@@ -170,7 +170,7 @@ def test_data_sets_have_sections_and_figures_of_their_own(tmp_path: Path) -> Non
     assert [tag for tag, _ in page.tags].count("h2") == 3
     assert len(page.images()) == 3 * len(FIGURES)
     assert "unknown (folder /data, settings by default)" in page.text
-    assert page.text.count("not say what data it saw") == 1
+    assert page.text.count("do not say what data they saw") == 1
 
 
 # --- how the runs ended -------------------------------------------------------------------------
@@ -208,12 +208,12 @@ def test_the_share_of_answers_left_out_is_said(tmp_path: Path) -> None:
             ("client-00", "train", "no answer"),
             ("client-01", "train", "ok"),
             ("client-02", "train", "ok"),
-            ("client-02", "probe", "no answer"),  # measuring is no training
+            ("client-02", "probe", "no answer"),
         ]
     ]
     with (run / "history.jsonl").open("a") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)
-    assert "1 of 3 (33 %)" in report(tmp_path / "out", run).text
+    assert "2 of 4 (50 %)" in report(tmp_path / "out", run).text
 
 
 def test_a_diverged_run_shows_it(tmp_path: Path) -> None:
