@@ -14,7 +14,7 @@ from bmsfed_app.record.run import Run
 from bmsfed_app.record.summary import LAST_ROUNDS, Summary, summary
 from bmsfed_app.report.facts import cards
 from bmsfed_app.report.figures import MAX_BARS, bin_width, figure_name, partitions
-from bmsfed_app.report.studies import Study, mean_and_interval
+from bmsfed_app.report.studies import Series, Study, mean_and_interval
 from strategies import Metric
 
 #: What a page of this module carries, so that the next report knows that it may replace it.
@@ -172,6 +172,7 @@ def _legend(study: Study) -> str:
             f"Means over seeds leave out {_count(left, 'run')} that failed, did not reach the last "
             "round, or repeat a seed."
         )
+    parts += [_held(series) for series in study.series]
     if not all(run.info.data for _, run in study.runs()):
         parts.append(
             "These runs do not say what data they saw (they are from before that was recorded, or "
@@ -180,7 +181,18 @@ def _legend(study: Study) -> str:
         )
     if len({run.info.source or run.info.commit for _, run in study.runs()}) > 1:
         parts.append("The runs are of different versions of the app.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
+
+
+def _held(series: Series) -> str:
+    """Say where a mean is over clients that held other numbers of samples; else nothing."""
+    held = [sum(m.num_samples for m in run.clients.values()) for run in series.comparable()]
+    if len(set(held)) < 2:
+        return ""
+    return (
+        f"The clients of {series.label} held {min(held):,} to {max(held):,} training samples in "
+        "all, by seed."
+    )
 
 
 # --- figures ------------------------------------------------------------------------------------

@@ -132,6 +132,17 @@ def test_mean_over_seeds(tmp_path: Path) -> None:
     assert "two seeds says next to nothing" in two.text
 
 
+def test_seeds_whose_clients_held_other_numbers_of_samples_are_told(tmp_path: Path) -> None:
+    """As with machines' own data, which the server's fingerprint says nothing of."""
+    runs = [make_run(tmp_path / str(seed), seed=seed, accuracies=[0.1, 0.5]) for seed in (0, 1)]
+    assert "training samples in all" not in report(tmp_path / "even", *runs).text
+    held = json.loads((runs[1] / "clients.json").read_text())
+    held["client-00"]["num_samples"] = 4
+    (runs[1] / "clients.json").write_text(json.dumps(held))
+    text = report(tmp_path / "out", *runs).text
+    assert "The clients of bmsfed held 22 to 27 training samples in all, by seed." in text
+
+
 @pytest.mark.parametrize(
     ("values", "mean", "half"),
     [([0.0, 2.0], 1.0, 12.706204736), ([1.0, 2.0, 3.0, 4.0], 2.5, 2.0542602567)],
@@ -217,7 +228,9 @@ def test_the_share_of_answers_left_out_is_said(tmp_path: Path) -> None:
 
 
 def test_a_diverged_run_shows_it(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "a", change={3: {"loss": float("nan")}})
+    diverged = {2: {"loss": float("inf")}, 3: {"loss": float("nan")}}
+    run = make_run(tmp_path / "a", change=diverged)
+    ended(run, complete=True, rounds=3, loss={"last": float("nan")})
     page = report(tmp_path / "out", run)
     assert page.row("bmsfed, seed 0")[8:10] == ["nan", "nan"]
     assert len(page.images()) == len(FIGURES)
