@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from bmsfed_app.config import idle_notes, load_config, parse_pairs
+from bmsfed_app.config import idle_notes, load_config, split_pairs
 from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
@@ -52,14 +52,16 @@ def make_app(
 
 
 def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
-    """Turn ``flwr run``'s run config into a run folder.
+    r"""Turn ``flwr run``'s run config into a run folder.
 
     Parameters
     ----------
     run_config : mapping
         ``config`` names the YAML file; ``method``, ``rounds``, ``seed``, ``data-dir`` override
         it unless empty (0 rounds, seed -1); ``set`` holds further "key=value" pairs, separated
-        by spaces; ``out`` and ``resume`` name run folders on the ServerApp's machine.
+        by spaces; ``out`` and ``resume`` name run folders on the ServerApp's machine. A pair with
+        spaces in it stands in double quotes, and all of them then in single ones:
+        ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         value = run_config.get(key, empty)
         if value != empty:
             overrides[key.replace("-", "_")] = value
-    overrides |= parse_pairs(str(run_config.get("set", "")).split())
+    overrides |= split_pairs(str(run_config.get("set", "")))
     source = str(run_config.get("config", "cg-digits"))
     config = load_config(source, overrides)
     for note in idle_notes(config, source, overrides):

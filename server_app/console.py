@@ -35,7 +35,8 @@ class TableCallback(Callback):
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Say what runs, and print the table's head."""
         config, modalities = self.folder.config, strategy.state.modalities
-        metrics = [m for m in read_json(self.folder.info_file, RunInfo).metrics if m.column]
+        info = read_json(self.folder.info_file, RunInfo)
+        metrics = [m for m in info.metrics if m.column]
         self.columns = [
             (m, one) for m in metrics for one in (modalities if m.by_modality else (None,))
         ]
@@ -44,7 +45,7 @@ class TableCallback(Callback):
         self.widths = [">5", *(f">{max(len(head), 5)}" for head in heads)]
         self.widths += [f"<{weakest}", "<22", "<26", ">7", ">7", ">6"]
         self.write(
-            f"{config.method} on {config.dataset}: rounds {strategy.state.round + 1}-{num_rounds}, "
+            f"{config.method} on {info.dataset}: rounds {strategy.state.round + 1}-{num_rounds}, "
             f"seed {config.seed}, {config.division().describe()}"
         )
         of = "training" if config.prototypes == "train" else "test"
@@ -108,15 +109,13 @@ class TableCallback(Callback):
         return "-" if value is None else metric.text(value)
 
     def _sum_up(self, rounds: Sequence[RoundRow]) -> None:
-        """Print the metrics' summaries, those of one unit below each other, and the traffic."""
+        """Print the metrics' summaries, those of one unit and rounds together, and the traffic."""
         found = [(m, one, summary(rounds, m, one)) for m, one in self.columns]
         known = [(m, one, s) for m, one, s in found if s is not None]
-        for what, group in groupby(known, key=lambda f: _what(f[0])):
-            members = list(group)
-            count = max(s.rounds for _, _, s in members)
-            self.write(f"{what:<30}last   best   mean of last {count}")
-            for metric, one, s in members:
-                numbers = "  ".join(f"{metric.text(v):>5}" for v in (s.last, s.best, s.mean_last))
+        for (what, over), group in groupby(known, key=lambda f: (_what(f[0]), f[2].over())):
+            self.write(f"{what:<30}last   mean of {over}")
+            for metric, one, s in group:
+                numbers = "  ".join(f"{metric.text(v):>5}" for v in (s.last, s.mean_last))
                 self.write(f"  {metric.label(one):<26} {numbers}")
         if known:
             down, up = sum(r.bytes_down for r in rounds), sum(r.bytes_up for r in rounds)

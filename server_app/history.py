@@ -124,10 +124,10 @@ class RecordCallback(Callback):
             return
         self.folder.save_model(strategy.state.arrays)
         rows, _ = read_rows(self.folder.history)
-        found = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
+        metrics: Any = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
         failed = str(error) if is_failure(error) else ""
         summary = RunSummary(
-            **found, complete=error is None, failed=failed, rounds=strategy.state.round
+            **metrics, complete=error is None, failed=failed, rounds=strategy.state.round
         )
         write_json(self.summary, summary)
 

@@ -18,7 +18,8 @@ cli = typer.Typer(help=__doc__, no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="A data set's name, or a YAML file.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder with the data.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Any other key=value; repeatable.")
+    list[str] | None,
+    typer.Option("--set", help="Any other key=value, or KEY.NAME=value; repeatable."),
 ]
 
 

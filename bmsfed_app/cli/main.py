@@ -48,7 +48,8 @@ def run(
     cpus_per_client: Annotated[float | None, typer.Option(help="CPU cores per client.")] = None,
     gpus_per_client: Annotated[float | None, typer.Option(help="GPU share per client.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other key=value; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Any other key=value, or KEY.NAME=value; repeatable."),
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with, from its last complete round.")

@@ -8,7 +8,8 @@ before anything starts, with the nearest right name and the allowed range.
 from bmsfed_app.config.experiment import MACHINE_KEYS, ExperimentConfig
 from bmsfed_app.config.files import ConfigError, config_names
 from bmsfed_app.config.idle import idle_notes
-from bmsfed_app.config.loading import check_config, load_config, parse_pairs
+from bmsfed_app.config.loading import check_config, load_config
+from bmsfed_app.config.overrides import parse_pairs, split_pairs
 
 __all__ = [
     "MACHINE_KEYS",
@@ -19,4 +20,5 @@ __all__ = [
     "idle_notes",
     "load_config",
     "parse_pairs",
+    "split_pairs",
 ]

@@ -34,7 +34,11 @@ MACHINE_KEYS = {
 
 
 class ExperimentConfig(BaseModel):
-    """One experiment; ``conf/reference.yaml`` explains every key."""
+    """One experiment; ``conf/reference.yaml`` explains every key.
+
+    A new key has as its default what was done before there was the key: run folders that lack it
+    are resumed, and taken together with others in reports, so.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -245,7 +249,8 @@ def method_of(name: str, methods: Mapping[str, Mapping[str, Any]]) -> type[Metho
     ValueError
         If there is none.
     """
-    return find_method(str(methods.get(name, {}).get("base", name)), besides=methods)
+    base = str(methods.get(name, {}).get("base", name))
+    return find_method(base, besides=[variant for variant in methods if variant != base])
 
 
 def _absolute(path: str) -> str:

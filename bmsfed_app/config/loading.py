@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from bmsfed_app.checked import explain
 from bmsfed_app.config.experiment import ExperimentConfig, method_of
 from bmsfed_app.config.files import ConfigError, read_values
+from bmsfed_app.config.overrides import is_own, put
 from bmsfed_app.datasets import DataError, find_source
 from bmsfed_app.methods import MethodSettings
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
@@ -29,37 +29,25 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
         Path of a YAML file, or the name of one that ships with the app (``cg-mnist``).
     overrides : mapping, optional
         Values that win over the file's: keys of the experiment, of its method or of its data
-        set. Strings are read as YAML scalars.
+        set. A dotted key (``encoders.gray``, ``methods.bmsfed.chi``) is one entry of a mapping,
+        whose others stay. Texts are read as YAML.
 
     Raises
     ------
     ConfigError
         One message that names the culprit and the remedy.
     """
-    values = read_values(source)
-    given = dict(overrides or {})
-    # These two decide what the other keys may be.
-    values |= {key: given.pop(key) for key in ("dataset", "method") if key in given}
+    values, given = read_values(source), dict(overrides or {})
+    # First the experiment's own: they decide which method's and data set's keys there are.
+    for key in filter(is_own, given):
+        values = put(values, key, given[key])
     _check_names(values)
-    _route(values, given)
+    for key in [key for key in given if not is_own(key)]:
+        values = put(values, key, given[key], below=_home(values, key))
     _resolve(values)
     config = check_config({**_method(values).overrides, **values})
     _check_weights(config)
     return config
-
-
-def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
-    """Turn ``key=value`` texts into overrides for :func:`load_config`.
-
-    Raises
-    ------
-    ConfigError
-        If one has no equals sign.
-    """
-    split = [pair.partition("=") for pair in pairs]
-    if bad := [key for key, equals, _ in split if not equals]:
-        raise ConfigError(f"set: expected key=value, not '{bad[0]}'")
-    return {key: value for key, _, value in split}
 
 
 def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
@@ -69,6 +57,7 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
         raise ConfigError(f"unknown key '{unknown[0]}'{hint}")
     values = dict(values)
     _check_names(values)
+    _check_dataset_settings(values)
     try:
         config = ExperimentConfig(**values)
         config.division()
@@ -132,24 +121,20 @@ def _check_weights(config: ExperimentConfig) -> None:
             raise ConfigError(f"initial_weights.{modality}: there is no file '{file}'")
 
 
-def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:
-    """Put each override where it belongs: the experiment, its method or its data set."""
-    name, method_keys = values["method"], _method(values).model_fields
+def _home(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Where a key stands that is not the experiment's own: with its method or its data set."""
+    first = key.split(".")[0]
+    method_keys = _method(values).model_fields
     dataset_keys = find_source(str(values["dataset"])).setting_names
-    for key, raw in overrides.items():
-        value = yaml.safe_load(raw) if isinstance(raw, str) and raw else raw
-        if key in ExperimentConfig.model_fields:
-            values[key] = value
-        elif key in method_keys:
-            values.setdefault("methods", {}).setdefault(name, {})[key] = value
-        elif key in dataset_keys:
-            values.setdefault("dataset_settings", {})[key] = value
-        else:
-            known = [*ExperimentConfig.model_fields, *method_keys, *dataset_keys]
-            raise ConfigError(
-                f"unknown key '{key}' for method '{name}' on '{values['dataset']}'"
-                f"{nearest(key, known)}"
-            )
+    if first in method_keys:
+        return "methods", values["method"]
+    if first in dataset_keys:
+        return ("dataset_settings",)
+    known = [*ExperimentConfig.model_fields, *method_keys, *dataset_keys]
+    raise ConfigError(
+        f"unknown key '{first}' for method '{values['method']}' on '{values['dataset']}'"
+        f"{nearest(first, known)}"
+    )
 
 
 def _resolve(values: dict[str, Any]) -> None:
@@ -164,25 +149,17 @@ def _resolve(values: dict[str, Any]) -> None:
 
 
 def _check_names(values: dict[str, Any]) -> None:
-    """Check what names other things: the data set, its settings, methods and their bases.
+    """Check what names other things: the data set, methods and their bases.
 
     Fills in ``method`` and ``methods``.
     """
-    name = str(values.get("dataset", ""))
     try:
-        source = find_source(name)
+        find_source(str(values.get("dataset", "")))
     except DataError as error:
         raise ConfigError(f"dataset: {error}") from None
-    for key in values.get("dataset_settings") or {}:
-        if key not in source.setting_names:
-            known = list(source.setting_names)
-            raise ConfigError(
-                f"unknown key 'dataset_settings.{key}' of '{name}'{nearest(key, known)}"
-            )
-    source.parse(values.get("dataset_settings") or {})
-    values["methods"] = dict(values.get("methods") or {})
+    values["methods"] = _mapping("methods", values.get("methods"))
     for method, own in values["methods"].items():
-        values["methods"][method] = dict(own or {})
+        values["methods"][method] = _mapping(f"methods.{method}", own)
         try:
             method_of(method, values["methods"])
         except ValueError as error:
@@ -191,6 +168,27 @@ def _check_names(values: dict[str, Any]) -> None:
             ) from None
     values["method"] = str(values.get("method", ExperimentConfig.model_fields["method"].default))
     _method(values)
+
+
+def _check_dataset_settings(values: Mapping[str, Any]) -> None:
+    name = str(values["dataset"])
+    source, own = find_source(name), _mapping("dataset_settings", values.get("dataset_settings"))
+    for key in own:
+        if key not in source.setting_names:
+            raise ConfigError(
+                f"unknown key 'dataset_settings.{key}' of '{name}'"
+                f"{nearest(key, source.setting_names)}"
+            )
+    source.parse(own)
+
+
+def _mapping(key: str, value: Any) -> dict[str, Any]:
+    """Return a copy of what must be a mapping, or be left out."""
+    if not isinstance(value, Mapping | None):
+        raise ConfigError(
+            f"{key}: expected keys with values, such as {{name: value}}, not {value!r}"
+        )
+    return dict(value or {})
 
 
 def _method(values: Mapping[str, Any]) -> type[MethodSettings]:

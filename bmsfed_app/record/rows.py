@@ -37,7 +37,6 @@ STANDARD_METRICS = (
     Metric(
         "loss",
         "loss",
-        best="min",
         about="Loss: mean cross-entropy of all modalities together on the test split, in nats.",
     ),
 )
@@ -152,6 +151,13 @@ class RunInfo(Row):
 
     Attributes
     ----------
+    dataset : str
+        Its name for readers.
+    data : str
+        Fingerprint of the data that the run saw; empty where it was not recorded.
+    samples : dict
+        Of each split, how many samples were "listed" and "used", and how many were "left_out" by
+        cause.
     commit : str or None
         Git's commit, with "+" where files differ from it; None outside a checkout.
     source : str
@@ -176,6 +182,8 @@ class RunInfo(Row):
     seed: int
     modalities: list[str] = Field(min_length=1)
     class_names: list[str] = Field(default_factory=list)
+    data: str = ""
+    samples: dict[str, dict[str, Any]] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
     source: str = ""
@@ -196,11 +204,11 @@ class RunSummary(Row):
     Attributes
     ----------
     complete : bool
-        Whether it ran to its end, neither stopped nor failed.
+        Whether it ended by itself, neither stopped nor failed.
     failed : str
-        Why it failed; empty if it did not.
+        Why it ended as failed; empty where it did not.
     rounds : int
-        The last complete one.
+        Its last complete round.
     """
 
     complete: bool

@@ -34,10 +34,10 @@ class Run:
         By number; round 0 is the untrained model.
     answers : list of ClientRow
         What each client did in each round, in the order of the history.
+    failed : str
+        Why the run ended as failed; empty where it did not.
     notes : list of str
         What a reader of the run must know.
-    failed : str
-        Why the run failed; empty if it did not, or still goes on.
     """
 
     path: Path
@@ -46,8 +46,8 @@ class Run:
     clients: dict[str, Member]
     rounds: list[RoundRow]
     answers: list[ClientRow]
+    failed: str
     notes: list[str]
-    failed: str = ""
 
     @property
     def method(self) -> str:
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def dataset(self) -> str:
-        """Name of the data set."""
+        """Name of the data set, for readers."""
         return self.info.dataset
 
     @property
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run reached its last round, and did not fail there."""
+        """Whether the run reached its last round, and did not fail."""
         return self.rounds[-1].round >= self.planned and not self.failed
 
     @property
@@ -94,6 +94,11 @@ class Run:
             if row.status != "ok":
                 found.setdefault((row.round, row.client), row.status)
         return [(number, client, reason) for (number, client), reason in sorted(found.items())]
+
+    @property
+    def left_out(self) -> tuple[int, int]:
+        """How many answers were left out, those that never came too, of how many asked for."""
+        return sum(row.status != "ok" for row in self.answers), len(self.answers)
 
     def values(self, name: str, modality: str | None = None) -> list[tuple[int, float]]:
         """Return (round, value) of a metric by its name, round 0 included; none if unknown."""
@@ -140,14 +145,14 @@ def read_run(folder: Path) -> Run:
             f"'{folder / 'history.jsonl'}' holds no round: report on the run once it has "
             "evaluated its first model, or start it again"
         )
+    last, members = max(rounds), folder / "clients.json"
+    ending = _ending(folder / "summary.json", last)
     notes = ["The last line of history.jsonl was cut off and is left out."] if cut_off else []
-    ended = folder / "summary.json"
-    failed = read_json(ended, RunSummary).failed if ended.exists() else ""
-    if failed:
-        notes.append(f"The run failed: {failed}")
-    if (last := max(rounds)) < config["rounds"] and not failed:
-        notes.append(f"Round {last} of {config['rounds']}: still going, or interrupted.")
-    members = folder / "clients.json"
+    if ending and ending.failed:
+        notes.append(f"Ended as failed: {ending.failed}")
+    elif last < config["rounds"]:
+        ended = "ended by a callback" if ending and ending.complete else "going on, or interrupted"
+        notes.append(f"Round {last} of {config['rounds']}: {ended}.")
     return Run(
         path=folder,
         config=config,
@@ -155,8 +160,8 @@ def read_run(folder: Path) -> Run:
         clients=read_json(members, dict[str, Member]) if last or members.exists() else {},
         rounds=[rounds[n] for n in sorted(rounds)],
         answers=[r for r in rows if isinstance(r, ClientRow)],
+        failed=ending.failed if ending else "",
         notes=notes,
-        failed=failed,
     )
 
 
@@ -166,6 +171,12 @@ def common_prefix(names: Iterable[str]) -> str:
     pairs = zip(names[0], names[-1], strict=False) if names else ()
     shared = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return "" if shared in names else shared.rstrip("0123456789")
+
+
+def _ending(file: Path, last: int) -> RunSummary | None:
+    """How the run ended after its last round; None if it is going on, was killed or resumed."""
+    found = read_json(file, RunSummary) if file.exists() else None
+    return found if found is not None and found.rounds == last else None
 
 
 def _config(file: Path) -> dict[str, Any]:

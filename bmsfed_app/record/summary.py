@@ -2,45 +2,55 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from bmsfed_app.record.rows import RoundRow, Row
 from strategies import Metric
 
-#: Evaluated rounds behind the closing mean.
+#: Rounds behind the closing mean, evaluated or not.
 LAST_ROUNDS = 10
 
 
 class Summary(Row):
-    """Last, best and closing mean of a metric over its evaluated rounds.
+    """Where a metric ended. No best: a maximum over the test set is no result.
 
     Attributes
     ----------
-    last, best : float
-        Best by its own maximum, or minimum where the metric says so.
+    last : float
+        After the last round that was evaluated.
     mean_last : float
-        Mean of the last ten.
-    rounds : int
-        How many these are, where there are fewer.
+        Mean over the evaluations among the last ten rounds, up to and with that one.
+    rounds : list of int
+        The rounds of these evaluations.
     """
 
     last: float
-    best: float
     mean_last: float
-    rounds: int
+    rounds: list[int]
+
+    def over(self) -> str:
+        """Say what the mean is over, as in "rounds 31-40 (3 evaluations)"."""
+        first, last, count = self.rounds[0], self.rounds[-1], len(self.rounds)
+        return (
+            f"round {last} (1 evaluation)"
+            if count == 1
+            else f"rounds {first}-{last} ({count} evaluations)"
+        )
 
 
 def points(
     rounds: Iterable[RoundRow], metric: Metric, modality: str | None = None
 ) -> list[tuple[int, float]]:
-    """Return (round, value) wherever a metric has a finite value, round 0 included."""
+    """Return (round, value) wherever a metric was evaluated, round 0 included.
+
+    A value may be NaN or infinite, as the loss of a run that diverged.
+    """
     found = []
     for row in rounds:
         value = row.metrics.get(metric.name)
         if metric.by_modality:
             value = value.get(modality) if isinstance(value, dict) else None
-        if isinstance(value, int | float) and math.isfinite(value):
+        if isinstance(value, int | float):
             found.append((row.round, value))
     return found
 
@@ -49,13 +59,12 @@ def summary(
     rounds: Iterable[RoundRow], metric: Metric, modality: str | None = None
 ) -> Summary | None:
     """Summarise a metric, or None if it was never evaluated; the untrained model is left out."""
-    values = [value for n, value in points(rounds, metric, modality) if n > 0]
+    values = {n: value for n, value in points(rounds, metric, modality) if n > 0}
     if not values:
         return None
-    last, best = values[-LAST_ROUNDS:], max if metric.best == "max" else min
-    return Summary(
-        last=values[-1], best=best(values), mean_last=sum(last) / len(last), rounds=len(last)
-    )
+    end = max(values)
+    late = {n: value for n, value in sorted(values.items()) if n > end - LAST_ROUNDS}
+    return Summary(last=values[end], mean_last=sum(late.values()) / len(late), rounds=list(late))
 
 
 def summarise(

@@ -28,7 +28,7 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
     Parameters
     ----------
     run_dirs : sequence of Path
-        Run folders. Those on one data set are laid over each other.
+        Run folders. Those that saw the same data are laid over each other.
     out : Path
         Folder to write to, made if need be.
 
@@ -72,12 +72,12 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
 
 
 def _endings(studies: Sequence[Study]) -> list[str]:
-    """File names carry the data set where there are several."""
+    """File names carry the titles where there are several."""
     if len(studies) == 1:
         return [""]
     endings: list[str] = []
     for number, study in enumerate(studies, 1):
-        ending = "-" + (re.sub(r"[^a-z0-9]+", "-", study.dataset.lower()).strip("-") or str(number))
+        ending = "-" + (re.sub(r"[^a-z0-9]+", "-", study.title.lower()).strip("-") or str(number))
         endings.append(f"{ending}-{number}" if ending in endings else ending)
     return endings
 

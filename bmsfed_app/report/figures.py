@@ -72,7 +72,7 @@ def draw(study: Study) -> dict[str, bytes]:
     Parameters
     ----------
     study : Study
-        Runs on one data set.
+        Runs that saw the same data.
 
     Returns
     -------

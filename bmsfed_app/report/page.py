@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bmsfed_app.partitions import PARTITIONS, read_partition
-from bmsfed_app.record.origin import commit, source_hash
 from bmsfed_app.record.run import Run
-from bmsfed_app.record.summary import LAST_ROUNDS, summary
+from bmsfed_app.record.summary import LAST_ROUNDS, Summary, summary
+from bmsfed_app.report.facts import cards
 from bmsfed_app.report.figures import MAX_BARS, bin_width, figure_name, partitions
-from bmsfed_app.report.studies import Study, mean_and_interval
+from bmsfed_app.report.studies import Series, Study, mean_and_interval
 from strategies import Metric
 
 #: What a page of this module carries, so that the next report knows that it may replace it.
@@ -51,12 +49,11 @@ def render(studies: Sequence[Study], figures: Sequence[Mapping[str, tuple[str, b
         keep_trailing_newline=True,
     )
     return environment.get_template("page.html.j2").render(
-        title=f"Federated runs on {_and([s.dataset for s in studies])}",
+        title=f"Federated runs on {_and([s.title for s in studies])}",
         lead=_lead(studies),
         sections=[_section(s, f) for s, f in zip(studies, figures, strict=True)],
         files=" ".join(name for found in figures for name, _ in found.values()),
         generator=GENERATOR,
-        last_rounds=LAST_ROUNDS,
         max_failures=MAX_FAILURES,
     )
 
@@ -74,75 +71,14 @@ def _lead(studies: Sequence[Study]) -> str:
 
 def _section(study: Study, figures: Mapping[str, tuple[str, bytes]]) -> dict[str, Any]:
     return {
-        "dataset": study.dataset,
-        "cards": _cards(study),
+        "title": study.title,
+        "cards": cards(study),
         "headings": [metric.label(modality) for metric, modality in study.columns],
         "rows": _rows(study),
         "legend": _legend(study),
         "figures": _figures(study, figures),
         "failures": [(s.run_label(run), *f) for s, run in study.runs() for f in run.failures],
     }
-
-
-# --- what was run -------------------------------------------------------------------------------
-
-#: A heading, facts by name, and what a reader must know besides.
-_Card = tuple[str, dict[str, str], Sequence[str]]
-
-
-def _cards(study: Study) -> list[_Card]:
-    """One card for what all runs have in common, then one for each run."""
-    runs = list(study.runs())
-    facts = [_facts(run) for _, run in runs]
-    shared = {k: v for k, v in facts[0].items() if all(f[k] == v for f in facts)}
-    if len(runs) == 1:
-        return [(runs[0][0].run_label(runs[0][1]), shared, runs[0][1].notes)]
-    cards: list[_Card] = [("every run", shared, ())]
-    for (series, run), own in zip(runs, facts, strict=True):
-        differing = {k: v for k, v in own.items() if k not in shared}
-        cards.append((series.run_label(run), differing, run.notes))
-    return cards
-
-
-def _facts(run: Run) -> dict[str, str]:
-    """What a reader needs to know to run it again, by name."""
-    info = run.info
-    here = commit() if info.source == source_hash() else None  # a bundle's, in its checkout
-    return {
-        "method": run.method,
-        "data set": run.dataset,
-        "modalities": ", ".join(run.modalities),
-        "seed": str(run.seed),
-        "rounds": f"{run.rounds[-1].round} of {run.planned}",
-        "clients": _clients(run),
-        "partition": _partition(run),
-        "commit": info.commit or here or "unknown",
-        "source": info.source + (f" ({info.bundle})" if info.bundle else "") or "unknown",
-        "command": info.command,
-        "hardware": info.hardware,
-        "started": info.started.replace("T", " "),
-        "versions": ", ".join(f"{n} {v}" for n, v in info.versions.items()) or "unknown",
-        "folder": str(run.path),
-    }
-
-
-def _clients(run: Run) -> str:
-    """Say how many clients there are, what they hold and how many train per round."""
-    held = Counter(tuple(client.modalities) for client in run.clients.values())
-    text = str(len(run.clients) or run.config.get("clients") or "unknown")
-    if len(held) > 1:
-        parts = [f"{number} with {' + '.join(m)}" for m, number in held.items()]
-        text += f" ({'; '.join(parts)})"
-    share = run.config.get("per_round")
-    if isinstance(share, float) and share < 1:
-        return f"{text}, {100 * share:g} % per round"
-    return text if share is None else f"{text}, {share} per round"
-
-
-def _partition(run: Run) -> str:
-    name = str(run.config.get("partition", "unknown"))
-    # A scheme of another package need not be installed where the report is made.
-    return read_partition(run.config).describe() if name in PARTITIONS else name
 
 
 # --- results ------------------------------------------------------------------------------------
@@ -155,36 +91,43 @@ def _rows(study: Study) -> list[dict[str, Any]]:
     """The table's rows: every run, and the mean of a series."""
     rows = []
     for series in study.series:
-        for run in series.runs:
-            last = run.rounds[-1].round
-            rounds = f"{last}" if run.complete else f"{last} of {run.planned}"
-            rows.append(_row("run", series.run_label(run), rounds, [run], study))
+        rows += [_row("run", series.run_label(r), _reached(r), [r], study) for r in series.runs]
         if len(runs := series.comparable()) > 1:
             label = f"{series.label}, mean of {len(runs)} seeds"
             rows.append(_row("mean", label, str(runs[0].planned), runs, study))
     return rows
 
 
+def _reached(run: Run) -> str:
+    last = run.rounds[-1].round
+    rounds = f"{last}" if last >= run.planned else f"{last} of {run.planned}"
+    return f"{rounds}, failed" if run.failed else rounds
+
+
 def _row(kind: str, label: str, rounds: str, runs: Sequence[Run], study: Study) -> dict[str, Any]:
     cells = []
+    over: dict[str, None] = {}  # in the order of the columns
     for metric, modality in study.columns:
-        numbers = [_three(run, metric, modality) for run in runs]
-        cells += [_cell(values, metric) for values in zip(*numbers, strict=True)]
+        found = [summary(run.rounds, metric, modality) for run in runs]
+        over |= {_over(s): None for s in found if s is not None}
+        cells.append(_cell([None if s is None else s.last for s in found], metric))
+        cells.append(_cell([None if s is None else s.mean_last for s in found], metric))
     used = dict.fromkeys(run.prototypes for run in runs if run.prototypes)
     return {
         "kind": kind,
         "label": label,
         "rounds": rounds,
+        "over": ", ".join(over) or _NONE,
         "cells": cells,
         "prototypes": ", ".join(used) or _NONE,
         "costs": [_number(c) for c in zip(*map(_costs, runs), strict=True)],
     }
 
 
-def _three(run: Run, metric: Metric, modality: str | None) -> _Numbers:
-    """Last, best and closing mean."""
-    found = summary(run.rounds, metric, modality)
-    return [found.last, found.best, found.mean_last] if found else [None] * 3
+def _over(found: Summary) -> str:
+    """What a closing mean is over, briefly: "31–40 (3)"."""
+    first, last = found.rounds[0], found.rounds[-1]
+    return f"{first}–{last} ({len(found.rounds)})" if first < last else f"{last} (1)"
 
 
 def _costs(run: Run) -> _Numbers:
@@ -194,14 +137,14 @@ def _costs(run: Run) -> _Numbers:
 
 
 def _cell(values: Sequence[float | None], metric: Metric) -> tuple[str, str]:
-    """Return a value, or the mean of several and half the width of its interval."""
+    """Return a value, or the mean of several and half the width of its interval, with their n."""
     known = [v for v in values if v is not None]
     if len(known) < len(values):
         return _NONE, ""
     if len(known) == 1:
         return metric.text(known[0]), ""
     mean, half = mean_and_interval(known)
-    return metric.text(mean), metric.text(half)
+    return metric.text(mean), f"{metric.text(half)} (n = {len(known)})"
 
 
 def _number(values: Sequence[float | None]) -> str:
@@ -213,21 +156,43 @@ def _legend(study: Study) -> str:
     about = dict.fromkeys(metric.about for metric, _ in study.columns if metric.about)
     parts = [
         *about,
-        f"“mean of {LAST_ROUNDS}”: over the last {LAST_ROUNDS} rounds with an evaluation; “best”: "
-        "each column's own; the untrained model (round 0) does not count.",
+        f"“last”: after the last round with an evaluation. “mean”: over the evaluations among the "
+        f"{LAST_ROUNDS} rounds up to it, for each run those under “mean over” (how many there "
+        "are); the untrained model (round 0) does not count.",
         f"MiB per client and round: {_TRAFFIC}, over the number of clients selected, summed over "
         "rounds.",
     ]
-    if any(len(series.comparable()) > 1 for series in study.series):
-        parts.append("±: half width of the 95 % interval over seeds (Student t).")
+    seeds = {len(series.comparable()) for series in study.series}
+    if max(seeds) > 1:
+        parts.append("±: half width of the 95 % interval over n seeds (Student t).")
+    if 2 in seeds:
+        parts.append("An interval of two seeds says next to nothing: run more of them.")
     if left := sum(len(s.runs) - len(s.comparable()) for s in study.series if len(s.runs) > 1):
         parts.append(
-            f"Means over seeds leave out {_count(left, 'run')} that did not reach the last round, "
-            "or that repeat a seed."
+            f"Means over seeds leave out {_count(left, 'run')} that failed, did not reach the last "
+            "round, or repeat a seed."
+        )
+    parts += [_held(series) for series in study.series]
+    if not all(run.info.data for _, run in study.runs()):
+        parts.append(
+            "These runs do not say what data they saw (they are from before that was recorded, or "
+            "the data set cannot tell): they are taken together for the folder and settings of "
+            "their data."
         )
     if len({run.info.source or run.info.commit for _, run in study.runs()}) > 1:
         parts.append("The runs are of different versions of the app.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
+
+
+def _held(series: Series) -> str:
+    """Say where a mean is over clients that held other numbers of samples; else nothing."""
+    held = [sum(m.num_samples for m in run.clients.values()) for run in series.comparable()]
+    if len(set(held)) < 2:
+        return ""
+    return (
+        f"The clients of {series.label} held {min(held):,} to {max(held):,} training samples in "
+        "all, by seed."
+    )
 
 
 # --- figures ------------------------------------------------------------------------------------

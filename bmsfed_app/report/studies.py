@@ -1,4 +1,4 @@
-"""Runs that belong together: those of one data set, and of these the seeds of one series."""
+"""Runs that belong together: those that saw the same data, and of these the seeds of one series."""
 
 from __future__ import annotations
 
@@ -14,13 +14,24 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from bmsfed_app.config import MACHINE_KEYS
+from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig
 from bmsfed_app.record.run import Run, read_run
 from bmsfed_app.record.summary import points
 from strategies import Metric
 
 #: Besides the keys of the machine, what does not tell the settings of two runs of a method apart.
 _NO_SETTINGS = {"seed", "method", "methods", *MACHINE_KEYS}
+
+#: What a key that a run's configuration lacks stood for: a new key's default is what was done
+#: before there was the key.
+_DEFAULTS = {
+    key: field.get_default(call_default_factory=True)
+    for key, field in ExperimentConfig.model_fields.items()
+    if not field.is_required()
+}
+
+#: Digits of a fingerprint that a title has at least.
+_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -51,9 +62,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Study:
-    """Runs on one data set, to be laid over each other."""
+    """Runs that saw the same data, to be laid over each other.
 
-    dataset: str
+    Attributes
+    ----------
+    title : str
+        The data set's name, with the start of the data's fingerprint where studies share a name.
+    modalities : tuple of str
+    series : list of Series
+    """
+
+    title: str
     modalities: tuple[str, ...]
     series: list[Series]
 
@@ -97,7 +116,10 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def group(runs: Sequence[Run]) -> list[Study]:
-    """Group runs by data set, and within one by everything but the seed.
+    """Group runs by the data that they saw, and within these by everything but the seed.
+
+    Runs from before the data was recorded form groups of their own, by the data set's name, folder
+    and settings: what they saw may have changed without a trace.
 
     Parameters
     ----------
@@ -107,32 +129,58 @@ def group(runs: Sequence[Run]) -> list[Study]:
     Returns
     -------
     list of Study
-        One per data set. Series of one method carry the settings in their label that tell them
-        apart.
+        Series of one method carry the settings in their label that tell them apart.
     """
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.dataset, *_data(run)), []).append(run)
     studies = []
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        own = [run for run in runs if run.dataset == dataset]
+    for title, own in zip(_titles(list(groups)), groups.values(), strict=True):
         modalities = tuple(dict.fromkeys(m for run in own for m in run.modalities))
-        studies.append(Study(dataset, modalities, _series(own)))
+        studies.append(Study(title, modalities, _series(own)))
     return studies
+
+
+def _data(run: Run) -> tuple[str, ...]:
+    """What tells the data of two runs on data sets of one name apart; a fingerprint comes first."""
+    if run.info.data:
+        return (run.info.data,)
+    config = _DEFAULTS | run.config
+    return "", str(config["data_dir"]), _text(config["dataset_settings"])
+
+
+def _titles(keys: Sequence[tuple[str, ...]]) -> list[str]:
+    """Name the studies: by their data sets, and by more where several share a name."""
+    names = [name for name, *_ in keys]
+    prints = {data for _, data, *_ in keys}
+    digits = _DIGITS
+    while len({data[:digits] for data in prints}) < len(prints):
+        digits += 1
+    titles: list[str] = []
+    for name, data, *_ in keys:
+        about = f"data {data[:digits]}" if data else "data not recorded"
+        titles.append(f"{name} ({about})" if names.count(name) > 1 else name)
+    again = [titles[:place].count(title) for place, title in enumerate(titles)]
+    return [f"{t} {n + 1}" if n else t for t, n in zip(titles, again, strict=True)]
 
 
 def _series(runs: Sequence[Run]) -> list[Series]:
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        key = (run.method, json.dumps(_settings(run), sort_keys=True, default=str))
-        groups.setdefault(key, []).append(run)
+        groups.setdefault((run.method, _text(_settings(run))), []).append(run)
     members = [sorted(group, key=lambda r: r.seed) for group in groups.values()]
     return [Series(_label(own[0], [m[0] for m in members]), own) for own in members]
 
 
 def _settings(run: Run) -> dict[str, Any]:
     """Every setting that tells runs of one method apart, by dotted name."""
-    config = {k: v for k, v in run.config.items() if k not in _NO_SETTINGS}
-    methods = run.config.get("methods")
-    own = methods.get(run.method) if isinstance(methods, Mapping) else None
-    return dict(_flat({**config, **(own if isinstance(own, Mapping) else {})}))
+    config = {k: v for k, v in (_DEFAULTS | run.config).items() if k not in _NO_SETTINGS}
+    config["clients"] = config["clients"] or len(run.clients)  # 0: as many as there were
+    methods = run.config.get("methods") or {}
+    own = methods.get(run.method) or {}
+    # Some methods have a key that the experiment has as well, such as alpha.
+    own = {f"{run.method}.{k}" if k in config else k: value for k, value in own.items()}
+    return dict(_flat(config | own))
 
 
 def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -141,6 +189,19 @@ def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    """Write values so that equal ones have equal texts: 1 as 1.0."""
+
+    def _plain(one: Any) -> Any:
+        if isinstance(one, Mapping):
+            return {str(key): _plain(below) for key, below in one.items()}
+        if isinstance(one, list | tuple):
+            return [_plain(below) for below in one]
+        return float(one) if isinstance(one, int) and not isinstance(one, bool) else one
+
+    return json.dumps(_plain(value), sort_keys=True, default=str)
 
 
 def _label(run: Run, others: Sequence[Run]) -> str:
@@ -153,7 +214,7 @@ def _label(run: Run, others: Sequence[Run]) -> str:
 
 
 def _values(settings: Sequence[Mapping[str, Any]], key: str) -> set[str]:
-    return {str(s.get(key, "default")) for s in settings}
+    return {_text(s.get(key, "default")) for s in settings}
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

@@ -42,6 +42,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "nothing": (("run",), "name a configuration"),
     "method": ((*RUN, "--method", "fedavgg"), "did you mean 'fedavg'"),
     "key": ((*RUN, "--set", "local_epoch=2"), "did you mean 'local_epochs'"),
+    "dotted key": ((*RUN, "--set", "encoders.grey=mlp"), "did you mean 'gray'"),
     "pair": ((*RUN, "--set", "local_epochs"), "expected key=value"),
     "value": ((*RUN, "--rounds", "0"), "rounds"),
     "alpha": ((*RUN, "--partition", "dirichlet", "--alpha", "0"), "alpha"),

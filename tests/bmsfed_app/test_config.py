@@ -1,5 +1,6 @@
 """Configuration: what is accepted, what wins, and what is refused with which words."""
 
+import copy
 import itertools
 import json
 from pathlib import Path
@@ -7,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from bmsfed_app.config import ConfigError, ExperimentConfig, check_config, load_config
+from bmsfed_app.config import (
+    ConfigError,
+    ExperimentConfig,
+    check_config,
+    load_config,
+    split_pairs,
+)
 from bmsfed_app.datasets import DataError
 from bmsfed_app.methods import METHODS
 from bmsfed_app.methods.bmsfed import BMSFedSettings
@@ -93,6 +100,80 @@ def test_overrides_find_their_place() -> None:
     assert config.dataset_settings["test_color_correlation"] == 0.2
 
 
+def test_a_dotted_key_is_merged_into_what_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "dataset: table\n"
+        "dataset_settings:\n"
+        "  classes: [calm, tense]\n"
+        "  modalities: {left: &photo {type: image, side: 32}, right: *photo}\n"
+        "encoders: {left: conv4}\n"
+        "methods: {mine: {base: bmsfed, chi: 3}, fedavg-0.5: {head_columns: all}}\n"
+        "callbacks:\n"
+    )
+    config = load_config(
+        str(file),
+        {
+            "dataset_settings.modalities.left.side": "64",
+            "dataset_settings.split": "fold",
+            "modalities.left.crop": "false",  # the data set's keys need no prefix, as ever
+            "encoders.right": "resnet18",
+            "methods.mine.pick": "single",
+            "methods.fedavg-0.5.drop": "0.25",
+            "callbacks.tensorboard": "{}",
+            "callbacks.missing-modality.every": "5",
+        },
+    )
+    modalities = config.dataset_settings["modalities"]
+    assert modalities == {
+        "left": {"type": "image", "side": 64, "crop": False},
+        "right": {"type": "image", "side": 32},  # what YAML lets it share with left stays apart
+    }
+    assert config.dataset_settings["split"] == "fold"
+    assert config.encoders == {"left": "conv4", "right": "resnet18"}
+    assert config.methods == {
+        "mine": {"base": "bmsfed", "chi": 3, "pick": "single"},
+        "fedavg-0.5": {"head_columns": "all", "drop": 0.25},
+    }
+    assert config.callbacks == {"tensorboard": {}, "missing-modality": {"every": 5}}
+
+
+def test_overrides_may_say_what_names_other_things(tmp_path: Path) -> None:
+    """A method's variant, and what a data set cannot be without."""
+    config = load_config(
+        "cg-digits", {"method": "mine", "methods.mine.base": "fedprox", "methods.mine.mu": "0.5"}
+    )
+    assert config.methods["mine"] == {"base": "fedprox", "mu": 0.5}
+    file = tmp_path / "mine.yaml"
+    file.write_text("dataset: table")
+    columns = "{a: {type: text, column: x}, b: {type: text}}"
+    given = {"classes": "['no', 'yes']", "dataset_settings.modalities": columns}
+    assert load_config(str(file), given).dataset_info().modalities == ("a", "b")
+
+
+def test_overrides_are_left_as_they_were() -> None:
+    given = {"methods": {"bmsfed": {"chi": 2.0}}, "chi": "1.5", "encoders": {}, "seed": 3}
+    before = copy.deepcopy(given)
+    assert bmsfed(load_config("cg-digits", given)).chi == 1.5
+    assert given == before
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text() -> None:
+    config = load_config("cg-digits", {"data_dir": "2024", "method": "fedavg"})
+    assert config.data_dir == str(Path.cwd() / "2024")
+
+
+def test_pairs_of_one_text_are_split_as_a_shell_does() -> None:
+    text = """lr=0.1 "callbacks={missing-modality: {every: 5}}" 'encoders.gray=conv4'"""
+    assert split_pairs(text) == {
+        "lr": "0.1",
+        "callbacks": "{missing-modality: {every: 5}}",
+        "encoders.gray": "conv4",
+    }
+    with pytest.raises(ConfigError, match=r"set: No closing quotation in 'lr=.0\.1'"):
+        split_pairs('lr="0.1')
+
+
 def test_a_partition_travels_to_the_clients() -> None:
     given = {"partition": "file", "partition_file": "sites.csv", "subsets": "[[gray], [colored]]"}
     config = load_config("cg-digits", given | {"whole_share": 0.5, "data_fraction": 0.5})
@@ -171,6 +252,24 @@ def test_every_method_builds_its_settings_and_travels() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"encoder.gray": "mlp"}, "unknown key 'encoder'.*did you mean 'encoders'"),
+    ({"encoders.grey": "mlp"}, "encoders: .*no modality 'grey'; did you mean 'gray'"),
+    (
+        {"dataset_settings.color_nois": "1"},
+        "unknown key 'dataset_settings.color_nois' .*did you mean 'color_noise'",
+    ),
+    ({"methods.bmsfde.chi": "1"}, "methods.bmsfde: unknown method .*did you mean 'bmsfed'"),
+    ({"methods.bmsfed.chii": "1"}, "method 'bmsfed': unknown key 'chii'; did you mean 'chi'"),
+    ({"partition_settings.alfa": "1"}, "unknown key 'alfa'"),
+    ({"lr.rate": "1"}, r"'lr.rate': 'lr' is 0.01, which has no keys: give lr=VALUE"),
+    (
+        {"dataset_settings.color_noise": "0.1", "dataset_settings.color_noise.red": "1"},
+        r"'dataset_settings.color_noise' is 0\.1, which has no keys",
+    ),
+    ({"methods.bmsfed": "3"}, "methods.bmsfed: expected keys with values.*not 3"),
+    ({"dataset_settings": "3"}, "dataset_settings: expected keys with values.*not 3"),
+    ({"encoders.": "mlp"}, r"'encoders\.' is no key: .*encoders\.NAME=VALUE"),
+    ({"callbacks": "{tensorboard: "}, r"callbacks: '\{tensorboard: ' is not valid YAML"),
     ({"metod": "fedavg"}, "unknown key 'metod'.*did you mean 'method'"),
     ({"method": "fedavgg"}, "unknown method 'fedavgg'; did you mean 'fedavg'"),
     ({"dataset": "cg-mnits"}, "unknown data set 'cg-mnits'; did you mean 'cg-mnist'"),

@@ -1,8 +1,10 @@
 """The record of a run: summaries by hand, rows that cannot be read, and where the code is from."""
 
 import json
+import math
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -31,26 +33,50 @@ def rounds() -> list[RoundRow]:
 def test_summary_by_hand() -> None:
     found = summary(rounds(), ACCURACY)
     assert found is not None
-    assert found.model_dump() == pytest.approx(
-        {"last": 0.20, "best": 0.20, "mean_last": 0.155, "rounds": 10}
-    )
+    assert (found.last, found.mean_last) == pytest.approx((0.20, 0.155))
+    assert found.rounds == list(range(11, 21))
     alone = summary(rounds(), ALONE, "b")
     assert alone is not None
-    assert alone.model_dump() == pytest.approx(
-        {"last": 0.10, "best": 0.29, "mean_last": 0.145, "rounds": 10}
-    )
-    loss = summary(rounds(), LOSS)  # the least is best; a round whose loss is NaN does not count
-    assert loss is not None
-    assert loss.model_dump() == pytest.approx(
-        {"last": 0.1, "best": 0.1, "mean_last": 0.55, "rounds": 10}
-    )
+    assert (alone.last, alone.mean_last) == pytest.approx((0.10, 0.145))
+    assert found.over() == "rounds 11-20 (10 evaluations)"
     assert summary(rounds()[:1], ACCURACY) is None
     assert set(summarise(rounds(), STANDARD_METRICS)) == {
         *("accuracy", "accuracy_by_modality", "loss")
     }
-    few = summary(rounds()[:4], ACCURACY)
-    assert few is not None
-    assert few.rounds == 3
+    one, few = summary(rounds()[:2], ACCURACY), summary(rounds()[:4], ACCURACY)
+    assert (one and one.over(), few and few.over()) == (
+        "round 1 (1 evaluation)",
+        "rounds 1-3 (3 evaluations)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "counted"),
+    [
+        (range(4, 41, 4), [32, 36, 40]),  # not all ten evaluations of the run
+        (range(4, 39, 4), [28, 32, 36]),  # up to the last that there is, not the last round
+        ([*range(25, 31), 40], [40]),
+    ],
+)
+def test_the_closing_mean_is_over_rounds_not_evaluations(
+    evaluated: Iterable[int], counted: list[int]
+) -> None:
+    rows = [RoundRow(kind="round", round=r, accuracy=r / 100) for r in evaluated]
+    found = summary([*rows, RoundRow(kind="round", round=38)], ACCURACY)
+    assert found is not None
+    assert found.rounds == counted
+    assert found.mean_last == pytest.approx(sum(counted) / len(counted) / 100)
+
+
+def test_a_metric_that_is_no_number_any_more_is_not_passed_over() -> None:
+    """A run that diverged does not end with the loss of the round before."""
+    loss = summary(rounds(), LOSS)
+    assert loss is not None
+    assert math.isnan(loss.last)
+    assert math.isnan(loss.mean_last)
+    before = summary(rounds()[:20], LOSS)
+    assert before is not None
+    assert before.last == pytest.approx(0.1)
 
 
 def test_a_metric_says_how_it_is_shown() -> None:

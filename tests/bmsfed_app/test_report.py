@@ -14,7 +14,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
-import yaml
 from matplotlib.image import imread
 
 from bmsfed_app.record.files import RunFolderError
@@ -22,69 +21,10 @@ from bmsfed_app.record.origin import source_hash
 from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError, write_report
 from bmsfed_app.report.figures import bin_width, selection_counts
-from bmsfed_app.report.studies import group, mean_and_interval, read_runs
+from bmsfed_app.report.studies import mean_and_interval
+from tests.run_folders import MODALITIES, make_run
 
-MODALITIES = ["colored", "gray"]
 FIGURES = ["accuracy", "loss", "ratio", "selection", "classes", "traffic"]
-
-
-def make_run(
-    folder: Path,
-    *,
-    method: str = "bmsfed",
-    seed: int = 0,
-    accuracies: list[float | None] | None = None,
-    rounds: int | None = None,
-    modalities: list[str] | None = None,
-    config: dict[str, Any] | None = None,
-    info: dict[str, Any] | None = None,
-    clients: list[str] | None = None,
-    change: dict[int, dict[str, Any]] | None = None,
-) -> Path:
-    """Write a run folder; ``accuracies`` are those of rounds 0, 1, 2, ..."""
-    accuracies = [0.1, 0.5, 0.75, 0.625] if accuracies is None else accuracies
-    modalities = modalities or MODALITIES
-    clients = clients or ["client-00", "client-01", "client-02"]
-    folder.mkdir(parents=True)
-    values = {"dataset": "cg-digits", "method": method, "seed": seed, "partition": "iid"}
-    values |= {"rounds": len(accuracies) - 1 if rounds is None else rounds, **(config or {})}
-    (folder / "config.yaml").write_text(yaml.safe_dump(values))
-    about = {"method": method, "dataset": values["dataset"], "seed": seed, "commit": "0123abc"}
-    about |= {"source": "89abcdef", "bundle": "bmsfed.bmsfed.1.0.0a1b2c3d"}
-    about |= {"command": f"bmsfed run --seed {seed}", "hardware": "x86_64, 4 cores", "started": "x"}
-    about |= {"modalities": modalities, "class_names": ["zero", "one"], "versions": {"flwr": "1"}}
-    (folder / "run.json").write_text(json.dumps(about | (info or {})))
-    held = {"modalities": modalities, "num_samples": 9, "enrolled_round": 1}
-    counts = [{**held, "class_counts": [4 + i, 5]} for i in range(len(clients))]
-    (folder / "clients.json").write_text(json.dumps(dict(zip(clients, counts, strict=True))))
-    lines = []
-    for number, accuracy in enumerate(accuracies):
-        row = round_row(number, accuracy, modalities, clients) | (change or {}).get(number, {})
-        lines.append(json.dumps(row) + "\n")
-    (folder / "history.jsonl").write_text("".join(lines))
-    return folder
-
-
-def round_row(
-    number: int, accuracy: float | None, modalities: list[str], clients: list[str]
-) -> dict[str, Any]:
-    trained = {clients[0]: modalities, clients[1]: modalities[-1:]} if number else {}
-    by_modality = {m: accuracy / (i + 2) for i, m in enumerate(modalities)} if accuracy else {}
-    return {
-        "kind": "round",
-        "round": number,
-        "accuracy": accuracy,
-        "loss": 1.0,
-        "accuracy_by_modality": by_modality,
-        "prototypes": "train",
-        "ratio": {m: 1.0 + i for i, m in enumerate(modalities)} if number else {},
-        "weak": modalities[-1] if number else None,
-        "assignments": trained,
-        "failures": {},
-        "bytes_down": 2 * 2**20 if number else 0,
-        "bytes_up": 2**20 if number else 0,
-        "seconds": 60.0,
-    }
 
 
 class _Page(HTMLParser):
@@ -133,28 +73,29 @@ def report(out: Path, *runs: Path) -> _Page:
 
 
 def test_row_of_a_run(tmp_path: Path) -> None:
-    page = report(tmp_path / "out", make_run(tmp_path / "a"))
-    # 0.5, 0.75, 0.625 after training: last, best and mean of all, then halves and thirds of them,
-    # then the loss.
-    # 2 MiB down and 1 MiB up per round for two clients; four rows of a minute.
+    run = make_run(tmp_path / "a", accuracies=[0.1, 0.48, 0.66, 0.66])
+    page = report(tmp_path / "out", run)
+    # 0.48, 0.66, 0.66 after training: last and mean of all, then halves and thirds of them, then
+    # the loss. 2 MiB down and 1 MiB up per round for two clients; four rows of a minute.
     assert page.row("bmsfed, seed 0") == [
-        *["3", "62.5", "75.0", "62.5", "31.2", "37.5", "31.2", "20.8", "25.0", "20.8"],
-        *["1", "1", "1"],
+        *["3", "1–3 (3)", "66.0", "60.0", "33.0", "30.0", "22.0", "20.0"],
+        *["1", "1"],
         *["train", "1.00", "0.50", "4.00"],
     ]
+    assert "best" not in page.text
 
 
 def test_the_head_of_one_modality_is_in_the_table_and_a_figure(tmp_path: Path) -> None:
     change = {n: {"head_accuracy_by_modality": {"colored": 0.5, "gray": 0.1 * n}} for n in range(4)}
     page = report(tmp_path / "out", make_run(tmp_path / "a", change=change))
     [head] = [row for row in page.rows if row[0] == "run"]
-    groups = head[2 : head.index("proto\u00adtypes")]
+    groups = head[3 : head.index("proto\u00adtypes")]
     assert groups == [
         *("all modalities", "colored alone", "gray alone"),
         *("colored through the head", "gray through the head", "loss"),
     ]
     row = page.row("bmsfed, seed 0")
-    assert row[10:16] == ["50.0", "50.0", "50.0", "30.0", "30.0", "20.0"]
+    assert row[8:12] == ["50.0", "50.0", "30.0", "20.0"]
     assert "Accuracy through the head by round" in page.text
     assert is_drawn((tmp_path / "out" / "accuracy-through-the-head.png").read_bytes())
 
@@ -165,11 +106,12 @@ def test_traffic_is_what_the_history_counts(tmp_path: Path) -> None:
     assert "enrolment and measurements included" not in text
 
 
-def test_closing_mean_is_over_the_last_ten_evaluations(tmp_path: Path) -> None:
+def test_closing_mean_is_over_evaluations_of_the_last_ten_rounds(tmp_path: Path) -> None:
     evaluated: list[float | None] = [0.9, 0.9, *(0.01 * n for n in range(1, 11))]
     spread = [v for value in evaluated for v in (value, None)]
     page = report(tmp_path / "out", make_run(tmp_path / "a", accuracies=[0.1, *spread]))
-    assert page.row("bmsfed, seed 0")[1:4] == ["10.0", "90.0", "5.5"]
+    # Round 23 is the last with a value; the loss has one in every round.
+    assert page.row("bmsfed, seed 0")[1:4] == ["15–23 (5), 15–24 (10)", "10.0", "8.0"]
 
 
 def test_mean_over_seeds(tmp_path: Path) -> None:
@@ -180,10 +122,25 @@ def test_mean_over_seeds(tmp_path: Path) -> None:
     page = report(tmp_path / "out", *runs)
     # Standard deviation 10, t(2, 97.5 %) = 4.3027: 4.3027 * 10 / sqrt(3) = 24.84
     row = page.row("bmsfed, mean of 3 seeds")
-    assert row[:4] == ["1", "60.0 ± 24.8", "60.0 ± 24.8", "60.0 ± 24.8"]
-    assert row[4:6] == ["30.0 ± 12.4", "30.0 ± 12.4"]
-    assert row[10] == "1 ± 0"
-    assert row[13] == "train"
+    assert row[:4] == ["1", "1 (1)", "60.0 ± 24.8 (n = 3)", "60.0 ± 24.8 (n = 3)"]
+    assert row[4:6] == ["30.0 ± 12.4 (n = 3)", "30.0 ± 12.4 (n = 3)"]
+    assert row[8] == "1 ± 0 (n = 3)"
+    assert row[10] == "train"
+    assert "two seeds says next to nothing" not in page.text
+    two = report(tmp_path / "two", *runs[:2])
+    assert two.row("bmsfed, mean of 2 seeds")[2] == "55.0 ± 63.5 (n = 2)"
+    assert "two seeds says next to nothing" in two.text
+
+
+def test_seeds_whose_clients_held_other_numbers_of_samples_are_told(tmp_path: Path) -> None:
+    """As with machines' own data, which the server's fingerprint says nothing of."""
+    runs = [make_run(tmp_path / str(seed), seed=seed, accuracies=[0.1, 0.5]) for seed in (0, 1)]
+    assert "training samples in all" not in report(tmp_path / "even", *runs).text
+    held = json.loads((runs[1] / "clients.json").read_text())
+    held["client-00"]["num_samples"] = 4
+    (runs[1] / "clients.json").write_text(json.dumps(held))
+    text = report(tmp_path / "out", *runs).text
+    assert "The clients of bmsfed held 22 to 27 training samples in all, by seed." in text
 
 
 @pytest.mark.parametrize(
@@ -194,25 +151,94 @@ def test_interval_is_students(values: list[float], mean: float, half: float) -> 
     assert mean_and_interval(values) == pytest.approx((mean, half))
 
 
-def test_runs_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
+def test_a_run_says_what_data_it_saw_and_what_was_left_out(tmp_path: Path) -> None:
+    left = {"shares its origin with a test sample": 60, "unknown label": 2}
+    samples = {
+        "train": {"listed": 180, "used": 118, "left_out": left},
+        "test": {"listed": 32, "used": 32, "left_out": {}},
+    }
+    known = report(tmp_path / "out", make_run(tmp_path / "a", info={"samples": samples})).text
+    assert "1a2b3c4d5e6f7081" in known
+    assert (
+        "train: 118 of 180 (60 shares its origin with a test sample, 2 unknown label); "
+        "test: 32 of 32"
+    ) in known
+
+
+def test_data_sets_have_sections_and_figures_of_their_own(tmp_path: Path) -> None:
+    old = {"data_dir": "/data"}
     runs = [
-        make_run(tmp_path / "a", seed=0, config={"methods": {"bmsfed": {"chi": 1.0}}}),
-        make_run(tmp_path / "b", seed=1, config={"methods": {"bmsfed": {"chi": 1.2}}}),
-        make_run(tmp_path / "c", seed=2, method="fedavg"),
+        make_run(tmp_path / "a", info={"data": "aaaaaa0123456789"}),
+        make_run(tmp_path / "b", config={"dataset": "CG MNIST"}, modalities=["rgb", "depth"]),
+        make_run(tmp_path / "old", info={"data": ""}, config=old, accuracies=[0.1, 0.2]),
     ]
     page = report(tmp_path / "out", *runs)
-    assert page.row("bmsfed, chi 1.0, seed 0")
-    assert page.row("bmsfed, chi 1.2, seed 1")
-    assert page.row("fedavg, seed 2")
-    assert "mean of 2 seeds" not in page.text
+    title = "Federated runs on cg-digits (data aaaaaa), CG MNIST and cg-digits (data not recorded)"
+    assert title in page.text
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    endings = ("cg-digits-data-aaaaaa", "cg-mnist", "cg-digits-data-not-recorded")
+    assert {f"accuracy-{ending}.png" for ending in endings} < names
+    assert [tag for tag, _ in page.tags].count("h2") == 3
+    assert len(page.images()) == 3 * len(FIGURES)
+    assert "unknown (folder /data, settings by default)" in page.text
+    assert page.text.count("do not say what data they saw") == 1
 
 
-def test_machine_and_other_methods_settings_do_not_separate_seeds(tmp_path: Path) -> None:
-    runs = [
-        make_run(tmp_path / "a", seed=0, config={"device": "cpu", "methods": {"x": {"chi": 1}}}),
-        make_run(tmp_path / "b", seed=1, config={"device": "cuda", "data_dir": "elsewhere"}),
+# --- how the runs ended -------------------------------------------------------------------------
+
+
+def ended(run: Path, **summary: Any) -> Path:
+    (run / "summary.json").write_text(json.dumps(summary))
+    return run
+
+
+def test_a_failed_run_says_why_and_stays_out_of_the_mean(tmp_path: Path) -> None:
+    reason = "5 of 6 answers were left out: NaN in head.bias (5)"
+    runs = [make_run(tmp_path / str(seed), seed=seed) for seed in (0, 1, 2)]
+    ended(runs[0], complete=False, rounds=3, failed=reason)
+    page = report(tmp_path / "out", *runs)
+    assert page.row("bmsfed, seed 0")[0] == "3, failed"
+    assert page.row("bmsfed, mean of 2 seeds")
+    assert f"Ended as failed: {reason}" in page.text
+    assert "leave out 1 run" in page.text
+
+
+def test_a_run_that_a_callback_ended_is_not_called_interrupted(tmp_path: Path) -> None:
+    run = ended(make_run(tmp_path / "a", rounds=9), complete=True, rounds=3)
+    page = report(tmp_path / "out", run)
+    assert page.row("bmsfed, seed 0")[0] == "3 of 9"
+    assert "Round 3 of 9: ended by a callback." in page.text
+    assert "interrupted" not in page.text
+
+
+def test_the_share_of_answers_left_out_is_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    rows = [
+        {"kind": "client", "round": 3, "client": client, "phase": phase, "status": status}
+        for client, phase, status in [
+            ("client-00", "train", "no answer"),
+            ("client-01", "train", "ok"),
+            ("client-02", "train", "ok"),
+            ("client-02", "probe", "no answer"),
+        ]
     ]
-    assert report(tmp_path / "out", *runs).row("bmsfed, mean of 2 seeds")
+    with (run / "history.jsonl").open("a") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+    assert "2 of 4 (50 %)" in report(tmp_path / "out", run).text
+
+
+def test_a_diverged_run_shows_it(tmp_path: Path) -> None:
+    diverged = {2: {"loss": float("inf")}, 3: {"loss": float("nan")}}
+    run = make_run(tmp_path / "a", change=diverged)
+    ended(run, complete=True, rounds=3, loss={"last": float("nan")})
+    page = report(tmp_path / "out", run)
+    assert page.row("bmsfed, seed 0")[8:10] == ["nan", "nan"]
+    assert len(page.images()) == len(FIGURES)
+
+
+def test_a_run_that_declared_a_best_can_still_be_read(tmp_path: Path) -> None:
+    metrics = [{"name": "loss", "title": "loss", "best": "min"}]
+    assert read_run(make_run(tmp_path / "a", info={"metrics": metrics})).metric("loss")
 
 
 def test_unfinished_and_repeated_runs_stay_out_of_the_mean(tmp_path: Path) -> None:
@@ -223,11 +249,11 @@ def test_unfinished_and_repeated_runs_stay_out_of_the_mean(tmp_path: Path) -> No
         make_run(tmp_path / "c", seed=2, rounds=3, accuracies=[0.1, 0.9]),
     ]
     page = report(tmp_path / "out", *runs)
-    assert page.row("bmsfed, mean of 2 seeds")[1] == "62.5 ± 0.0"
-    assert page.row("bmsfed, seed 0 (again)")[1] == "90.0"
+    assert page.row("bmsfed, mean of 2 seeds")[2] == "62.5 ± 0.0 (n = 2)"
+    assert page.row("bmsfed, seed 0 (again)")[2] == "90.0"
     assert "leave out 2 runs" in page.text
     assert page.row("bmsfed, seed 2")[0] == "1 of 3"
-    assert "Round 1 of 3: still going, or interrupted." in page.text
+    assert "Round 1 of 3: going on, or interrupted." in page.text
 
 
 def test_a_run_that_only_evaluated_its_first_model(tmp_path: Path) -> None:
@@ -329,7 +355,7 @@ def test_the_commit_of_the_same_code_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run of Flower's bundle has no git; a checkout with the same code has."""
-    monkeypatch.setattr("bmsfed_app.report.page.commit", lambda: "fedcba9")
+    monkeypatch.setattr("bmsfed_app.report.facts.commit", lambda: "fedcba9")
     info = {"commit": None, "source": source_hash()}
     assert "fedcba9" in report(tmp_path / "out", make_run(tmp_path / "a", info=info)).text
     info = {"commit": None, "source": "of other code"}
@@ -392,28 +418,10 @@ def test_extreme_ratios_are_drawn(tmp_path: Path, ratios: dict[str, float]) -> N
     assert len(report(tmp_path / "out", run).images()) == len(FIGURES)
 
 
-def test_data_sets_have_sections_and_figures_of_their_own(tmp_path: Path) -> None:
-    runs = [
-        make_run(tmp_path / "a"),
-        make_run(tmp_path / "b", config={"dataset": "CG MNIST"}, modalities=["rgb", "depth"]),
-    ]
-    page = report(tmp_path / "out", *runs)
-    names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert {"accuracy-cg-digits.png", "accuracy-cg-mnist.png", "report.html"} < names
-    assert [tag for tag, _ in page.tags].count("h2") == 2
-    assert len(page.images()) == 2 * len(FIGURES)
-
-
 def test_matplotlib_is_left_as_it_was(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     write_report([make_run(tmp_path / "a")], tmp_path / "out")
     assert dict(matplotlib.rcParams) == before
-
-
-def test_a_folder_given_twice_counts_once(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "a")
-    [study] = group(read_runs([run, tmp_path / "a" / ".." / "a"]))
-    assert len(list(study.runs())) == 1
 
 
 # --- damaged and missing files --------------------------------------------------------------------
@@ -425,9 +433,9 @@ def test_a_cut_off_last_line_is_left_out(tmp_path: Path, keep: int) -> None:
     *lines, last = (run / "history.jsonl").read_text().splitlines(keepends=True)
     (run / "history.jsonl").write_text("".join(lines) + last[:keep])
     page = report(tmp_path / "out", run)
-    assert page.row("bmsfed, seed 0")[:3] == ["2 of 3", "75.0", "75.0"]
+    assert page.row("bmsfed, seed 0")[:3] == ["2 of 3", "1–2 (2)", "75.0"]
     assert "The last line of history.jsonl was cut off and is left out." in page.text
-    assert "Round 2 of 3: still going, or interrupted." in page.text
+    assert "Round 2 of 3: going on, or interrupted." in page.text
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

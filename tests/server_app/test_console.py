@@ -1,5 +1,6 @@
 """What a person sees: a table that names everything, and what was left out."""
 
+import json
 from pathlib import Path
 
 from bmsfed_app.config import load_config
@@ -57,16 +58,38 @@ def test_a_round_is_one_line_with_all_that_matters(tmp_path: Path) -> None:
     assert lines[-1] == f"run folder: {tmp_path / 'run'}"
 
 
-def test_the_closing_mean_counts_the_rounds_that_were_evaluated(tmp_path: Path) -> None:
-    evaluated = [RoundRow(kind="round", round=r, accuracy=0.1 * r) for r in (0, 3, 6)]
-    others = [RoundRow(kind="round", round=r, bytes_up=2**20) for r in (1, 2, 4, 5)]
+def test_the_closing_mean_says_of_which_rounds_it_is(tmp_path: Path) -> None:
+    evaluated = [RoundRow(kind="round", round=r, accuracy=0.05 * r) for r in (0, 4, 8, 12)]
+    others = [RoundRow(kind="round", round=r, bytes_up=2**20) for r in (1, 2, 5, 13)]
     folder = RunFolder.create(tmp_path / "run", load_config("cg-digits"))
     append_rows(folder.history, [*evaluated, *others])
     lines = shown(folder, RoundReport(7), {})
-    [at] = [i for i, line in enumerate(lines) if "mean of last 2" in line]
-    assert lines[at].split() == "accuracy in % last best mean of last 2".split()
-    assert lines[at + 1].split() == ["all", "modalities", "60.0", "60.0", "45.0"]
+    [at] = [i for i, line in enumerate(lines) if "mean of" in line]
+    assert lines[at].split() == "accuracy in % last mean of rounds 4-12 (3 evaluations)".split()
+    assert lines[at + 1].split() == ["all", "modalities", "60.0", "40.0"]
     assert "received 4.0M" in lines[at + 2]
+
+
+def test_metrics_of_other_rounds_have_a_head_of_their_own(tmp_path: Path) -> None:
+    alone = {"accuracy_by_modality": {"colored": 0.5}}
+    rows = [RoundRow(kind="round", round=1, accuracy=0.2, **alone)]
+    rows.append(RoundRow(kind="round", round=2, accuracy=0.4, accuracy_by_modality={"gray": 0.1}))
+    folder = RunFolder.create(tmp_path / "run", load_config("cg-digits"))
+    append_rows(folder.history, rows)
+    heads = [line for line in shown(folder, RoundReport(3), {}) if "mean of" in line]
+    assert [head.partition("mean of ")[2] for head in heads] == [
+        "rounds 1-2 (2 evaluations)",
+        "round 1 (1 evaluation)",
+        "round 2 (1 evaluation)",
+    ]
+
+
+def test_the_data_set_goes_by_the_name_that_the_run_has_for_it(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", load_config("cg-digits"))
+    info = json.loads(folder.info_file.read_text()) | {"dataset": "film reviews"}
+    folder.info_file.write_text(json.dumps(info))
+    [title, *_] = shown(folder, RoundReport(1), {})
+    assert title.startswith("bmsfed on film reviews: rounds 1-5")
 
 
 def test_a_client_left_out_is_named_with_the_reason(tmp_path: Path) -> None:

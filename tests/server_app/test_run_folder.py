@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.common.config import parse_config_args
 
 from bmsfed_app.config import load_config
 from bmsfed_app.record.files import RunFolderError, append_rows, read_rows
 from bmsfed_app.record.rows import ClientRow, RoundRow
+from server_app.app import folder_from_run_config
 from server_app.run_folder import RunFolder
 from strategies import ServerState
 
@@ -110,3 +112,12 @@ def test_a_checkpoint_from_before_a_key_was_there_goes_on_with_its_default(tmp_p
     restored = run.load_checkpoint()
     assert restored is not None
     assert restored.round == 1
+
+
+def test_flwr_run_takes_values_with_spaces_and_dotted_keys(tmp_path: Path) -> None:
+    """As the docstring says, through Flower's own reading of --run-config."""
+    pairs = """rounds=3 "subsets=[[gray], [colored]]" methods.bmsfed.chi=1.5"""
+    given = f"""set='{pairs}' out="{tmp_path / "run"}\""""
+    config = folder_from_run_config(parse_config_args([given])).config
+    assert (config.rounds, config.subsets) == (3, [["gray"], ["colored"]])
+    assert config.methods["bmsfed"]["chi"] == 1.5

@@ -1,0 +1,75 @@
+"""Run folders as a run would leave them, written by the tests themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MODALITIES = ["colored", "gray"]
+
+
+def make_run(
+    folder: Path,
+    *,
+    method: str = "bmsfed",
+    seed: int = 0,
+    accuracies: list[float | None] | None = None,
+    rounds: int | None = None,
+    modalities: list[str] | None = None,
+    config: dict[str, Any] | None = None,
+    info: dict[str, Any] | None = None,
+    clients: list[str] | None = None,
+    change: dict[int, dict[str, Any]] | None = None,
+) -> Path:
+    """Write a run folder; ``accuracies`` are those of rounds 0, 1, 2, ..."""
+    accuracies = [0.1, 0.5, 0.75, 0.625] if accuracies is None else accuracies
+    modalities = modalities or MODALITIES
+    clients = clients or ["client-00", "client-01", "client-02"]
+    folder.mkdir(parents=True)
+    values = {"dataset": "cg-digits", "method": method, "seed": seed, "partition": "iid"}
+    values |= {"rounds": len(accuracies) - 1 if rounds is None else rounds, **(config or {})}
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    about = {"method": method, "dataset": values["dataset"], "seed": seed, "commit": "0123abc"}
+    about |= {"source": "89abcdef", "bundle": "bmsfed.bmsfed.1.0.0a1b2c3d"}
+    about |= {"command": f"bmsfed run --seed {seed}", "hardware": "x86_64, 4 cores", "started": "x"}
+    about |= {
+        "data": "1a2b3c4d5e6f7081",
+        "modalities": modalities,
+        "class_names": ["zero", "one"],
+        "versions": {"flwr": "1"},
+    }
+    (folder / "run.json").write_text(json.dumps(about | (info or {})))
+    held = {"modalities": modalities, "num_samples": 9, "enrolled_round": 1}
+    counts = [{**held, "class_counts": [4 + i, 5]} for i in range(len(clients))]
+    (folder / "clients.json").write_text(json.dumps(dict(zip(clients, counts, strict=True))))
+    lines = []
+    for number, accuracy in enumerate(accuracies):
+        row = round_row(number, accuracy, modalities, clients) | (change or {}).get(number, {})
+        lines.append(json.dumps(row) + "\n")
+    (folder / "history.jsonl").write_text("".join(lines))
+    return folder
+
+
+def round_row(
+    number: int, accuracy: float | None, modalities: list[str], clients: list[str]
+) -> dict[str, Any]:
+    trained = {clients[0]: modalities, clients[1]: modalities[-1:]} if number else {}
+    by_modality = {m: accuracy / (i + 2) for i, m in enumerate(modalities)} if accuracy else {}
+    return {
+        "kind": "round",
+        "round": number,
+        "accuracy": accuracy,
+        "loss": 1.0,
+        "accuracy_by_modality": by_modality,
+        "prototypes": "train",
+        "ratio": {m: 1.0 + i for i, m in enumerate(modalities)} if number else {},
+        "weak": modalities[-1] if number else None,
+        "assignments": trained,
+        "failures": {},
+        "bytes_down": 2 * 2**20 if number else 0,
+        "bytes_up": 2**20 if number else 0,
+        "seconds": 60.0,
+    }
