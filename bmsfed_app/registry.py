@@ -19,13 +19,19 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-log = logging.getLogger("bmsfed")  # without handlers of the user's, warnings go to stderr as they are
+# Where nobody has set up logging, its warnings go to stderr as they are.
+log = logging.getLogger("bmsfed")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest known name, or an empty string."""
     near = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def not_callable(thing: object) -> str | None:
+    """Say why something that is no class and no function is not of a kind that is called."""
+    return None if callable(thing) else "is neither a class nor a function"
 
 
 class Registry(Generic[T]):
@@ -117,7 +123,8 @@ class Registry(Generic[T]):
             if name in self._points:
                 others = " and ".join(map(_source, self._points[name]))
                 self._report(
-                    name, f"{self.kind} '{name}' of {others} is left out: '{name}' is another's here"
+                    name,
+                    f"{self.kind} '{name}' of {others} is left out: '{name}' is another's here",
                 )
             return self._own[name]
         if name not in self._points:

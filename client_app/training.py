@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
+from bmsfed_app.optimizers import build_optimizer
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
 from client_app.features import extract_features, local_prototypes, measure
@@ -149,7 +150,7 @@ def _train(
 def train(
     objective: Objective, data: LocalData, *, max_steps: int | None = None
 ) -> dict[str, float]:
-    """Train by SGD with a fresh optimiser, all but what the objective freezes.
+    """Train with a fresh optimiser, all but what the objective freezes.
 
     Parameters
     ----------
@@ -169,7 +170,8 @@ def train(
     data = objective.training_data(data)
     objective.on_start(data)
     parameters = _trainable(network, objective)
-    optimizer = torch.optim.SGD(
+    optimizer = build_optimizer(
+        settings.optimizer,
         parameters,
         lr=settings.lr,
         momentum=settings.momentum,

@@ -99,6 +99,7 @@ class RunFolder:
             command=command or " ".join(sys.argv),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             hardware=hardware(),
+            plugins=[p.to_json() for p in self.config.plug_ins()],
         )
 
     # --- writing ------------------------------------------------------------------------------

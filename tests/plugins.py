@@ -27,12 +27,17 @@ def install(
         monkeypatch.setitem(vars(registry), "_points", found)
 
 
-def describe(
-    site: Path, points: Mapping[str, Mapping[str, str]], name: str, version: str
-) -> None:
+def describe(site: Path, points: Mapping[str, Mapping[str, str]], name: str, version: str) -> None:
     """Write what pip writes of a package into a folder of packages."""
     info = site / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     lines = [f"[{g}]\n" + "".join(f"{k} = {v}\n" for k, v in p.items()) for g, p in points.items()]
     (info / "entry_points.txt").write_text("\n".join(lines))
+
+
+def only_here(monkeypatch: pytest.MonkeyPatch, *registries: Registry) -> None:
+    """Forget at the end of a test what it registers in code."""
+    for registry in registries:
+        monkeypatch.setattr(registry, "_own", dict(registry.own))
+        monkeypatch.setattr(registry, "_by", dict(registry._by))

@@ -10,12 +10,14 @@ import yaml
 from pydantic import ValidationError
 
 from bmsfed_app.checked import explain
+from bmsfed_app.config.choices import check_choices
 from bmsfed_app.config.experiment import ExperimentConfig, method_of
 from bmsfed_app.config.files import ConfigError, read_values
 from bmsfed_app.datasets import DataError, find_source
 from bmsfed_app.methods import MethodSettings
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
 from bmsfed_app.partitions import PartitionError, subsets_fault
+from bmsfed_app.plugins import import_plugins
 from bmsfed_app.registry import nearest
 
 
@@ -37,8 +39,10 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     """
     values = read_values(source)
     given = dict(overrides or {})
-    # These two decide what the other keys may be.
+    # These decide what the other keys may be.
     values |= {key: given.pop(key) for key in ("dataset", "method") if key in given}
+    if "plugins" in given:
+        values["plugins"] = _scalar(given.pop("plugins"))
     _check_names(values)
     _route(values, given)
     config = check_config({**_method(values).overrides, **values})
@@ -77,6 +81,7 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     for name in (*config.methods, config.method):
         _check_settings(config, name)
     _check_encoders(config)
+    check_choices(config)
     if wrong := subsets_fault(config.subsets, config.dataset_info().modalities):
         raise ConfigError(f"subsets: {wrong}")
     if fault := config.method_settings().check(config):
@@ -130,7 +135,7 @@ def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:
     name, method_keys = values["method"], _method(values).model_fields
     dataset_keys = find_source(str(values["dataset"])).setting_names
     for key, raw in overrides.items():
-        value = yaml.safe_load(raw) if isinstance(raw, str) and raw else raw
+        value = _scalar(raw)
         if key in ExperimentConfig.model_fields:
             values[key] = value
         elif key in method_keys:
@@ -145,11 +150,22 @@ def _route(values: dict[str, Any], overrides: dict[str, Any]) -> None:
             )
 
 
+def _scalar(raw: Any) -> Any:
+    return yaml.safe_load(raw) if isinstance(raw, str) and raw else raw
+
+
 def _check_names(values: dict[str, Any]) -> None:
     """Check what names other things: the data set, its settings, methods and their bases.
 
-    Fills in ``method`` and ``methods``.
+    Imports the experiment's plug-ins first, and fills in ``method`` and ``methods``.
     """
+    modules = values.get("plugins") or []
+    if not isinstance(modules, list) or not all(isinstance(m, str) for m in modules):
+        raise ConfigError(f"plugins: a list of modules' names, not {modules!r}")
+    try:
+        import_plugins(modules)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     name = str(values.get("dataset", ""))
     try:
         source = find_source(name)

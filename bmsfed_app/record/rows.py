@@ -152,6 +152,8 @@ class RunInfo(Row):
         Name under which Flower unpacked the app, which ends in the hash of its bundle.
     metrics : list of Metric
         What the rounds' metrics are, declared by the run's callbacks.
+    plugins : list of dict
+        What of the experiment is another package's or module's: kind, name, package, version.
     """
 
     method: str
@@ -167,6 +169,7 @@ class RunInfo(Row):
     started: str = "unknown"
     hardware: str = "unknown"
     metrics: list[Metric] = list(STANDARD_METRICS)
+    plugins: list[dict[str, str]] = Field(default_factory=list)
 
 
 class RunSummary(Row):

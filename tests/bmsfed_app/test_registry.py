@@ -80,8 +80,15 @@ def test_one_broken_entry_point_ends_nothing_but_itself(
     (tmp_path / "boom_module.py").write_text("raise SystemExit('no licence')")
     broken = {group: {"boom": "boom_module:X"} for group in ("bmsfed.methods", "bmsfed.datasets")}
     install(tmp_path, monkeypatch, broken, METHODS, DATASETS)
-    said = r"left out: method 'boom' of boom_module:X \(theirs 1.0\) cannot be loaded \(no lic.*mend"
-    for command in (["methods"], ["methods"], ["data", "list"], ["methods", "--describe", "fedavg-0.5"]):
+    said = (
+        r"left out: method 'boom' of boom_module:X \(theirs 1.0\) cannot be loaded \(no lic.*mend"
+    )
+    for command in (
+        ["methods"],
+        ["methods"],
+        ["data", "list"],
+        ["methods", "--describe", "fedavg-0.5"],
+    ):
         done = CliRunner().invoke(cli, command)
         assert done.exit_code == 0, done.output
         assert "fedavg" in done.output or "cg-digits" in done.output
