@@ -53,13 +53,17 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """A SuperLink and the SuperNodes of alice and bob, who holds gray alone, with their data.
 
     A foreign project finds its own settings in the same nodes' configuration. The example package
-    of one's own is installed as pip would.
+    of one's own is installed as pip would, and a module is there that registers an optimiser.
     """
     made = Processes(tmp_path_factory.mktemp("federation"))
     shards, site = str(made.folder / "shards"), made.folder / "site"
     shutil.copytree(ROOT / "examples/own_package/attentive", site / "attentive")
     project = tomllib.loads((ROOT / "examples/own_package/pyproject.toml").read_text())["project"]
     describe(site, project["entry-points"], project["name"], project["version"])
+    (site / "registered.py").write_text(
+        "import torch\nfrom bmsfed_app.optimizers import OPTIMIZERS\n"
+        "OPTIMIZERS.add('registered', torch.optim.AdamW)\n"
+    )
     paths = [str(site), made.env.get("PYTHONPATH", "")]
     made.env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     try:
@@ -195,7 +199,8 @@ def test_a_package_of_ones_own_in_a_simulation_and_on_supernodes(
     runs = [tmp_path / "simulated", tmp_path / "nodes"]
     small = ["data_fraction=0.1", "local_epochs=1"]
     options = ["--clients", "2", "--per-round", "2", "--rounds", "1", "--out", str(runs[0])]
-    options += [word for pair in small for word in ("--set", pair)]
+    registered = ["plugins=[registered]", "optimizer=registered"]
+    options += [word for pair in [*small, *registered] for word in ("--set", pair)]
     code, text = federation.run("bmsfed", "run", config, *options)
     assert code == 0, text
     assert "worst-class" in text
@@ -215,8 +220,10 @@ def test_a_package_of_ones_own_in_a_simulation_and_on_supernodes(
         assert (len(last["assignments"]), last["failures"]) == (2, {})
         assert 0 <= last["worst-class"] <= last["accuracy"]
         plugins = json.loads((run / "run.json").read_text())["plugins"]
-        assert {(p["package"], p["version"]) for p in plugins} == {("attentive", "1.0.0")}
-        assert len(plugins) == 4
+        packages = [p["package"] for p in plugins if p["version"] == "1.0.0"]
+        assert packages == ["attentive"] * 4
+        modules = {p["name"] for p in plugins if p["package"] == "registered"}
+        assert modules == ({"registered"} if run == runs[0] else set())
 
 
 def rounds(run: Path) -> list[dict[str, Any]]:
