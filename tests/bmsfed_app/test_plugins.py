@@ -12,6 +12,7 @@ from bmsfed_app.config import ConfigError, check_config, load_config
 from bmsfed_app.methods import METHODS
 from bmsfed_app.models import HEADS, FusionHead
 from bmsfed_app.plugins import REGISTRIES, PlugIn, check_plug_ins, registry
+from bmsfed_app.record.files import RunFolderError
 from bmsfed_app.registry import Registry
 from server_app.experiment import run_experiment
 from server_app.metrics import METRICS
@@ -104,6 +105,15 @@ def test_a_run_notes_what_it_takes_from_elsewhere(package: Path, tmp_path: Path)
     assert json.loads(folder.info_file.read_text())["plugins"] == [expected]
     state = run_experiment(FakeGrid({str(n): client(n, 2) for n in range(2)}), folder)
     assert state.round == 1
+
+    RunFolder.reopen(folder.path)
+    text = folder.info_file.read_text()
+    folder.info_file.write_text(text.replace('"1.2"', '"1.1"'))
+    with pytest.raises(
+        RunFolderError,
+        match=r"began with head 'their-head' of their-package 1\.1; here is .* 1\.2: go on with",
+    ):
+        RunFolder.reopen(folder.path)
 
 
 def test_a_process_that_knows_nothing_yet_imports_what_it_is_told(
