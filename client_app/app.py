@@ -9,6 +9,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from bmsfed_app import __version__
+from bmsfed_app.plugins import check_plug_ins
 from bmsfed_app.settings import ClientSettings
 from client_app.data import local_data
 from client_app.divergence import DivergedError
@@ -23,7 +24,7 @@ app = ClientApp()
 @app.query("enrol")
 def enrol(message: Message, context: Context) -> Message:
     """Answer who this client is and what it holds."""
-    settings = ClientSettings.from_json(unpack_settings(message.content))
+    settings = _settings(message, context)
     data = local_data(context.node_config, settings)
     who, network = data.client_id, settings.network
     if fault := network.batch_fault(who, data.modalities, len(data), settings.batch_size):
@@ -44,7 +45,7 @@ def train(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, context: Context) -> Message:
-    settings = ClientSettings.from_json(unpack_settings(message.content))
+    settings = _settings(message, context)
     torch.set_num_threads(settings.threads)
     data = local_data(context.node_config, settings)
     try:
@@ -54,3 +55,21 @@ def _answer(message: Message, context: Context) -> Message:
         log.warning("%s", error)
         return Message(Error(code=0, reason=str(error)), reply_to=message)
     return Message(pack_update(update), reply_to=message)
+
+
+def _settings(message: Message, context: Context) -> ClientSettings:
+    """Read what the server tells everybody; this process may know no plug-in yet.
+
+    Raises
+    ------
+    ValueError
+        If this client lacks one, or has another version.
+    """
+    settings = ClientSettings.from_json(unpack_settings(message.content))
+    try:
+        check_plug_ins(settings.plugins)
+    except ValueError as error:
+        config = context.node_config
+        name = config.get("client-id", config.get("partition-id", "of no name"))
+        raise ValueError(f"client '{name}': {error}") from None
+    return settings

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
+from bmsfed_app.optimizers import build_optimizer
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
 from client_app.divergence import check_answer, check_losses
@@ -153,7 +154,7 @@ def _train(
 def train(
     objective: Objective, data: LocalData, *, max_steps: int | None = None
 ) -> dict[str, float]:
-    """Train by SGD with a fresh optimiser, all but what the network or the objective freezes.
+    """Train with a fresh optimiser, all but what the network or the objective freezes.
 
     Parameters
     ----------
@@ -187,7 +188,8 @@ def train(
     if not parameters:  # FedPAC, whose head stands still here, where all encoders do as well
         return {"steps": 0.0}
     least = 2 if network.normalising else 1
-    optimizer = torch.optim.SGD(
+    optimizer = build_optimizer(
+        settings.optimizer,
         parameters,
         lr=settings.lr,
         momentum=settings.momentum,

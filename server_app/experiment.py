@@ -105,7 +105,7 @@ def build_evaluator(config: ExperimentConfig) -> Evaluator:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     spec = config.network_spec()
-    return Evaluator(spec, test, torch.device(name), config.eval_batch_size)
+    return Evaluator(spec, test, torch.device(name), config.eval_batch_size, config.metrics)
 
 
 def initial_model(config: ExperimentConfig) -> Arrays:

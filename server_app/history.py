@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.record.files import append_rows, read_json, read_rows, write_json
@@ -20,8 +20,9 @@ from bmsfed_app.record.rows import (
 from bmsfed_app.record.summary import summarise
 from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
 from server_app.failures import is_failure
+from server_app.metrics import declared
 from server_app.run_folder import RunFolder
-from strategies import Callback, ClientReport, Decisions, Metric, RoundReport
+from strategies import Callback, ClientReport, Decisions, RoundReport
 
 
 class EvaluateCallback(Callback):
@@ -32,9 +33,8 @@ class EvaluateCallback(Callback):
     the callbacks that follow.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = STANDARD_METRICS
-
     def __init__(self, evaluator: Evaluator, config: ExperimentConfig) -> None:
+        self.metrics = (*STANDARD_METRICS, *declared(config.metrics))
         self.evaluator, self.config = evaluator, config
         self.initial: Evaluation | None = None
         self.num_rounds = config.rounds

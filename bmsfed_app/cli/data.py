@@ -33,7 +33,7 @@ def list_() -> None:
         table.add_column(heading, justify="right")
     table.add_column("natural clients")
     table.add_column("what")
-    for name in sorted(DATASETS.names()):
+    for name in sorted(DATASETS.usable()):
         source = find_source(name)
         try:
             info = dataset_info(name)

@@ -21,7 +21,13 @@ cli.add_typer(data.cli, name="data")
 
 
 def main() -> None:
-    """Run the command line; every expected fault is one message and exit code 2."""
+    """Run the command line; every expected fault is one message and exit code 2.
+
+    An experiment's plug-ins may lie in the current folder, as for ``python -m``, but last: no file
+    there takes the place of an installed package.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         cli()
     except (ValueError, OSError) as error:  # ConfigError, DataError, RunFolderError, ...

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from bmsfed_app.choice import Choice, settings_of
 from bmsfed_app.datasets import (
     MAX_BAD,
     Account,
@@ -17,12 +18,13 @@ from bmsfed_app.datasets import (
     ensure_prepared,
     load_dataset,
 )
-from bmsfed_app.methods import MethodSettings, find_method
+from bmsfed_app.methods import MethodSettings, Named, find_method
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
 from bmsfed_app.models.weights import PUBLISHED
 from bmsfed_app.partitions import Partition, read_partition
 from bmsfed_app.paths import default_data_dir
+from bmsfed_app.plugins import AT_CLIENTS, PlugIn, plug_ins
 from bmsfed_app.schedules import SCHEDULES
 from bmsfed_app.settings import ClientSettings
 
@@ -47,6 +49,8 @@ class ExperimentConfig(BaseModel):
     data_dir: str = ""
     max_bad: float = Field(MAX_BAD, ge=0, le=1)
     data_fraction: float = Field(1.0, gt=0, le=1)
+
+    plugins: list[str] = Field(default_factory=list)
 
     method: str = "bmsfed"
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -80,10 +84,14 @@ class ExperimentConfig(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     clip_norm: float = Field(0.0, ge=0)
+    optimizer: Choice = Field(default_factory=lambda: {"name": "sgd"})
+    head: Choice = Field(default_factory=dict)
+    objective: Choice = Field(default_factory=dict)
 
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
     eval_batch_size: int = Field(500, ge=1)
+    metrics: list[str] = Field(default_factory=list)
     callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -194,7 +202,7 @@ class ExperimentConfig(BaseModel):
     def network_spec(self) -> NetworkSpec:
         """What the network is made of."""
         info = self.dataset_info()
-        head, head_settings = self.method_settings().head()
+        head, head_settings = self.chosen("head")
         return NetworkSpec(
             encoders={m: self.encoders.get(m) or info.encoders[m] for m in info.modalities},
             shapes=dict(info.shapes),
@@ -207,6 +215,13 @@ class ExperimentConfig(BaseModel):
             freeze={m: patterns for m, patterns in self.freeze.items() if patterns},
         )
 
+    def chosen(self, part: Literal["head", "objective"]) -> Named:
+        """Name and settings of the head or the objective: the method's, or those chosen here."""
+        choice, settings = getattr(self, part), self.method_settings()
+        if not choice:
+            return settings.head() if part == "head" else settings.objective()
+        return str(choice["name"]), settings_of(choice)
+
     def division(self) -> Partition:
         """How the training data is divided among simulated clients."""
         return read_partition(dict(self))
@@ -218,8 +233,7 @@ class ExperimentConfig(BaseModel):
 
     def client_settings(self) -> ClientSettings:
         """What every client must know."""
-        settings = self.method_settings()
-        objective, objective_settings = settings.objective()
+        objective, objective_settings = self.chosen("objective")
         return ClientSettings(
             dataset=self.dataset,
             network=self.network_spec(),
@@ -232,13 +246,29 @@ class ExperimentConfig(BaseModel):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
+            optimizer=self.optimizer,
             objective=objective,
             objective_settings=objective_settings,
             device=self.device,
             threads=max(int(self.cpus_per_client), 1),
             prototypes=self.prototypes == "train",
-            ratio_kind=settings.ratio_kind(),
+            ratio_kind=self.method_settings().ratio_kind(),
+            plugins=[p.to_json() for p in self.plug_ins() if p.kind in AT_CLIENTS],
         )
+
+    def plug_ins(self) -> list[PlugIn]:
+        """Return what of the experiment is another package's or module's."""
+        base = str(self.methods.get(self.method, {}).get("base", self.method))
+        spec = self.network_spec()
+        used = [
+            *(("method", base), ("data set", self.dataset), ("head", spec.head)),
+            *(("encoder", name) for name in spec.encoders.values()),
+            *(("objective", self.chosen("objective")[0]), ("optimizer", self.optimizer["name"])),
+            *(("schedule", self.schedule), ("partition", self.partition)),
+            *(("metric", name) for name in self.metrics),
+            *(("callback", name) for name in self.callbacks),
+        ]
+        return plug_ins(used, self.plugins)
 
 
 def method_of(name: str, methods: Mapping[str, Mapping[str, Any]]) -> type[MethodSettings]:

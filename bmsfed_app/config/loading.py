@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bmsfed_app.checked import explain
+from bmsfed_app.config.choices import check_choices
 from bmsfed_app.config.experiment import ExperimentConfig, method_of
 from bmsfed_app.config.files import ConfigError, read_values
 from bmsfed_app.config.overrides import is_own, put
@@ -17,6 +18,7 @@ from bmsfed_app.methods import MethodSettings
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
 from bmsfed_app.partitions import PartitionError, subsets_fault
 from bmsfed_app.paths import default_data_dir
+from bmsfed_app.plugins import import_plugins
 from bmsfed_app.registry import nearest
 
 
@@ -68,6 +70,7 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     for name in (*config.methods, config.method):
         _check_settings(config, name)
     _check_encoders(config)
+    check_choices(config)
     if wrong := subsets_fault(config.subsets, config.dataset_info().modalities):
         raise ConfigError(f"subsets: {wrong}")
     if fault := config.method_settings().check(config):
@@ -151,8 +154,15 @@ def _resolve(values: dict[str, Any]) -> None:
 def _check_names(values: dict[str, Any]) -> None:
     """Check what names other things: the data set, methods and their bases.
 
-    Fills in ``method`` and ``methods``.
+    Imports the experiment's plug-ins first, and fills in ``method`` and ``methods``.
     """
+    modules = values.get("plugins") or []
+    if not isinstance(modules, list) or not all(isinstance(m, str) for m in modules):
+        raise ConfigError(f"plugins: a list of modules' names, not {modules!r}")
+    try:
+        import_plugins(modules)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     try:
         find_source(str(values.get("dataset", "")))
     except DataError as error:

@@ -175,6 +175,8 @@ class RunInfo(Row):
         What the rounds' metrics are, declared by the run's callbacks.
     frozen : list of str
         Arrays of the model that nobody trains.
+    plugins : list of dict
+        What of the experiment is another package's or module's: kind, name, package, version.
     """
 
     method: str
@@ -196,6 +198,7 @@ class RunInfo(Row):
     samples: dict[str, SampleCount] = Field(default_factory=dict)
     metrics: list[Metric] = list(STANDARD_METRICS)
     frozen: list[str] = Field(default_factory=list)
+    plugins: list[dict[str, str]] = Field(default_factory=list)
 
 
 class RunSummary(Row):

@@ -14,6 +14,8 @@ from bmsfed_app.datasets import dataset_info, load_dataset
 from bmsfed_app.datasets.shard import load_shard
 from bmsfed_app.methods import METHODS
 from bmsfed_app.partitions import experiment_shares, read_partition
+from bmsfed_app.schedules import SCHEDULES
+from tests.plugins import only_here
 
 MNIST = Path(__file__).resolve().parents[3] / "shared/data/mnist"
 
@@ -104,6 +106,20 @@ def test_a_truncated_idx_file_is_named_with_what_was_expected(
     error = capsys.readouterr().err
     assert "train-images-idx3-ubyte" in error
     assert "47,040,000" in error.replace("47040000", "47,040,000") or "47,040,016" in error
+
+
+def test_plug_ins_may_lie_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only_here(monkeypatch, SCHEDULES)
+    (tmp_path / "lying_here.py").write_text(
+        "from bmsfed_app.schedules import SCHEDULES\nSCHEDULES.add('staying', lambda *rates: 1.0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [p for p in sys.path if p])
+    given = ("--set", "plugins=[lying_here]", "--set", "schedule=stayin")
+    assert call(monkeypatch, *RUN, *given) == 2
+    assert "did you mean 'staying'" in capsys.readouterr().err
 
 
 def test_an_out_folder_with_a_run_is_left_alone(

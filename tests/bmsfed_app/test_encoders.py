@@ -260,7 +260,7 @@ def test_encoders_of_other_packages() -> None:
         ("sum", (3, 3), r"encoder sum takes vectors \(D,\), not \(3, 3\)"),
         ("wrong", (3,), "encoder wrong: what was built is no bmsfed_app.models.Encoder"),
         ("narrow", (3,), r"encoder narrow returns \(2, 2\) .* not features \(2, 5\)"),
-        ("gone", (3,), "encoder 'gone' of their_encoders:Gone cannot be loaded"),
+        ("gone", (3,), r"encoder 'gone' of their_encoders:Gone \(theirs 1.0\) cannot be loaded"),
         ("summ", (3,), "did you mean 'sum'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bmsfed_app.registry import Registry
+from bmsfed_app.registry import Registry, not_callable
 
 
 class InputError(ValueError):
@@ -50,7 +50,9 @@ class Encoder(nn.Module):
 Builder = Callable[[tuple[int, ...], int, int], Encoder]
 
 #: The encoders by their name in the configuration.
-ENCODERS: Registry[Builder] = Registry("encoder", "bmsfed.encoders", "bmsfed_app.models.encoders")
+ENCODERS: Registry[Builder] = Registry(
+    "encoder", "bmsfed.encoders", "bmsfed_app.models.encoders", check=not_callable
+)
 
 
 class ImageEncoder(Encoder):
