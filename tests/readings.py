@@ -87,5 +87,7 @@ def write(folder: Path, listed: list[list[str]], files: bool = True) -> Path:
     with (folder / "list.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([HEAD, *listed])
     for row in listed if files else []:
-        np.save(folder / f"{row[0]}.npy", np.array([float(row[0]), 1], dtype=np.float32))
+        np.save(
+            folder / f"{row[0]}.npy", np.array([int(row[0]), int(row[0]) % 3], dtype=np.float32)
+        )
     return folder
