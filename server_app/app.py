@@ -25,6 +25,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run config names."""
     try:
         folder = folder_from_run_config(context.run_config)
+        folder.check_unchanged()
         for line in folder.record_data(folder.config.check_data()):
             _print(line)
         run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])

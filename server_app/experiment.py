@@ -53,6 +53,7 @@ def run_experiment(
     """
     config = folder.config
     if folder.account is None:
+        folder.check_unchanged()
         folder.record_data(config.check_data())
     assert folder.account is not None
     shared = replace(config.client_settings(), data=folder.account.fingerprint)

@@ -6,20 +6,19 @@ whatever interrupts a run, the folder holds a complete round and resuming drops 
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 from safetensors.numpy import save_file
 
 from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig, check_config
-from bmsfed_app.datasets import Account
+from bmsfed_app.datasets import Account, data_changes
 from bmsfed_app.record.files import RunFolderError, drop_rows_after, read_json, replace, write_json
-from bmsfed_app.record.origin import bundle, commit, file_hash, hardware, source_hash, versions
-from bmsfed_app.record.rows import RunInfo, SampleCount
+from bmsfed_app.record.origin import bundle, commit, hardware, source_hash, versions
+from bmsfed_app.record.rows import RunInfo
+from server_app.run_data import difference, joint, seen
 from strategies import Arrays, ServerState
 from strategies.state import read_extra
 
@@ -107,6 +106,27 @@ class RunFolder:
 
     # --- the data -----------------------------------------------------------------------------
 
+    def check_unchanged(self) -> None:
+        """Refuse to go on with data that has changed, before it is prepared anew.
+
+        Raises
+        ------
+        RunFolderError
+            If what is prepared is what the run began on, and the data folder differs from it.
+        """
+        config, then = self.config, read_json(self.info_file, RunInfo)
+        if not (self.history.exists() and then.data):
+            return
+        prepared, why = data_changes(config.dataset, config.data_folder(), config.dataset_settings)
+        if why and joint(prepared, then.partition_file) == then.data:
+            raise self._other_data(why)
+
+    def _other_data(self, fault: str) -> RunFolderError:
+        return RunFolderError(
+            f"'{self.path}' is a run on other data: {fault}; bring the data back to resume it, or "
+            "start a new run"
+        )
+
     def record_data(self, account: Account) -> list[str]:
         """Note what data the run sees; one that began on other data is refused.
 
@@ -121,19 +141,16 @@ class RunFolder:
             If the run began on other data, or with another partition file.
         """
         then = read_json(self.info_file, RunInfo)
-        now = then.model_copy(update=_seen(account, self.config))
+        now = then.model_copy(update=seen(account, self.config))
         lines = list(account.lines())
         if not self.history.exists():
             write_json(self.info_file, now)
+        elif fault := difference(then, now):
+            raise self._other_data(fault)
         elif not (then.data and now.data):
             lines.append(
                 "note: whether the run began on this data is not known "
                 f"({self.info_file} does not say what it was)"
-            )
-        elif fault := _other_data(then, now):
-            raise RunFolderError(
-                f"'{self.path}' is a run on other data: {fault}; bring the data back to resume it, "
-                "or start a new run"
             )
         self.account = account
         return lines
@@ -185,43 +202,6 @@ class RunFolder:
     def _truncate(self, last_round: int) -> None:
         for file in (self.history, self.selection):
             drop_rows_after(file, last_round)
-
-
-def _seen(account: Account, config: ExperimentConfig) -> dict[str, Any]:
-    """Return what ``run.json`` says of the data that a run sees."""
-    named = str(getattr(config.division(), "partition_file", ""))
-    partition, data = file_hash(Path(named)) if named else "", account.fingerprint
-    splits = {split: split for split in account.counts} | (
-        {"none": ""} if account.causes("") else {}
-    )
-    samples = {
-        name: SampleCount(
-            listed=account.listed(split),
-            used=account.counts.get(split, 0),
-            left_out={cause: len(of) for cause, of in account.causes(split).items()},
-        )
-        for name, split in splits.items()
-    }
-    both = hashlib.sha256(f"{data} {partition}".encode()).hexdigest()[:16]
-    return {
-        "data": both if data and partition else data,
-        "partition_file": partition,
-        "samples": samples,
-    }
-
-
-def _other_data(then: RunInfo, now: RunInfo) -> str:
-    """Say how the data that a run began on differs from what is there; empty if it does not."""
-    if then.partition_file != now.partition_file:
-        return "its partition file has changed"
-    if then.data == now.data:
-        return ""
-    numbers = [
-        f"{then.samples[split].used} {split} samples were used, {count.used} are now"
-        for split, count in now.samples.items()
-        if split in then.samples and then.samples[split].used != count.used
-    ]
-    return "; ".join(numbers) or "as many samples as now, but not the same"
 
 
 def _differing(ours: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:

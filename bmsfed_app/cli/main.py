@@ -99,6 +99,7 @@ def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None)
             )
         folder = RunFolder.reopen(resume.expanduser(), wanted)
         check_machine(folder.config)
+        folder.check_unchanged()
         account = prepare_if_needed(folder.config)
         check_experiment(folder.config)
     else:

@@ -33,6 +33,7 @@ __all__ = [
     "Source",
     "SourceSettings",
     "Split",
+    "data_changes",
     "dataset_info",
     "ensure_prepared",
     "find_source",
@@ -126,6 +127,25 @@ def ensure_prepared(
         return prepare(source, folder, parsed, workers=workers, max_bad=max_bad, progress=progress)
     counts = dict(source.official_counts(parsed))
     return Account(None, counts, fingerprint=source.fingerprint(folder, parsed))
+
+
+def data_changes(
+    name: str, data_dir: Path | None, settings: Mapping[str, Any] | SourceSettings | None = None
+) -> tuple[str, str]:
+    """Compare a data set's folder with what was prepared from it; nothing is made.
+
+    Returns
+    -------
+    fingerprint, why : str
+        As :func:`bmsfed_app.datasets.preparation.changes`; both empty for a data set that is read
+        as it is.
+    """
+    source = find_source(name)
+    if not isinstance(source, PreparedSource):
+        return "", ""
+    from bmsfed_app.datasets.preparation import changes
+
+    return changes(source, _folder(name, data_dir), source.parse(settings or {}))
 
 
 def _folder(name: str, data_dir: Path | None) -> Path:

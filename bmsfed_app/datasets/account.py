@@ -61,7 +61,7 @@ class Account:
                 used = f"{self.listed(split):,} listed, {self.counts[split]:,} used"
                 yield f"{split}: {used}{_left_out(self.causes(split))}"
         if nowhere := self.causes(""):
-            yield f"of neither split{_left_out(nowhere)}"
+            yield f"of no known split{_left_out(nowhere)}"
         for note in self.notes:
             yield f"note: {note}"
 

@@ -80,26 +80,47 @@ def prepare(
     """
     cache = source.cache_dir(data_dir, settings)
     try:
-        listed = source.scan(data_dir, settings)
-    except DataError:
-        if data_dir.exists() or not (cache / "index.json").is_file():
+        listed = _listed(source, data_dir, settings)
+    except (DataError, OSError):
+        if data_dir.exists() or not (cache / "files.json").is_file():
             raise
-        account = _read_account(cache, read_index(cache))
-        account.notes.append(
-            f"the data folder {data_dir} is gone: what was prepared from it is used, unchecked"
+        index, gone = read_index(cache), f"the data folder {data_dir} is gone: what was prepared"
+        account = _read_account(
+            cache, index, [*index["notes"], f"{gone} from it is used, unchecked"]
         )
     else:
         scan = _checked(source, listed, settings, max_bad)
         job = _Job(source, settings, data_dir, scan, look(scan, data_dir), cache, workers, max_bad)
         account = job.run(progress)
-        account.notes = list(scan.notes)
     total = sum(account.counts.values()) + len(account.bad)
     check_share(account.bad, total, max_bad, source.name)
-    index = read_index(cache)
-    account.notes += index["findings"]
-    kept = index["splits"]
-    account.notes += check_classes(source, settings, {s: of["per_class"] for s, of in kept.items()})
     return account
+
+
+def changes(source: PreparedSource, data_dir: Path, settings: Any) -> tuple[str, str]:
+    """Compare a folder with what was prepared from it; nothing is made.
+
+    Returns
+    -------
+    fingerprint : str
+        Of what was prepared; empty if nothing was.
+    why : str
+        How the folder differs from it; empty if it does not, or cannot be compared.
+    """
+    cache = source.cache_dir(data_dir, settings)
+    if not (cache / "files.json").is_file() or not data_dir.exists():
+        return "", ""
+    scan = check_scan(source, source.scan(data_dir, settings), settings)
+    job = _Job(source, settings, data_dir, scan, look(scan, data_dir), cache, 0, 1.0)
+    return str(read_index(cache)["data"]), job.up_to_date()[1]
+
+
+def _listed(source: PreparedSource, data_dir: Path, settings: Any) -> Scan:
+    """List a folder, which must hold something of the data set."""
+    scan = source.scan(data_dir, settings)
+    if not (scan.samples or scan.bad):
+        raise DataError(f"no sample in {data_dir}: '{source.name}' needs {source.layout}")
+    return scan
 
 
 def _checked(source: PreparedSource, listed: Scan, settings: Any, max_bad: float) -> Scan:
@@ -166,7 +187,7 @@ class _Job:
             with suppress(OSError):  # a cache that cannot be written to is compared again next time
                 digests = {name: of for name, (_, _, of) in known.items()}
                 write_files(self.cache / "files.json", self.state.files, digests)
-        return _read_account(self.cache, index), ""
+        return _read_account(self.cache, index, self.scan.notes), ""
 
     def make(self, partial: Path, why: str, progress: Callable[[int, int], None]) -> Account:
         """Decode the samples and put them in the cache's place."""
@@ -178,10 +199,12 @@ class _Job:
             check_share(self.scan.bad + bad, total, self.max_bad, self.source.name)
 
         bad = decode_all(samples, kinds, partial, self.threads, _check, progress)
-        classes = len(self.source.classes(self.settings))
         joined = partial / "joined"
+        classes = len(self.source.classes(self.settings))
         described = join(samples, kinds, partial, joined, classes)
+        per_class = {split: of["per_class"] for split, of in described.items()}
         findings = check_ranges(kinds, joined / "train")
+        findings += check_classes(self.source, self.settings, per_class)
         digests = contents(self.state.files, self.data_dir, self.threads)
         if look(self.scan, self.data_dir) != self.state:
             raise DataError(
@@ -201,7 +224,7 @@ class _Job:
         (joined / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
         _replace(joined, self.cache)
         shutil.rmtree(partial)
-        account = _read_account(self.cache, read_index(self.cache))
+        account = _read_account(self.cache, read_index(self.cache), self.scan.notes)
         account.anew = why
         return account
 
@@ -216,11 +239,11 @@ class _Job:
         return digest([*known, digests, sorted((b.split, b.sample) for b in bad)])[:16]
 
 
-def _read_account(cache: Path, index: Mapping[str, Any]) -> Account:
-    """Return what an index says."""
+def _read_account(cache: Path, index: Mapping[str, Any], notes: list[str]) -> Account:
+    """Return what an index says, with what the folder's scan noted."""
     counts = {split: of["count"] for split, of in index["splits"].items()}
     bad = [LeftOut(*b) for b in index["bad"]]
-    return Account(cache, counts, bad, list(index["notes"]), index["data"])
+    return Account(cache, counts, bad, notes + index["findings"], index["data"])
 
 
 def _other_listing(before: Mapping[str, int], now: Mapping[str, int]) -> str:

@@ -118,9 +118,8 @@ class Scan:
 def note_unlisted(scan: Scan, files: Iterable[Path], named: Container[str], lists: str) -> None:
     """Note files of a data set that none of its lists names: they are not used."""
     if unlisted := sorted(f.stem for f in files if f.stem not in named):
-        scan.notes.append(
-            f"{len(unlisted)} files are not used, as they are not in {lists} ({unlisted[0]}, ...)"
-        )
+        some = ", ".join(unlisted[:3])
+        scan.notes.append(f"not in {lists}, so not used: {some} ({len(unlisted)} in all)")
 
 
 class PreparedSource(Source):

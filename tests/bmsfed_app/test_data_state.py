@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bmsfed_app.config import ExperimentConfig, load_config
-from bmsfed_app.datasets import Account, DataError, LeftOut, ensure_prepared, load_dataset
+from bmsfed_app.datasets import Account, DataError, LeftOut, Scan, ensure_prepared, load_dataset
 from bmsfed_app.datasets.inspection import inspect
 from bmsfed_app.datasets.preparation import prepare
 from client_app.data import local_data
@@ -107,7 +107,16 @@ def test_the_fingerprint_is_of_content_and_settings_alone(folder: Path, tmp_path
     assert prepared(there).fingerprint != here
 
 
-def test_what_was_prepared_is_used_unchecked_where_the_folder_is_gone(folder: Path) -> None:
+class Globbed(Readings):
+    """A loader that takes what is there, and does not mind if nothing is."""
+
+    def scan(self, data_dir: Path, settings: ReadingsSettings) -> Scan:
+        return super().scan(data_dir, settings) if (data_dir / "list.csv").exists() else Scan()
+
+
+def test_what_was_prepared_is_used_unchecked_where_the_folder_is_gone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = prepared(folder)
     shutil.move(folder, folder.with_name("away"))
     after = prepared(folder)
@@ -115,8 +124,10 @@ def test_what_was_prepared_is_used_unchecked_where_the_folder_is_gone(folder: Pa
     assert after.notes == [
         f"the data folder {folder} is gone: what was prepared from it is used, unchecked"
     ]
+    register(monkeypatch, Globbed())
+    assert prepared(folder).notes == after.notes
     folder.mkdir()  # there, but not what it was
-    with pytest.raises(DataError, match=r"no file .*list\.csv"):
+    with pytest.raises(DataError, match=r"no sample in .*'readings' needs list\.csv and <id>\.npy"):
         prepared(folder)
 
 
@@ -198,7 +209,7 @@ def test_samples_of_neither_split_are_said() -> None:
     assert list(account.lines()) == [
         "train: 2 listed, 2 used",
         "test: 1 listed, 1 used",
-        "of neither split; left out: 1 x unknown split (line 3: split 'val')",
+        "of no known split; left out: 1 x unknown split (line 3: split 'val')",
         "note: mind the gap",
     ]
 

@@ -369,6 +369,32 @@ def test_ids_that_start_anew_in_each_split_are_no_leak() -> None:
     assert not scan.bad
 
 
+def test_nothing_of_a_folder_is_dropped_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "train.txt").write_text("guid,tag\n1,positive\nx,negative\n2,happy\n")
+    for number in (1, 2, 9):
+        (tmp_path / "data" / f"{number}.jpg").touch()
+    posts = source_of("mvsa").scan(tmp_path, source_of("mvsa").parse({}))
+    assert [s.id for s in posts.samples] == ["1"]
+    assert [(b.sample, b.cause) for b in posts.bad] == [
+        ("train.txt line 3", "cannot be used"),
+        ("2", "unknown label"),
+    ]
+    assert posts.notes == ["not in train.txt, so not used: 9 (1 in all)"]
+
+    (tmp_path / "bathtub" / "train").mkdir(parents=True)
+    (tmp_path / "bathtub" / "train" / "tub_1_007.jpg").touch()  # from behind; no front
+    shapes = source_of("modelnet40").scan(tmp_path, source_of("modelnet40").parse({}))
+    assert [(s.id, s.values["front"].name) for s in shapes.samples] == [("tub_1", "tub_1_001.jpg")]
+    assert shapes.notes == ["1 folders are no class with classes: 40 (data)"]
+
+    for folder in ("Inertial", "Skeleton", "visual"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "Skeleton" / "a2_s1_t1_skeleton.mat").touch()
+    clips = source_of("utd-mhad").scan(tmp_path, source_of("utd-mhad").parse({}))
+    assert [(s.id, s.label) for s in clips.samples] == [("a2_s1_t1", 1)]
+
+
 def test_one_preparation_at_a_time(tmp_path: Path) -> None:
     folder, source = table(tmp_path / "data", rows=20), source_of("table")
     settings = source.parse(SETTINGS)

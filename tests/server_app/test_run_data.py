@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from flwr.app import Context, RecordDict
 
 from benchmarks.common import client
 from bmsfed_app.cli import simulate
@@ -15,7 +17,7 @@ from bmsfed_app.cli.main import main
 from bmsfed_app.config import load_config
 from bmsfed_app.record.files import RunFolderError, read_json, write_json
 from bmsfed_app.record.rows import RunInfo
-from server_app.app import folder_from_run_config
+from server_app.app import app, folder_from_run_config
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies.testing import FakeGrid
@@ -59,6 +61,10 @@ def test_a_run_says_what_data_it_saw_and_goes_on_with_no_other(data: Path, tmp_p
     }
     federate(RunFolder.reopen(run.path))  # nothing has changed
     write(data, rows()[:-2], files=False)
+    message = "on other data: 16 train samples were listed, 14 are now; bring the data back"
+    with pytest.raises(RunFolderError, match=message):
+        federate(RunFolder.reopen(run.path))
+    run.config.check_data()  # another run's start prepares it anew
     with pytest.raises(RunFolderError, match="on other data: 15 train samples were used, 14 are"):
         federate(RunFolder.reopen(run.path))
 
@@ -114,6 +120,23 @@ def test_every_start_prints_what_is_left_out(
         assert said in printed, arguments
         assert "test: 4 listed, 4 used\n" in printed
     assert read_json(out / "run.json", RunInfo).dataset == "night"
+
+
+def test_flwr_run_prints_it_too_and_refuses_other_data(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"config": "readings", "data-dir": str(data), "method": "fedavg", "rounds": 1}
+    given |= {"set": "clients=2 per_round=2 connect_timeout=600"}
+
+    def start(**folder: str) -> None:
+        grid = FakeGrid({f"node {i}": client(i, 2) for i in range(2)})
+        app(grid, Context(0, 0, {}, RecordDict(), given | folder))
+
+    start(out=str(tmp_path / "run"))
+    assert capsys.readouterr().out.startswith("train: 16 listed, 15 used; left out: 1 x shares its")
+    np.save(data / "2.npy", np.zeros(2, dtype=np.float32))
+    with pytest.raises(RunFolderError, match=r"on other data: files have changed: 2\.npy"):
+        start(resume=str(tmp_path / "run"))
 
 
 def test_run_folders_are_named_by_the_users_name_of_the_data(data: Path) -> None:
