@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from bmsfed_app.cli.main import main
+from bmsfed_app.config import load_config
 from bmsfed_app.datasets import dataset_info, load_dataset
 from bmsfed_app.datasets.shard import load_shard
 from bmsfed_app.methods import METHODS
 from bmsfed_app.partitions import experiment_shares, read_partition
 from bmsfed_app.schedules import SCHEDULES
+from server_app.run_folder import RunFolder
 from tests.plugins import only_here
 
 MNIST = Path(__file__).resolve().parents[3] / "shared/data/mnist"
@@ -130,6 +132,16 @@ def test_an_out_folder_with_a_run_is_left_alone(
     assert call(monkeypatch, *RUN, "--out", str(tmp_path / "run")) == 2
     assert "--resume" in capsys.readouterr().err
     assert (tmp_path / "run" / "history.jsonl").read_text() == "precious"
+
+
+def test_a_run_of_flowers_own_number_of_clients_goes_on_with_flower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", load_config("cg-digits"), "flwr run")
+    assert call(monkeypatch, "run", "--resume", str(folder.path)) == 2
+    assert (
+        f"go on with flwr run . --run-config 'resume=\"{folder.path}\"'" in capsys.readouterr().err
+    )
 
 
 def test_methods_are_listed_and_described(
