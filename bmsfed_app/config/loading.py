@@ -142,11 +142,9 @@ def _home(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def _resolve(values: dict[str, Any]) -> None:
     """Fill in what the data set's settings leave to its files."""
-    name, own = str(values["dataset"]), values.get("dataset_settings") or {}
+    name, settings = str(values["dataset"]), _check_dataset_settings(values)
     folder = Path(values["data_dir"]) if values.get("data_dir") else default_data_dir(name)
-    source = find_source(name)
-    settings = source.parse(own)
-    resolved = source.resolve(settings, folder.expanduser())
+    resolved = find_source(name).resolve(settings, folder.expanduser())
     if resolved is not settings:
         values["dataset_settings"] = resolved.model_dump(mode="json", exclude_unset=True)
 
@@ -180,7 +178,8 @@ def _check_names(values: dict[str, Any]) -> None:
     _method(values)
 
 
-def _check_dataset_settings(values: Mapping[str, Any]) -> None:
+def _check_dataset_settings(values: Mapping[str, Any]) -> Any:
+    """Return the data set's settings, parsed."""
     name = str(values["dataset"])
     source, own = find_source(name), _mapping("dataset_settings", values.get("dataset_settings"))
     for key in own:
@@ -189,7 +188,7 @@ def _check_dataset_settings(values: Mapping[str, Any]) -> None:
                 f"unknown key 'dataset_settings.{key}' of '{name}'"
                 f"{nearest(key, source.setting_names)}"
             )
-    source.parse(own)
+    return source.parse(own)
 
 
 def _mapping(key: str, value: Any) -> dict[str, Any]:

@@ -252,8 +252,8 @@ class NumbersColumn(Measured):
         return Array((self.width(),), names=self.columns, **self.scaling())
 
     def width(self) -> int:
-        """Return how many numbers a row has."""
-        return len(self.columns) or self.size
+        """Return how many numbers a row has; 0 while the table has to say."""
+        return 0 if any(map(is_pattern, self.columns)) else len(self.columns) or self.size
 
     def reads(self, modality: str) -> tuple[str, ...]:
         """Return the columns."""
@@ -300,6 +300,11 @@ class NumbersColumn(Measured):
         text = as_text(cells[at]).strip()
         shown = f"is '{text}', not a finite number" if text else "is empty"
         return Fault(f"{row.where}: {where} {shown}", f"no number in {modality}")
+
+
+def is_pattern(name: str) -> bool:
+    """Say whether a name stands for columns that only the table can name."""
+    return "*" in name or ".." in name
 
 
 def _as_numbers(rows: list[list[Any]]) -> NDArray[np.float32]:
