@@ -92,6 +92,7 @@ def stock_server(experiment: ExperimentConfig, ends: list[float]) -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
+        experiment.check_data()
         evaluator = build_evaluator(experiment)
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:

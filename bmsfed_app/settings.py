@@ -19,6 +19,7 @@ from bmsfed_app.models import NetworkSpec
 class ClientSettings:
     """What the experiment fixes for all clients alike.
 
+    ``data`` is the fingerprint of what the server looked at: simulated clients load no other data.
     ``prototypes`` says whether it wants clients' prototypes even where the method needs none,
     ``ratio_kind`` what imbalance ratios are made of ("score" or "accuracy"). The last two are the
     round's: its learning rate, and ``progress``, the share of the rounds that are complete.
@@ -30,6 +31,7 @@ class ClientSettings:
     network: NetworkSpec
     dataset_settings: dict[str, Any] = field(default_factory=dict)
     data_dir: str = ""
+    data: str = ""
     partition: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     batch_size: int = 64

@@ -98,7 +98,12 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
         folder = Path(settings.data_dir) if settings.data_dir else None
         train = load_dataset(
-            settings.dataset, folder, seed=settings.seed, settings=own, splits=("train",)
+            settings.dataset,
+            folder,
+            seed=settings.seed,
+            settings=own,
+            splits=("train",),
+            fingerprint=settings.data,
         ).train
         assert train is not None
         partition = read_partition(settings.partition)

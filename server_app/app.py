@@ -25,6 +25,9 @@ def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run config names."""
     try:
         folder = folder_from_run_config(context.run_config)
+        folder.check_unchanged()
+        for line in folder.record_data(folder.config.check_data()):
+            _print(line)
         run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
     except (ValueError, FederationError) as error:
         _print(f"bmsfed: {error}")
@@ -75,7 +78,7 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
     if resume := str(run_config.get("resume", "")):
         return RunFolder.reopen(Path(resume).expanduser(), config)
     out = str(run_config.get("out", ""))
-    path = default_run_dir(config.dataset, config.method, config.seed)
+    path = default_run_dir(config.dataset_name, config.method, config.seed)
     return RunFolder.create(Path(out).expanduser() if out else path, config, "flwr run")
 
 

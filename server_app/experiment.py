@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,6 @@ from flwr.serverapp import Grid
 
 from bmsfed_app import __version__
 from bmsfed_app.config import ExperimentConfig
-from bmsfed_app.datasets import ensure_prepared
 from bmsfed_app.models import build_network, load_weights
 from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
@@ -45,11 +45,18 @@ def run_experiment(
     Raises
     ------
     DataError, WeightsError, ValueError
-        If the test split or initial weights cannot be read, or a callback is not known.
+        If the data or initial weights cannot be read, or a callback is not known.
+    RunFolderError
+        If the run began on other data.
     FederationError
         If the federation cannot go on.
     """
     config = folder.config
+    if folder.account is None:
+        folder.check_unchanged()
+        folder.record_data(config.check_data())
+    assert folder.account is not None
+    shared = replace(config.client_settings(), data=folder.account.fingerprint)
     strategy = build_strategy(config)
     evaluator = build_evaluator(config)
     evaluate = EvaluateCallback(evaluator, config)
@@ -61,7 +68,7 @@ def run_experiment(
         grid,
         folder.load_checkpoint() or initial_model(config),
         num_rounds=config.rounds,
-        settings=config.client_settings().to_json(),
+        settings=shared.to_json(),
         round_settings=lambda r: {
             "lr": config.learning_rate(r),
             "progress": (r - 1) / config.rounds,
@@ -85,9 +92,10 @@ def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
 
 
 def build_evaluator(config: ExperimentConfig) -> Evaluator:
-    """Load the test split and build the evaluator, on the GPU if there is one and may be used."""
-    # Here, once, before any client of this machine looks for it.
-    ensure_prepared(config.dataset, config.data_folder(), config.dataset_settings)
+    """Load the test split and build the evaluator, on the GPU if there is one and may be used.
+
+    The data must be prepared; see :meth:`ExperimentConfig.check_data`.
+    """
     test = config.load_data("test").test
     assert test is not None
     name = config.device

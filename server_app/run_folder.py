@@ -14,9 +14,11 @@ import yaml
 from safetensors.numpy import save_file
 
 from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig, check_config
-from bmsfed_app.record.files import RunFolderError, drop_rows_after, replace, write_json
+from bmsfed_app.datasets import Account, data_changes
+from bmsfed_app.record.files import RunFolderError, drop_rows_after, read_json, replace, write_json
 from bmsfed_app.record.origin import bundle, commit, hardware, source_hash, versions
 from bmsfed_app.record.rows import RunInfo
+from server_app.run_data import difference, joint, seen
 from strategies import Arrays, ServerState
 from strategies.state import read_extra
 
@@ -30,6 +32,7 @@ class RunFolder:
         self.selection = path / "selection.jsonl"
         self.info_file = path / "run.json"
         self.checkpoint_file = path / "checkpoint.safetensors"
+        self.account: Account | None = None
 
     @classmethod
     def create(cls, path: Path, config: ExperimentConfig, command: str = "") -> RunFolder:
@@ -88,7 +91,7 @@ class RunFolder:
         info = self.config.dataset_info()
         return RunInfo(
             method=self.config.method,
-            dataset=self.config.dataset,
+            dataset=self.config.dataset_name,
             seed=self.config.seed,
             modalities=list(info.modalities),
             class_names=list(info.class_names),
@@ -100,6 +103,57 @@ class RunFolder:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             hardware=hardware(),
         )
+
+    # --- the data -----------------------------------------------------------------------------
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on with data that has changed, before it is prepared anew.
+
+        Raises
+        ------
+        RunFolderError
+            If what is prepared is what the run began on, and the data folder differs from it.
+        """
+        config, then = self.config, read_json(self.info_file, RunInfo)
+        if not (self.history.exists() and then.data):
+            return
+        prepared, why = data_changes(config.dataset, config.data_folder(), config.dataset_settings)
+        if why and joint(prepared, then.partition_file) == then.data:
+            raise self._other_data(why)
+
+    def _other_data(self, fault: str) -> RunFolderError:
+        return RunFolderError(
+            f"'{self.path}' is a run on other data: {fault}; bring the data back to resume it, or "
+            "start a new run"
+        )
+
+    def record_data(self, account: Account) -> list[str]:
+        """Note what data the run sees; one that began on other data is refused.
+
+        Returns
+        -------
+        list of str
+            What to tell the user of it.
+
+        Raises
+        ------
+        RunFolderError
+            If the run began on other data, or with another partition file.
+        """
+        then = read_json(self.info_file, RunInfo)
+        now = then.model_copy(update=seen(account, self.config))
+        lines = list(account.lines())
+        if not self.history.exists():
+            write_json(self.info_file, now)
+        elif fault := difference(then, now):
+            raise self._other_data(fault)
+        elif not (then.data and now.data):
+            lines.append(
+                "note: whether the run began on this data is not known "
+                f"({self.info_file} does not say what it was)"
+            )
+        self.account = account
+        return lines
 
     # --- writing ------------------------------------------------------------------------------
 

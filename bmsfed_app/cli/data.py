@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bmsfed_app.cli.progress import counting_bar, prepare_if_needed
+from bmsfed_app.cli.progress import counting_bar, prepare_if_needed, say
 from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
 from bmsfed_app.datasets.prepared import LeftOut
 
@@ -88,21 +88,22 @@ def check(
             source, folder, settings, seed=config.seed, decode_all=not quick, progress=progress
         )
     info = config.dataset_info()
-    print(f"{config.dataset} in {folder}")
+    print(f"{info.name} in {folder}")
     for split, counts in found.per_class.items():
         expected = found.official.get(split)
         official = "" if expected is None else f" of {expected:,} officially"
         print(f"  {split}: {sum(counts):,} samples{official}; per class: {_join(counts)}")
     shapes = ", ".join(f"{m} {'x'.join(map(str, s))}" for m, s in info.shapes.items())
     print(f"  modalities: {shapes}")
-    for note in found.notes:
-        print(f"  note: {note}")
+    for line in found.natural_lines(info.natural):
+        print(f"  {line}")
     if found.cache:
         print(f"  prepared: {found.cache}")
-    _print_bad(found.bad)
-    for fault in found.cache_faults:
+    say(found.account)
+    _print_bad(found.account.bad)
+    for fault in found.faults:
         print(f"  {fault}")
-    if found.bad or found.cache_faults:
+    if not found.sound:
         raise typer.Exit(1)
 
 
@@ -112,37 +113,33 @@ def prepare(
     data_dir: DataDir = None,
     set_: Settings = None,
     max_bad: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the samples that may be left out.")
-    ] = 0.01,
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the samples that may be left out for faults."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Threads; 0: one per core.")] = 0,
 ) -> None:
     """Decode a data set's media once into a cache that training reads fast."""
-    from bmsfed_app.datasets import PreparedSource, find_source
-    from bmsfed_app.datasets.preparation import prepare as run
-
-    config = _wanted(name, data_dir, set_)
-    folder = config.data_folder()
-    source = find_source(config.dataset)
-    if not isinstance(source, PreparedSource):
-        print(f"{config.dataset} is read as it is: nothing to prepare")
+    config = _wanted(name, data_dir, set_, {"max_bad": max_bad})
+    account = prepare_if_needed(config, workers)
+    if account.cache is None:
+        print(f"{config.dataset_name} is read as it is: nothing to prepare")
         return
-    settings = source.parse(config.dataset_settings)
-    with counting_bar("decoding") as progress:
-        done = run(source, folder, settings, workers=workers, max_bad=max_bad, progress=progress)
-    counts = ", ".join(f"{n:,} {split}" for split, n in done.counts.items())
-    print(f"{config.dataset}: {counts} samples in {done.cache}")
-    for note in done.notes:
-        print(f"  note: {note}")
-    _print_bad(done.bad)
+    counts = ", ".join(f"{n:,} {split}" for split, n in account.counts.items())
+    print(f"{config.dataset_name}: {counts} samples in {account.cache}")
+    say(account)
+    _print_bad(account.bad)
+    if max_bad and any(not one.by_rule for one in account.bad):
+        print(f"  runs on it need max_bad: {max_bad:g} too: in the YAML file, or --set")
 
 
 def _print_bad(bad: list[LeftOut]) -> None:
-    if bad:
-        print(f"  {len(bad)} samples cannot be used:")
-    for one in bad[:20]:
+    faulty = [one for one in bad if not one.by_rule]
+    if faulty:
+        print(f"  {len(faulty)} samples cannot be used:")
+    for one in faulty[:20]:
         print(f"    {one.reason}")
-    if len(bad) > 20:
-        print(f"    ... and {len(bad) - 20} more")
+    if len(faulty) > 20:
+        print(f"    ... and {len(faulty) - 20} more")
 
 
 @cli.command()
@@ -161,7 +158,7 @@ def show(
 
     given = {"clients": clients, "partition": partition, "alpha": alpha}
     config = _wanted(name, data_dir, set_, given)
-    prepare_if_needed(config)
+    say(prepare_if_needed(config))
     out.mkdir(parents=True, exist_ok=True)
     print(show_samples(config, samples, out))
     print(show_clients(config, out))
@@ -183,7 +180,7 @@ def split(
     number = config.clients if clients is None else clients
     if not number:
         raise ConfigError("say how many clients to split the data for: --clients N")
-    prepare_if_needed(config)
+    say(prepare_if_needed(config))
     train = config.load_data("train").train
     assert train is not None
     settings = config.division()

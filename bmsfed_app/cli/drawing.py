@@ -36,8 +36,10 @@ def show_samples(config: ExperimentConfig, number: int, out: Path) -> Path:
         known = read_samples(cache, "train")
         captions = {m: [known[r][m] for r in rows] for m in info.vocabularies}
     titles = [info.class_names[int(train.labels[r])] for r in rows]
-    path = out / f"{config.dataset}-samples.png"
-    draw_samples(inputs, titles, path, captions=captions, heading=f"{config.dataset}: training")
+    path = out / f"{config.dataset_name}-samples.png"
+    draw_samples(
+        inputs, titles, path, captions=captions, heading=f"{config.dataset_name}: training"
+    )
     return path
 
 
@@ -56,14 +58,14 @@ def show_clients(config: ExperimentConfig, out: Path) -> Path:
     """
     train, info, settings = _train(config), config.dataset_info(), config.division()
     shares = experiment_shares(train, settings, config.clients or DEFAULT_CLIENTS, seed=config.seed)
-    path = out / f"{config.dataset}-clients.png"
+    path = out / f"{config.dataset_name}-clients.png"
     draw_partition(
         class_counts(train.labels.numpy(), shares, info.num_classes),
         [share.name for share in shares],
         [share.modalities for share in shares],
         info.class_names,
         path,
-        heading=f"{config.dataset}: {settings.describe()}",
+        heading=f"{config.dataset_name}: {settings.describe()}",
     )
     return path
 

@@ -89,7 +89,8 @@ def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> Expe
 
 def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None) -> int:
     # torch and flwr take seconds to load: not before the options are known to be right.
-    from bmsfed_app.cli.simulate import check_experiment, simulate
+    from bmsfed_app.cli.progress import prepare_if_needed
+    from bmsfed_app.cli.simulate import check_experiment, check_machine, simulate
     from server_app.run_folder import RunFolder
 
     if resume is not None:
@@ -98,12 +99,19 @@ def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None)
                 "--out and --resume exclude each other: a resumed run keeps its folder"
             )
         folder = RunFolder.reopen(resume.expanduser(), wanted)
+        check_machine(folder.config)
+        folder.check_unchanged()
+        account = prepare_if_needed(folder.config)
         check_experiment(folder.config)
     else:
         assert wanted is not None
+        check_machine(wanted)
+        account = prepare_if_needed(wanted)
         check_experiment(wanted)
-        path = out or default_run_dir(wanted.dataset, wanted.method, wanted.seed)
+        path = out or default_run_dir(wanted.dataset_name, wanted.method, wanted.seed)
         folder = RunFolder.create(path.expanduser(), wanted)
+    for line in folder.record_data(account):
+        print(line, flush=True)
     error = simulate(folder, Console())
     if error is None:
         return 0

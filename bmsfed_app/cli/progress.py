@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from bmsfed_app.config import ExperimentConfig
-from bmsfed_app.datasets import ensure_prepared
+from bmsfed_app.datasets import Account
 from strategies import Callback, Decisions, RoundReport
 
 
@@ -90,13 +90,19 @@ def counting_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield _report
 
 
-def prepare_if_needed(config: ExperimentConfig) -> None:
-    """Decode an experiment's data set if that has not been done, under a bar.
+def prepare_if_needed(config: ExperimentConfig, workers: int = 0) -> Account:
+    """Look at an experiment's data, and decode it under a bar if it changed.
 
     Raises
     ------
     DataError
-        If it cannot be.
+        If it cannot be used.
     """
     with counting_bar("decoding") as progress:
-        ensure_prepared(config.dataset, config.data_folder(), config.dataset_settings, progress)
+        return config.check_data(progress, workers)
+
+
+def say(account: Account) -> None:
+    """Print what is used of a data set and what is not."""
+    for line in account.lines():
+        print(f"  {line}")

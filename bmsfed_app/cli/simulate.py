@@ -16,7 +16,7 @@ import torch
 from flwr.serverapp import ServerApp
 from rich.console import Console
 
-from bmsfed_app.cli.progress import ProgressCallback, prepare_if_needed
+from bmsfed_app.cli.progress import ProgressCallback
 from bmsfed_app.config import ConfigError, ExperimentConfig
 from bmsfed_app.partitions import experiment_shares
 from server_app.app import make_app
@@ -28,13 +28,13 @@ from strategies import Callback
 _OBJECT_STORE = 256 * 2**20
 
 
-def check_experiment(config: ExperimentConfig) -> None:
-    """Refuse, before any process is started, what could only fail later.
+def check_machine(config: ExperimentConfig) -> None:
+    """Refuse an experiment that asks for more than the machine has.
 
     Raises
     ------
-    ConfigError, DataError, PartitionError
-        If the data cannot be read or divided, or the machine lacks what is asked for.
+    ConfigError
+        If it lacks cores or GPUs.
     """
     cores = os.cpu_count() or 1
     if config.cpus_per_client > cores:
@@ -50,7 +50,16 @@ def check_experiment(config: ExperimentConfig) -> None:
         raise ConfigError(
             f"gpus_per_client: {config.gpus_per_client:g} of {torch.cuda.device_count()} GPUs"
         )
-    prepare_if_needed(config)
+
+
+def check_experiment(config: ExperimentConfig) -> None:
+    """Refuse, before any process is started, what could only fail later.
+
+    Raises
+    ------
+    DataError, PartitionError
+        If the data, which is prepared, cannot be read or divided.
+    """
     train = config.load_data("train", "test").train
     assert train is not None
     experiment_shares(train, config.division(), config.clients, seed=config.seed)

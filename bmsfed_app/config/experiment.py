@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bmsfed_app.datasets import Dataset, DatasetInfo, dataset_info, load_dataset
+from bmsfed_app.datasets import (
+    MAX_BAD,
+    Account,
+    Dataset,
+    DatasetInfo,
+    dataset_info,
+    ensure_prepared,
+    load_dataset,
+)
 from bmsfed_app.methods import MethodSettings, find_method
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
@@ -37,6 +45,7 @@ class ExperimentConfig(BaseModel):
     dataset: str
     dataset_settings: dict[str, Any] = Field(default_factory=dict)
     data_dir: str = ""
+    max_bad: float = Field(MAX_BAD, ge=0, le=1)
     data_fraction: float = Field(1.0, gt=0, le=1)
 
     method: str = "bmsfed"
@@ -135,9 +144,28 @@ class ExperimentConfig(BaseModel):
         """What is known of the data set without loading it."""
         return dataset_info(self.dataset, self.dataset_settings)
 
+    @property
+    def dataset_name(self) -> str:
+        """What the data set is called: a table by its user, others as registered."""
+        return self.dataset_info().name
+
     def data_folder(self) -> Path:
         """The data set's folder: the one given, or the user's default one."""
         return Path(self.data_dir) if self.data_dir else default_data_dir(self.dataset)
+
+    def check_data(
+        self, progress: Callable[[int, int], None] = lambda done, total: None, workers: int = 0
+    ) -> Account:
+        """Look at the data, and prepare it if it changed; see
+        :func:`bmsfed_app.datasets.ensure_prepared`."""
+        return ensure_prepared(
+            self.dataset,
+            self.data_folder(),
+            self.dataset_settings,
+            progress,
+            workers=workers,
+            max_bad=self.max_bad,
+        )
 
     def load_data(self, *splits: str) -> Dataset:
         """Load splits of the data set; see :func:`bmsfed_app.datasets.load_dataset`."""

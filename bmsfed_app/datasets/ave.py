@@ -83,6 +83,8 @@ class Ave(PreparedSource):
                 f"{len(often)} videos come more than once in {_LISTS['train']} (other events or "
                 "seconds); all are kept"
             )
+        unused = _LISTS["validation" if settings.evaluate_on == "test" else "test"]
+        scan.notes.append(f"{unused} is not used (evaluate_on: {settings.evaluate_on})")
         return scan
 
     @staticmethod
@@ -92,10 +94,14 @@ class Ave(PreparedSource):
             event, video, _, start, end = parts
             span = (float(start), float(end))
         except ValueError:
-            scan.leave_out(where, f"{where} is not class&id&quality&start&end: {line[:60]!r}")
+            reason = f"{where} is not class&id&quality&start&end: {line[:60]!r}"
+            scan.leave_out(where, reason, split)
             return
-        if event not in CLASSES or span[1] <= span[0]:
-            scan.leave_out(where, f"{where} has an unknown class or no seconds: {line[:60]!r}")
+        if event not in CLASSES:
+            scan.leave_out(where, f"{where} has no known class: {event!r}", split, "unknown label")
+            return
+        if span[1] <= span[0]:
+            scan.leave_out(where, f"{where} has no seconds: {line[:60]!r}", split)
             return
         cut = (folder / f"{video}.mp4", *span)
         values = {"audio": cut, "visual": cut}

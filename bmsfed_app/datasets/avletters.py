@@ -56,17 +56,17 @@ class AvLetters(PreparedSource):
         z = self._read(data_dir / FILE)
         scan = Scan()
         for i, name in enumerate(z["name"]):
+            split = "test" if z["rep"][i] == 3 else "train"
             lips = z["lips"][z["lips_off"][i] : z["lips_off"][i + 1]]
             sound = z["mfcc"][z["mfcc_off"][i] : z["mfcc_off"][i + 1]]
             if not len(lips) or not len(sound):
-                scan.leave_out(str(name), f"clip {name} in {FILE} is empty")
+                reason = f"clip {name} in {FILE} is empty"
+                scan.leave_out(str(name), reason, split, "cannot be decoded")
                 continue
             chosen = lips[np.arange(settings.frames) * len(lips) // settings.frames]
             values = {"audio": sound, "lips": chosen}
-            split = "test" if z["rep"][i] == 3 else "train"
-            scan.samples.append(
-                Sample(str(name), split, int(z["letter"][i]), values, str(z["talker"][i]))
-            )
+            label, talker = int(z["letter"][i]), str(z["talker"][i])
+            scan.samples.append(Sample(str(name), split, label, values, talker, str(name)))
         return scan
 
     def _read(self, path: Path) -> dict[str, Any]:

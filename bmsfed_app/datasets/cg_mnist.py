@@ -168,6 +168,10 @@ class CgMnist(ColoredPair):
     layout = "MNIST's four idx files, plain or .gz, in the folder, its raw/ or its MNIST/raw/"
     official: ClassVar = {"train": 60_000, "test": 10_000}
 
+    def digits(self) -> str:
+        """The checksums that every file is held to on reading."""
+        return " ".join(f"{file.crc:08x}" for files in FILES.values() for file in files)
+
     def load_split(self, split: str, data_dir: Path, seed: int, settings: ColorSettings) -> Split:
         """Load a split: 60,000 digits to train or 10,000 to test.
 

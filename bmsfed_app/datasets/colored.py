@@ -7,6 +7,8 @@ Sect. 4.1). Shape legend: n samples of a split, b samples of a batch.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -15,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bmsfed_app.datasets.base import DatasetInfo, Renderer, Split
+from bmsfed_app.datasets.fingerprint import digest
 from bmsfed_app.datasets.source import Source, SourceSettings
 from strategies.randomness import generator
 
@@ -156,6 +159,14 @@ class ColoredPair(Source):
 
     settings = ColorSettings
 
+    @abstractmethod
+    def digits(self) -> str:
+        """Name the digits: their checksums."""
+
     def info(self, settings: ColorSettings) -> DatasetInfo:
         """Return what is known without any file."""
         return pair_info(self.name)
+
+    def fingerprint(self, data_dir: Path, settings: ColorSettings) -> str:
+        """Name digits and settings; the digits are known before they are read."""
+        return digest([self.name, self.digits(), settings.model_dump(mode="json")])[:16]

@@ -15,7 +15,7 @@ from pydantic import Field
 from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Audio, Frames, Kind
 from bmsfed_app.datasets.media import first_dir, read_lines
-from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
+from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan, note_unlisted
 from bmsfed_app.datasets.source import DATASETS, SourceSettings
 from strategies.randomness import generator
 
@@ -69,11 +69,15 @@ class CremaD(PreparedSource):
         for split, clips in self._division(data_dir, sound, scan).items():
             for clip, label in clips:
                 if label not in CLASSES:
-                    scan.leave_out(clip, f"{clip} has label '{label}', not {', '.join(CLASSES)}")
+                    reason = f"{clip} has label '{label}', not {', '.join(CLASSES)}"
+                    scan.leave_out(clip, reason, split, "unknown label")
                     continue
                 values = {"audio": sound / f"{clip}.wav", "visual": video / f"{clip}.flv"}
                 actor = clip.partition("_")[0]
-                scan.samples.append(Sample(clip, split, CLASSES.index(label), values, actor))
+                label_number = CLASSES.index(label)
+                scan.samples.append(Sample(clip, split, label_number, values, actor, clip))
+        named = {s.id for s in scan.samples} | {one.sample for one in scan.bad}
+        note_unlisted(scan, sound.glob("*.wav"), named, "train.csv and test.csv")
         return scan
 
     def _division(

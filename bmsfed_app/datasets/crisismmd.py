@@ -80,15 +80,21 @@ class CrisisMmd(PostSource):
                 raise DataError(f"{file} has no column '{missing[0]}': get the official file again")
             for number, line in enumerate(lines, start=2):
                 row = dict(zip(columns, line.split("\t"), strict=False))
-                if len(row) != len(columns) or row["label"] not in names:
-                    where = f"{file.name} line {number}"
-                    scan.leave_out(where, f"{where} is not a row of {', '.join(columns)}")
+                where = f"{file.name} line {number}"
+                if len(row) != len(columns):
+                    reason = f"{where} is not a row of {', '.join(columns)}"
+                    scan.leave_out(where, reason, split)
+                    continue
+                if row["label"] not in names:
+                    reason = f"{where} has label '{row['label']}', not {', '.join(names)}"
+                    scan.leave_out(where, reason, split, "unknown label")
                     continue
                 values = {"text": row["tweet_text"], "image": data_dir / row["image"]}
                 sample = (row["image_id"], split, names.index(row["label"]), values)
-                scan.samples.append(
-                    Sample(*sample, client=row["event_name"], key=row.get("tweet_id", ""))
-                )
+                key = row.get("tweet_id") or row["image_id"]
+                scan.samples.append(Sample(*sample, client=row["event_name"], key=key))
+        unused = "dev" if settings.evaluate_on == "test" else "test"
+        scan.notes.append(f"the list {unused} is not used (evaluate_on: {settings.evaluate_on})")
         return scan
 
 

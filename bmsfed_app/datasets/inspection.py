@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,24 @@ from typing import Any
 
 import numpy as np
 
+from bmsfed_app.datasets.account import Account, some
 from bmsfed_app.datasets.base import DataError
+from bmsfed_app.datasets.checks import check_classes, check_scan
+from bmsfed_app.datasets.decoding import decode
+from bmsfed_app.datasets.fingerprint import (
+    FolderState,
+    changed_files,
+    files_of,
+    look,
+    read_files,
+)
 from bmsfed_app.datasets.kinds import Kind
 from bmsfed_app.datasets.media import BadSample
-from bmsfed_app.datasets.preparation import check_scan, decode, fingerprint
 from bmsfed_app.datasets.prepared import SPLITS, LeftOut, PreparedSource, Sample, read_index
 from bmsfed_app.datasets.source import Source
+
+#: So many natural clients are named with their sizes.
+_NAMED = 20
 
 
 @dataclass
@@ -26,26 +39,53 @@ class Inspection:
 
     Attributes
     ----------
+    account : Account
+        How many samples can be used, which are left out, and what a user should know.
     per_class : dict
         Usable samples of every class, by split.
-    bad : list of LeftOut
-        Samples that cannot be used.
-    notes : list of str
-        What a user should know.
     official : dict
         The published number of samples by split; empty if none is known.
+    natural : dict
+        Usable training samples of each natural client; of those that name none, under "".
     cache : str
         The state of the prepared data; empty for data sets that are not prepared.
-    cache_faults : list of str
-        What is wrong with it.
+    faults : list of str
+        What is wrong with it, or with the classes.
     """
 
+    account: Account
     per_class: dict[str, list[int]]
-    bad: list[LeftOut] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     official: dict[str, int] = field(default_factory=dict)
+    natural: dict[str, int] = field(default_factory=dict)
     cache: str = ""
-    cache_faults: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is left out for a fault, and nothing else is wrong."""
+        return not self.faults and all(one.by_rule for one in self.account.bad)
+
+    def natural_lines(self, what: str) -> Iterator[str]:
+        """Say how many natural clients there are, and how many training samples they have.
+
+        Parameters
+        ----------
+        what : str
+            What they are, such as "talkers".
+        """
+        sizes = {name: size for name, size in sorted(self.natural.items()) if name}
+        if sizes:
+            least, middle, most = np.percentile(list(sizes.values()), [0, 50, 100])
+            each = f": {', '.join(f'{n} {size}' for n, size in sizes.items())}"
+            yield (
+                f"natural clients ({what}): {len(sizes)} with {least:g} to {most:g} training "
+                f"samples, median {middle:g}{each if len(sizes) <= _NAMED else ''}"
+            )
+        if nameless := self.natural.get("", 0):
+            yield (
+                f"natural clients ({what}): {nameless} training samples name none, which "
+                "partition: natural does not take"
+            )
 
 
 def inspect(
@@ -82,7 +122,7 @@ def inspect(
     if not isinstance(source, PreparedSource):
         loaded = {s: source.load_split(s, data_dir, seed, settings) for s in SPLITS}
         counts = {s: of.class_counts(classes).tolist() for s, of in loaded.items()}
-        return Inspection(counts, official=official)
+        return Inspection(_account(counts, [], []), counts, official)
     scan = check_scan(source, source.scan(data_dir, settings), settings)
     faults = _faults(scan.samples, source.kinds(settings), decode_all, progress)
     good = [s for s, fault in zip(scan.samples, faults, strict=True) if not fault]
@@ -91,11 +131,27 @@ def inspect(
         for split in SPLITS
     }
     bad = scan.bad + [
-        LeftOut(s.id, f, s.split) for s, f in zip(scan.samples, faults, strict=True) if f
+        LeftOut(s.id, f"{s.id}: {f}", s.split, "cannot be decoded")
+        for s, f in zip(scan.samples, faults, strict=True)
+        if f
     ]
-    cache = source.cache_dir(data_dir, settings)
-    state, cache_faults = _cache_state(cache, fingerprint(scan))
-    return Inspection(per_class, bad, scan.notes, official, state, cache_faults)
+    state, wrong = _cache_state(
+        source.cache_dir(data_dir, settings), look(scan, data_dir), data_dir
+    )
+    notes = list(scan.notes)
+    try:
+        notes += check_classes(source, settings, per_class)
+    except DataError as error:
+        wrong.append(str(error))
+    natural = Counter(s.client for s in good if s.split == "train") if source.natural else {}
+    account = _account(per_class, bad, notes)
+    return Inspection(account, per_class, official, dict(natural), state, wrong)
+
+
+def _account(
+    per_class: Mapping[str, Sequence[int]], bad: list[LeftOut], notes: list[str]
+) -> Account:
+    return Account(None, {split: sum(counts) for split, counts in per_class.items()}, bad, notes)
 
 
 def _faults(
@@ -108,7 +164,8 @@ def _faults(
 
     def attempt(sample: Sample) -> str:
         if not decode_all:
-            missing = [f for v in sample.values.values() for f in _files(v) if not f.is_file()]
+            named = [f for v in sample.values.values() for f in files_of(v)]
+            missing = [f for f in named if not os.path.exists(f)]
             return f"{missing[0]} is missing" if missing else ""
         try:
             decode(sample, kinds)
@@ -124,26 +181,21 @@ def _faults(
     return found
 
 
-def _files(value: Any) -> Iterator[Path]:
-    if isinstance(value, Path):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _files(item)
-
-
-def _cache_state(cache: Path, mark: str) -> tuple[str, list[str]]:
+def _cache_state(cache: Path, state: FolderState, data_dir: Path) -> tuple[str, list[str]]:
     """Say whether the prepared data is there, up to date and whole."""
     if not (cache / "index.json").is_file():
         partial = cache.with_name(cache.name + ".partial").is_dir()
         return ("a preparation was interrupted" if partial else "not prepared yet"), []
     try:
-        index = read_index(cache)
-    except DataError as error:
-        return f"in {cache}", [str(error)]
+        index, known = read_index(cache), read_files(cache / "files.json")
+        listing = index["listing"]
+    except (DataError, OSError, ValueError, KeyError):
+        return "damaged, or by another version of the app: the next start prepares it anew", []
+    changed, _ = changed_files(known, state.files, data_dir, os.cpu_count() or 1)
+    if listing != state.listing or changed:
+        what = some(changed) if changed else "the samples listed"
+        return f"out of date ({what} changed): the next start prepares it anew", []
     faults = []
-    if index["fingerprint"] != mark:
-        faults.append(f"{cache} was made from other files than these: prepare the data again")
     for split, of in index["splits"].items():
         for name, described in of["stores"].items():
             file = cache / split / f"{name}.npy"

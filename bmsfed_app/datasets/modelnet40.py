@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bmsfed_app.datasets.account import some
 from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Image, Kind
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
@@ -73,7 +74,7 @@ class ModelNet40(PreparedSource):
         return CLASSES[settings.classes]
 
     def scan(self, data_dir: Path, settings: ModelNetSettings) -> Scan:
-        """List the shapes that have a front view."""
+        """List the shapes."""
         names = self.classes(settings)
         root = next(
             (data_dir / f for f in _FOLDERS if any((data_dir / f / c).is_dir() for c in names)),
@@ -85,8 +86,11 @@ class ModelNet40(PreparedSource):
                 f"{self.layout}"
             )
         scan = Scan()
-        if absent := [c for c in names if not (root / c).is_dir()]:
-            scan.notes.append(f"no shape of {len(absent)} classes: {', '.join(absent)}")
+        if unknown := sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in names):
+            scan.notes.append(
+                f"{len(unknown)} folders are no class with classes: {settings.classes} "
+                f"({some(unknown)})"
+            )
         for label, name in enumerate(names):
             for split in ("train", "test"):
                 self._add(scan, root / name / split, split, label)
@@ -95,10 +99,15 @@ class ModelNet40(PreparedSource):
     @staticmethod
     def _add(scan: Scan, folder: Path, split: str, label: int) -> None:
         for front, back in VIEWS:
-            for file in sorted(folder.glob(f"*{front}")):
-                shape = file.name.removesuffix(front)
-                views = {"front": file, "back": folder / f"{shape}{back}"}
-                scan.samples.append(Sample(shape, split, label, views))
+            found = {
+                file.name.removesuffix(view)
+                for view in (front, back)
+                for file in folder.glob(f"*{view}")
+            }
+            for name in sorted(f"{shape}{front}" for shape in found):
+                shape = name.removesuffix(front)
+                views = {"front": folder / f"{shape}{front}", "back": folder / f"{shape}{back}"}
+                scan.samples.append(Sample(shape, split, label, views, key=shape))
 
 
 DATASETS.add(ModelNet40.name, ModelNet40())

@@ -5,8 +5,9 @@ modality is (:meth:`PreparedSource.kinds`); :mod:`bmsfed_app.datasets.preparatio
 
 The cache of a data set is a folder under ``$BMSFED_HOME/cache`` (``~/.bmsfed/cache``), named by
 data set, settings and data folder: per split one ``.npy`` per store, the labels, ``samples.csv``
-(id, label, natural client, texts); and an ``index.json`` with shapes, types, CRC-32 and what was
-skipped. Arrays are mapped, so processes on one machine share their pages.
+(id, label, natural client, texts); ``files.json`` with the sizes, times and digests of the files it
+was made from; and an ``index.json`` with shapes, types, CRC-32, what was left out and the
+fingerprint of the data. Arrays are mapped, so processes on one machine share their pages.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import csv
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -49,7 +50,7 @@ class Sample:
         Its natural client; empty if there is none.
     key : str
         What it must not share with a sample of the other split, such as the video that a clip is
-        cut from; its id if empty.
+        cut from; empty if there is nothing. Ids say nothing of the other split.
     """
 
     id: str
@@ -73,12 +74,16 @@ class LeftOut(NamedTuple):
         "train" or "test"; empty where that is not known.
     cause : str
         What it has in common with others that are left out, to be counted by.
+    by_rule : bool
+        Left out as the data set or its user wants it, not for a fault: does not count against
+        ``max_bad``.
     """
 
     sample: str
     reason: str
     split: str = ""
     cause: str = "cannot be used"
+    by_rule: bool = False
 
 
 @dataclass
@@ -99,10 +104,22 @@ class Scan:
     notes: list[str] = field(default_factory=list)
 
     def leave_out(
-        self, sample: str, reason: str, split: str = "", cause: str = "cannot be used"
+        self,
+        sample: str,
+        reason: str,
+        split: str = "",
+        cause: str = "cannot be used",
+        by_rule: bool = False,
     ) -> None:
-        """Note a listed sample that cannot be used; see :class:`LeftOut`."""
-        self.bad.append(LeftOut(sample, reason, split, cause))
+        """Note a listed sample that is not used; see :class:`LeftOut`."""
+        self.bad.append(LeftOut(sample, reason, split, cause, by_rule))
+
+
+def note_unlisted(scan: Scan, files: Iterable[Path], named: Container[str], lists: str) -> None:
+    """Note files of a data set that none of its lists names: they are not used."""
+    if unlisted := sorted(f.stem for f in files if f.stem not in named):
+        some = ", ".join(unlisted[:3])
+        scan.notes.append(f"not in {lists}, so not used: {some} ({len(unlisted)} in all)")
 
 
 class PreparedSource(Source):
@@ -150,17 +167,42 @@ class PreparedSource(Source):
             natural=self.natural,
         )
 
-    def cache_dir(self, data_dir: Path, settings: Any) -> Path:
-        """Return where the prepared data of a folder lies."""
-        known = {
-            "format": FORMAT_VERSION,
+    def identity(self, settings: Any) -> dict[str, Any]:
+        """Return what decoding depends on besides the files, as plain values."""
+        return {
             "version": self.version,
             "settings": settings.model_dump(mode="json"),
             "kinds": {m: repr(k) for m, k in self.kinds(settings).items()},
+        }
+
+    def cache_dir(self, data_dir: Path, settings: Any) -> Path:
+        """Return where the prepared data of a folder lies."""
+        known = self.identity(settings) | {
+            "format": FORMAT_VERSION,
             "data_dir": str(data_dir.expanduser().resolve()),
         }
         key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-        return home() / "cache" / f"{self.name}-{key}"
+        return home() / "cache" / f"{self.info(settings).name}-{key}"
+
+    def fingerprint(self, data_dir: Path, settings: Any) -> str:
+        """Return the state of the data that was prepared.
+
+        Raises
+        ------
+        DataError
+            If none was, or by an older version of the app.
+        """
+        cache = self.cache_dir(data_dir, settings)
+        if not (cache / "index.json").is_file():
+            raise DataError(
+                f"'{self.name}' has not been prepared from {data_dir}: run `bmsfed data prepare "
+                f"{self.name} --data-dir {data_dir}` (with your YAML file instead of the name, if "
+                "you have one)"
+            )
+        try:
+            return str(read_index(cache)["data"])
+        except KeyError:
+            raise DataError(f"{cache} is of an older version of the app: {_again(cache)}") from None
 
     def load_split(self, split: str, data_dir: Path, seed: int, settings: Any) -> Split:
         """Map a split of the prepared data; ``seed`` changes nothing.
@@ -170,14 +212,8 @@ class PreparedSource(Source):
         DataError
             If the data has not been prepared, or its cache cannot be read.
         """
-        cache = self.cache_dir(data_dir, settings)
-        if not (cache / "index.json").is_file():
-            raise DataError(
-                f"'{self.name}' has not been prepared from {data_dir}: run `bmsfed data prepare "
-                f"{self.name} --data-dir {data_dir}` (with your YAML file instead of the name, if "
-                "you have one)"
-            )
-        return read_cache(cache, split, self.info(settings))
+        self.fingerprint(data_dir, settings)
+        return read_cache(self.cache_dir(data_dir, settings), split, self.info(settings))
 
 
 def read_index(cache: Path) -> dict[str, Any]:

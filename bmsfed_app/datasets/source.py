@@ -71,6 +71,20 @@ class Source(ABC):
             If it cannot be read; the message names the file and the remedy.
         """
 
+    def fingerprint(self, data_dir: Path, settings: Any) -> str:
+        """Name the state of the data that :meth:`load_split` reads now.
+
+        The same data with the same settings has the same name on every machine, whatever the seed.
+        It is asked for whenever a split is loaded, so it must cost little.
+
+        Returns
+        -------
+        str
+            Hexadecimal digits; empty if the data set cannot say, which is its default: nothing
+            then notices that the data is other than before.
+        """
+        return ""
+
     @property
     def setting_names(self) -> tuple[str, ...]:
         """Names of the data set's own settings."""

@@ -84,19 +84,20 @@ class UtdMhad(PreparedSource):
             first_dir(data_dir, [n], needs) for n in ("Inertial", "Skeleton", "visual")
         )
         scan = Scan()
-        for file in sorted(inertial.glob("*_inertial.mat")):
-            clip = file.name.removesuffix("_inertial.mat")
+        found = {f.name.removesuffix("_inertial.mat") for f in inertial.glob("*_inertial.mat")}
+        found |= {f.name.removesuffix("_skeleton.mat") for f in skeleton.glob("*_skeleton.mat")}
+        for clip in sorted(found, key=lambda name: f"{name}_"):
             if (match := _CLIP.fullmatch(clip)) is None:
-                scan.leave_out(clip, f"{file} is not named a<action>_s<subject>_t<trial>")
+                scan.leave_out(clip, f"{clip} is not named a<action>_s<subject>_t<trial>")
                 continue
             action, subject = int(match[1]), int(match[2])
             values = {
                 "skeleton": (skeleton / f"{clip}_skeleton.mat", "d_skel"),
-                "inertial": (file, "d_iner"),
+                "inertial": (inertial / f"{clip}_inertial.mat", "d_iner"),
                 "depth": sorted((depth / clip).glob("*.jpg")),
             }
             split = "test" if subject % 2 == 0 else "train"
-            scan.samples.append(Sample(clip, split, action - 1, values, f"subject-{subject}"))
+            scan.samples.append(Sample(clip, split, action - 1, values, f"subject-{subject}", clip))
         if not scan.samples:
             raise DataError(f"no file *_inertial.mat in {inertial}: {needs}")
         return scan

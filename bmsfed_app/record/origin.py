@@ -62,6 +62,11 @@ def source_hash(root: Path = _ROOT) -> str:
     return found.hexdigest()[:12]
 
 
+def file_hash(file: Path) -> str:
+    """Return a hash of a file's bytes, 16 hexadecimal digits."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
 def bundle(root: Path = _ROOT) -> str | None:
     """Return the name under which Flower unpacked the app: publisher, app, version, hash."""
     return root.name if re.fullmatch(r"[^.]+\.[^.]+\..+\.[0-9a-f]{8}", root.name) else None

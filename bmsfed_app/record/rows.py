@@ -139,6 +139,14 @@ class Member(Row):
     enrolled_round: int = 1
 
 
+class SampleCount(Row):
+    """A split's samples: how many are listed, how many are used, and how many are not, by cause."""
+
+    listed: int
+    used: int
+    left_out: dict[str, int] = Field(default_factory=dict)
+
+
 class RunInfo(Row):
     """``run.json``: what ran, by which code, where.
 
@@ -157,6 +165,13 @@ class RunInfo(Row):
         Hash of the app's own code, wherever it ran from.
     bundle : str or None
         Name under which Flower unpacked the app, which ends in the hash of its bundle.
+    data : str
+        Fingerprint of the data that the run saw, and of its partition's file: 16 hexadecimal
+        digits, the same wherever the data lies; empty if it is not known.
+    partition_file : str
+        Digest of the partition's file; empty if there is none.
+    samples : dict
+        By split; under "none", what is listed for neither.
     metrics : list of Metric
         What the rounds' metrics are, declared by the run's callbacks.
     """
@@ -175,6 +190,9 @@ class RunInfo(Row):
     command: str = "unknown"
     started: str = "unknown"
     hardware: str = "unknown"
+    data: str = ""
+    partition_file: str = ""
+    samples: dict[str, SampleCount] = Field(default_factory=dict)
     metrics: list[Metric] = list(STANDARD_METRICS)
 
 

@@ -17,10 +17,12 @@ from PIL import Image as Picture
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets import DATASETS, DataError, ensure_prepared, find_source, load_dataset
 from bmsfed_app.datasets.augment import crop_boxes, random_resized_crop
+from bmsfed_app.datasets.checks import check_scan
+from bmsfed_app.datasets.decoding import decode
 from bmsfed_app.datasets.inspection import inspect
 from bmsfed_app.datasets.kinds import Audio, Frames, Text
 from bmsfed_app.datasets.media import BadSample, read_image, read_sound, read_text
-from bmsfed_app.datasets.preparation import check_scan, decode, prepare
+from bmsfed_app.datasets.preparation import prepare
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
 from tests.made_media import write_wav
 from tests.plugins import install
@@ -108,7 +110,10 @@ def test_ave_lists_without_the_leak(tmp_path: Path) -> None:
     assert sum(s.split == "train" for s in scan.samples) == 3329  # 8 videos, 9 rows
     assert sum(s.split == "test" for s in scan.samples) == 402
     assert scan.notes[0].startswith("27 videos come more than once")
-    assert scan.notes[1].startswith("9 training samples share their origin")
+    leaks = [b for b in scan.bad if b.cause == "shares its origin with a test sample"]
+    assert len(leaks) == 9
+    assert {(b.split, b.by_rule) for b in leaks} == {("train", True)}
+    assert "valSet.txt is not used (evaluate_on: test)" in scan.notes
     lines = (real("ave") / "Annotations.txt").read_text().splitlines()
     assert source.classes(settings) == tuple(dict.fromkeys(x.split("&")[0] for x in lines))
 
@@ -124,8 +129,8 @@ def test_crema_d_lists(tmp_path: Path) -> None:
     assert counts == [6698, 744]
     assert len({s.client for s in scan.samples}) == 91
     found = inspect(source, tmp_path, source.parse({}), decode_all=False)
-    assert len(found.bad) == 7442
-    with pytest.raises(DataError, match=r"of 7442 samples .*allow more with --max-bad"):
+    assert len(found.account.bad) == 7442
+    with pytest.raises(DataError, match=r"of 7442 samples .*allow more with max_bad in the YAML"):
         prepare(source, tmp_path, source.parse({}))
 
 
@@ -276,7 +281,8 @@ def test_bad_samples_are_left_out_up_to_the_limit(tmp_path: Path) -> None:
     assert "8.png is missing" in done.bad[1].reason
     found = inspect(source, folder, settings)
     assert sum(found.per_class["train"]) == 158
-    assert not found.cache_faults
+    assert (found.faults, found.sound) == ([], False)
+    assert found.account.causes("train")["cannot be decoded"] == found.account.bad[:2]
     other = source.parse({**SETTINGS, "test_share": 0.3})
     with pytest.raises(DataError, match=r"of 200 samples .* cannot be used.*allow more with"):
         prepare(source, folder, other, max_bad=0)
@@ -292,7 +298,7 @@ def test_a_damaged_cache_is_named_with_the_remedy(tmp_path: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-1] ^= 255
     file.write_bytes(data)
-    assert "is damaged" in inspect(source, folder, settings).cache_faults[0]
+    assert "is damaged" in inspect(source, folder, settings).faults[0]
     file.write_bytes(data[:40])
     with pytest.raises(DataError, match=r"cannot read .*vitals\.values\.npy .*prepare the data"):
         source.load_split("train", folder, 0, settings)
@@ -348,10 +354,45 @@ def test_what_is_listed_wrongly_is_taken_out_and_said() -> None:
     ]
     scan = check_scan(source, Scan(samples), source.parse({}))
     assert [s.id for s in scan.samples] == ["b", "d"]
-    assert scan.bad == [("c", "c has label 3, not in 0 to 2", "train", "unknown label")]
-    assert scan.notes == [
-        "1 training samples share their origin with a test sample and are left out: a"
+    assert [(b.sample, b.split, b.cause, b.by_rule) for b in scan.bad] == [
+        ("c", "train", "unknown label", False),
+        ("a", "train", "shares its origin with a test sample", True),
     ]
+    assert scan.notes == []
+
+
+def test_ids_that_start_anew_in_each_split_are_no_leak() -> None:
+    source = source_of("mvsa")
+    samples = [Sample(str(i), split, i % 3, {}) for split in ("train", "test") for i in range(1, 7)]
+    scan = check_scan(source, Scan(samples), source.parse({}))
+    assert scan.samples == samples
+    assert not scan.bad
+
+
+def test_nothing_of_a_folder_is_dropped_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "train.txt").write_text("guid,tag\n1,positive\nx,negative\n2,happy\n")
+    for number in (1, 2, 9):
+        (tmp_path / "data" / f"{number}.jpg").touch()
+    posts = source_of("mvsa").scan(tmp_path, source_of("mvsa").parse({}))
+    assert [s.id for s in posts.samples] == ["1"]
+    assert [(b.sample, b.cause) for b in posts.bad] == [
+        ("train.txt line 3", "cannot be used"),
+        ("2", "unknown label"),
+    ]
+    assert posts.notes == ["not in train.txt, so not used: 9 (1 in all)"]
+
+    (tmp_path / "bathtub" / "train").mkdir(parents=True)
+    (tmp_path / "bathtub" / "train" / "tub_1_007.jpg").touch()  # from behind; no front
+    shapes = source_of("modelnet40").scan(tmp_path, source_of("modelnet40").parse({}))
+    assert [(s.id, s.values["front"].name) for s in shapes.samples] == [("tub_1", "tub_1_001.jpg")]
+    assert shapes.notes == ["1 folders are no class with classes: 40 (data)"]
+
+    for folder in ("Inertial", "Skeleton", "visual"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "Skeleton" / "a2_s1_t1_skeleton.mat").touch()
+    clips = source_of("utd-mhad").scan(tmp_path, source_of("utd-mhad").parse({}))
+    assert [(s.id, s.label) for s in clips.samples] == [("a2_s1_t1", 1)]
 
 
 def test_one_preparation_at_a_time(tmp_path: Path) -> None:
