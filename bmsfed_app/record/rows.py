@@ -154,11 +154,6 @@ class RunInfo(Row):
     ----------
     dataset : str
         Its name for readers.
-    data : str
-        Fingerprint of the data that the run saw; empty where it was not recorded.
-    samples : dict
-        Of each split, how many samples were "listed" and "used", and how many were "left_out" by
-        cause.
     commit : str or None
         Git's commit, with "+" where files differ from it; None outside a checkout.
     source : str
@@ -181,8 +176,6 @@ class RunInfo(Row):
     seed: int
     modalities: list[str] = Field(min_length=1)
     class_names: list[str] = Field(default_factory=list)
-    data: str = ""
-    samples: dict[str, dict[str, Any]] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
     source: str = ""

@@ -65,9 +65,10 @@ def _samples(run: Run) -> str:
     """Say how many samples each split used of those listed, and what the others lacked."""
     parts = []
     for split, count in run.info.samples.items():
-        causes = [f"{number} {cause}" for cause, number in count.get("left_out", {}).items()]
+        causes = [f"{number} {cause}" for cause, number in count.left_out.items()]
         left_out = f" ({', '.join(causes)})" if causes else ""
-        parts.append(f"{split}: {count.get('used')} of {count.get('listed')}{left_out}")
+        name = "neither split" if split == "none" else split
+        parts.append(f"{name}: {count.used} of {count.listed}{left_out}")
     return "; ".join(parts) or "unknown"
 
 
