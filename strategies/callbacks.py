@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from .decisions import Decisions
 from .messages import Assignment, ClientInfo
@@ -25,8 +25,6 @@ class Metric:
     unit : str, optional
         "%" for shares, which are kept in [0, 1] and shown in percent; others are shown as they
         are.
-    best : {"max", "min"}, default "max"
-        Which way is good, for readers of the report: most is best, or least is.
     figure : str, optional
         What the values are of: metrics of one figure share its axes. By default the title.
     column : str, optional
@@ -43,7 +41,6 @@ class Metric:
     name: str
     title: str
     unit: str = ""
-    best: Literal["max", "min"] = "max"
     figure: str = ""
     column: str = ""
     about: str = ""

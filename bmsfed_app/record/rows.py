@@ -37,7 +37,6 @@ STANDARD_METRICS = (
     Metric(
         "loss",
         "loss",
-        best="min",
         about="Loss: mean cross-entropy of all modalities together on the test split, in nats.",
     ),
 )

@@ -73,7 +73,7 @@ def _section(study: Study, figures: Mapping[str, tuple[str, bytes]]) -> dict[str
     return {
         "title": study.title,
         "cards": cards(study),
-        "headings": [_heading(metric, modality) for metric, modality in study.columns],
+        "headings": [metric.label(modality) for metric, modality in study.columns],
         "rows": _rows(study),
         "legend": _legend(study),
         "figures": _figures(study, figures),
@@ -85,10 +85,6 @@ def _section(study: Study, figures: Mapping[str, tuple[str, bytes]]) -> dict[str
 
 #: Numbers of a run, by column: None where the run has none.
 _Numbers = list[float | None]
-
-
-def _heading(metric: Metric, modality: str | None) -> str:
-    return metric.label(modality) + (" ↓" if metric.best == "min" else "")
 
 
 def _rows(study: Study) -> list[dict[str, Any]]:
@@ -162,7 +158,7 @@ def _legend(study: Study) -> str:
         *about,
         f"“last”: after the last round with an evaluation. “mean”: over the evaluations among the "
         f"{LAST_ROUNDS} rounds up to it, for each run those under “mean over” (how many there "
-        "are); the untrained model (round 0) does not count. ↓: less is better.",
+        "are); the untrained model (round 0) does not count.",
         f"MiB per client and round: {_TRAFFIC}, over the number of clients selected, summed over "
         "rounds.",
     ]

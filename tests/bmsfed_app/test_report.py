@@ -92,7 +92,7 @@ def test_the_head_of_one_modality_is_in_the_table_and_a_figure(tmp_path: Path) -
     groups = head[3 : head.index("proto\u00adtypes")]
     assert groups == [
         *("all modalities", "colored alone", "gray alone"),
-        *("colored through the head", "gray through the head", "loss ↓"),
+        *("colored through the head", "gray through the head", "loss"),
     ]
     row = page.row("bmsfed, seed 0")
     assert row[8:12] == ["50.0", "50.0", "30.0", "20.0"]
@@ -234,6 +234,11 @@ def test_a_diverged_run_shows_it(tmp_path: Path) -> None:
     page = report(tmp_path / "out", run)
     assert page.row("bmsfed, seed 0")[8:10] == ["nan", "nan"]
     assert len(page.images()) == len(FIGURES)
+
+
+def test_a_run_that_declared_a_best_can_still_be_read(tmp_path: Path) -> None:
+    metrics = [{"name": "loss", "title": "loss", "best": "min"}]
+    assert read_run(make_run(tmp_path / "a", info={"metrics": metrics})).metric("loss")
 
 
 def test_unfinished_and_repeated_runs_stay_out_of_the_mean(tmp_path: Path) -> None:
