@@ -36,6 +36,8 @@ def client(number: int, total: int) -> Handler:
     def answer(message: Message) -> RecordDict:
         task = kinds.get(message.metadata.message_type, client_app.train)
         reply: Message = task(message, context)
+        if reply.has_error():
+            raise RuntimeError(reply.error.reason)
         return reply.content
 
     return answer

@@ -28,5 +28,6 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'{nearest(key, known)}"
-    given = "" if first["type"] in ("too_short", "too_long") else f", not {first['input']!r}"
+    silent = first["type"] in ("too_short", "too_long") or isinstance(first["input"], dict)
+    given = "" if silent else f", not {first['input']!r}"
     return f"{key}: {message}{given}" if key else message

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from bmsfed_app.registry import Registry
+from bmsfed_app.registry import Registry, not_callable
 
 #: Rate from (progress, lr, lr_min, decay_from).
 Schedule = Callable[[float, float, float, float], float]
 
-SCHEDULES: Registry[Schedule] = Registry("schedule", "bmsfed.schedules")
+SCHEDULES: Registry[Schedule] = Registry("schedule", "bmsfed.schedules", check=not_callable)
 
 
 @SCHEDULES.register("linear")

@@ -21,7 +21,8 @@ class ClientSettings:
 
     ``data`` is the fingerprint of what the server looked at: simulated clients load no other data.
     ``prototypes`` says whether it wants clients' prototypes even where the method needs none,
-    ``ratio_kind`` what imbalance ratios are made of ("score" or "accuracy"). The last two are the
+    ``ratio_kind`` what imbalance ratios are made of ("score" or "accuracy"), ``plugins`` what the
+    client must have of other packages (:class:`bmsfed_app.plugins.PlugIn`). The last two are the
     round's: its learning rate, and ``progress``, the share of the rounds that are complete.
     """
 
@@ -39,12 +40,14 @@ class ClientSettings:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     clip_norm: float = 0.0
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd"})
     objective: str = "cross_entropy"
     objective_settings: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     threads: int = 1
     prototypes: bool = False
     ratio_kind: str = "score"
+    plugins: list[dict[str, str]] = field(default_factory=list)
 
     lr: float = 0.01
     progress: float = 0.0

@@ -20,7 +20,13 @@ from bmsfed_app.datasets import (
     load_dataset,
 )
 from bmsfed_app.datasets.shard import load_shard
-from bmsfed_app.partitions import Partition, Share, experiment_shares, read_partition
+from bmsfed_app.partitions import (
+    Partition,
+    PartitionError,
+    Share,
+    experiment_shares,
+    read_partition,
+)
 from bmsfed_app.settings import ClientSettings
 from strategies import ClientInfo
 
@@ -57,11 +63,22 @@ class LocalData:
         return labels
 
     def batches(
-        self, size: int, modalities: tuple[str, ...], rng: torch.Generator | None = None
+        self,
+        size: int,
+        modalities: tuple[str, ...],
+        rng: torch.Generator | None = None,
+        *,
+        least: int = 1,
     ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """Yield (inputs by modality, labels); ``rng``, if there is one, shuffles and augments."""
+        """Yield (inputs by modality, labels); ``rng``, if there is one, shuffles and augments.
+
+        A last batch of fewer than ``least`` samples is added to the one before it.
+        """
         order = torch.arange(len(self)) if rng is None else torch.randperm(len(self), generator=rng)
-        for chunk in self.index[order.to(self.index.device)].split(size):
+        chunks = list(self.index[order.to(self.index.device)].split(size))
+        if len(chunks) > 1 and len(chunks[-1]) < least:
+            chunks[-2:] = [torch.cat(chunks[-2:])]
+        for chunk in chunks:
             yield self.split.batch(chunk, modalities, rng), self.split.labels[chunk]
 
     def info(self) -> ClientInfo:
@@ -87,7 +104,8 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     Raises
     ------
     DataError, PartitionError
-        If the node configuration names no data, or the data cannot be read.
+        If the node configuration names no data, the data cannot be read, or the simulation has
+        another number of clients than the experiment.
     """
     source = find_source(settings.dataset)
     own = source.parse(settings.dataset_settings)
@@ -107,6 +125,11 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
         ).train
         assert train is not None
         partition = read_partition(settings.partition)
+        if partition.clients not in (0, total):
+            raise PartitionError(
+                f"the experiment has clients: {partition.clients}, this federation {total}: start "
+                f"it with num-supernodes={partition.clients}, or set clients={total}"
+            )
         share = _shares(train, partition, total, settings.seed)[number]
         split, held = _on(train, device), tuple(m for m in held if m in share.modalities)
         index = torch.from_numpy(share.rows).to(device)

@@ -2,7 +2,9 @@
 
 Two kinds of vector per client, over encoder parameters only: ``multi``, the gradient of the
 cross-entropy over all encoders, and ``enhance.<modality>``, the gradient that a client offers to
-the modality if it is the weak one.
+the modality if it is the weak one. Frozen parameters have no part in them. Where an encoder is
+frozen as a whole, the modality's own part of the head stands in for it; enhancement then offers 0,
+since it reaches features only.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def decoupled_signatures(
     objective : ModalEnhancement
         Says what enhances, bound to the task's context.
     parameters : mapping
-        The encoders' parameters by modality assigned.
+        What is signed, by modality assigned.
     batches : iterable of (Output, Tensor)
         The network's outputs on ``count`` mini-batches, in eval mode so that measuring leaves no
         trace, and their labels.
@@ -104,33 +106,33 @@ def enhancement_offered(
 def update_signatures(
     before: dict[str, Tensor], network: MultiModalNetwork, orders: SignatureOrders, *, held: int
 ) -> Vectors:
-    """Use the change of the encoders over local training, ``theta_received - theta_trained``.
+    """Use the change of what is signed over local training, ``theta_received - theta_trained``.
 
     Parameters
     ----------
     before : dict
-        Encoder parameters as received, flat (d,) by modality: :func:`flat_encoders`.
+        What is signed as received, flat (d,) by modality: :func:`flat_signed`.
     held : int
         How many modalities the client holds.
     """
-    after = flat_encoders(network)
+    after = flat_signed(network)
     change = _to_numpy({m: before[m] - after[m] for m in before})
     return _name(change, change if orders.enhancing else {}, held, network.spec, orders)
 
 
-def flat_encoders(network: MultiModalNetwork) -> dict[str, Tensor]:
-    """Return copies of the encoders' parameters, one flat vector by modality."""
-    return {m: _flat(list(e.parameters())) for m, e in network.encoders.items()}
+def flat_signed(network: MultiModalNetwork) -> dict[str, Tensor]:
+    """Return copies of what is signed, one flat vector by modality."""
+    return {m: _flat(network.signed(m)) for m in network.modalities}
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([t.detach().reshape(-1) for t in tensors])
+    return torch.cat([t.detach().reshape(-1) for t in tensors]) if tensors else torch.zeros(0)
 
 
 def gradients(parameters: Parameters, loss: Tensor, *, retain: bool = False) -> dict[str, Tensor]:
     """Gradient of a loss by modality, flat (d,), zero where it does not depend on one."""
     flat = [p for group in parameters.values() for p in group]
-    if not loss.requires_grad:
+    if not loss.requires_grad or not flat:
         return {m: torch.zeros_like(_flat(group)) for m, group in parameters.items()}
     grads = iter(torch.autograd.grad(loss, flat, retain_graph=retain, allow_unused=True))
     return {
@@ -162,6 +164,6 @@ def _name(
             vectors = {"multi": joint, **vectors}
         return {n: count_sketch(v, orders.sketch_dim, orders.seed) for n, v in vectors.items()}
     if len(joint) > 1 or held == 1:
-        blocks = [joint[m] if m in joint else np.zeros(spec.size(m)) for m in spec.encoders]
+        blocks = [joint[m] if m in joint else np.zeros(spec.signed_size(m)) for m in spec.encoders]
         named["multi"] = np.concatenate(blocks).astype(np.float32)
     return named | {f"enhance.{m}": v for m, v in offers.items()}

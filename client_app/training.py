@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
+from bmsfed_app.optimizers import build_optimizer
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
+from client_app.divergence import check_answer, check_losses
 from client_app.features import extract_features, local_prototypes, measure
 from client_app.objectives import LocalContext, Needs, Objective, build_objective
 from client_app.objectives.modal_enhancement import ModalEnhancement
 from client_app.signatures import (
     Vectors,
     decoupled_signatures,
-    flat_encoders,
+    flat_signed,
     update_signatures,
 )
 from strategies import SignatureOrders, Task, Update
@@ -52,6 +54,8 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     ------
     ValueError
         If the task names a modality that the client lacks, or parts that do not fit the network.
+    DivergedError
+        If what is to be answered is NaN or infinite.
     """
     started = time.perf_counter()
     if lacking := sorted(set(task.orders.modalities) - set(data.modalities)):
@@ -60,12 +64,13 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
         settings.network, task.orders.modalities, str(training_device(settings))
     ).restart(task.arrays)
     update = Update(data.client_id, network.modalities, len(data))
+    context = LocalContext.of(task.orders, settings)
     if task.orders.kind == "loss":
         update.measurements = {"loss": _mean_loss(network, data)}
     else:
-        context = LocalContext.of(task.orders, settings)
         with _seeded_modules(context):
             _work(update, network, data, context)
+    check_answer(update, data, context)
     update.metrics["seconds"] = time.perf_counter() - started
     return update
 
@@ -89,7 +94,7 @@ def _work(
     context.begin(local_prototypes(context.features, data.labels, data.num_classes))
     if orders.signature and orders.signature.gradient == "decoupled":
         update.signatures = _signatures(objective, orders.signature, data)
-    received = flat_encoders(network)
+    received = flat_signed(network)
     if orders.kind == "train":
         final = _train(update, objective, data, wanted)
     else:
@@ -118,7 +123,7 @@ def _signatures(objective: Objective, orders: SignatureOrders, data: LocalData) 
     if not isinstance(objective, ModalEnhancement):
         objective = ModalEnhancement.by_default().bind(network, context)
     modalities = context.orders.modalities
-    parameters = {m: list(network.encoders[m].parameters()) for m in modalities}
+    parameters = {m: network.signed(m) for m in modalities}
     rng = context.generator("signature")
     drawn = data.batches(context.settings.batch_size, modalities, rng)
     batches = list(islice(drawn, orders.probe_batches))
@@ -141,7 +146,7 @@ def _train(
     update.arrays = {
         name: np.array(value.cpu().numpy(), order="C")
         for name, value in network.state_dict().items()
-        if not name.startswith(objective.kept_back)
+        if name not in network.frozen and not name.startswith(objective.kept_back)
     }
     return final
 
@@ -149,7 +154,7 @@ def _train(
 def train(
     objective: Objective, data: LocalData, *, max_steps: int | None = None
 ) -> dict[str, float]:
-    """Train by SGD with a fresh optimiser, all but what the objective freezes.
+    """Train with a fresh optimiser, all but what the network or the objective freezes.
 
     Parameters
     ----------
@@ -162,14 +167,29 @@ def train(
     Returns
     -------
     dict
-        ``loss_first`` and ``loss``: mean loss over the first and the last epoch; ``steps``.
+        ``loss_first`` and ``loss``: mean loss over the first and the last epoch; ``steps``. Of
+        these ``steps`` alone, 0, where nothing is left to train.
+
+    Raises
+    ------
+    ValueError
+        If there are too few samples for a network that normalises over batches.
+    DivergedError
+        After the first epoch with a loss that is not finite.
     """
     network, settings = objective.network, objective.context.settings
     rng = objective.context.generator("batches")
     data = objective.training_data(data)
+    who, size = data.client_id, settings.batch_size
+    if fault := network.spec.batch_fault(who, network.modalities, len(data), size):
+        raise ValueError(fault)
     objective.on_start(data)
     parameters = _trainable(network, objective)
-    optimizer = torch.optim.SGD(
+    if not parameters:  # FedPAC, whose head stands still here, where all encoders do as well
+        return {"steps": 0.0}
+    least = 2 if network.normalising else 1
+    optimizer = build_optimizer(
+        settings.optimizer,
         parameters,
         lr=settings.lr,
         momentum=settings.momentum,
@@ -181,7 +201,7 @@ def train(
         objective.on_epoch(data, epoch)
         network.train()
         losses = []
-        for inputs, labels in data.batches(settings.batch_size, network.modalities, rng):
+        for inputs, labels in data.batches(size, network.modalities, rng, least=least):
             output = network(inputs)
             loss = objective.loss(output, labels)
             optimizer.zero_grad(set_to_none=True)
@@ -194,6 +214,7 @@ def train(
             steps += 1
             if steps == max_steps:
                 return {"loss": float(losses[-1]) / len(labels), "steps": float(steps)}
+        check_losses(torch.stack(losses), epoch, data, objective.context)
         epochs.append(torch.stack(losses).sum() / len(data))
     return {"loss_first": float(epochs[0]), "loss": float(epochs[-1]), "steps": float(steps)}
 
@@ -201,7 +222,8 @@ def train(
 def _trainable(network: MultiModalNetwork, objective: Objective) -> list[nn.Parameter]:
     """Parameters that mini-batches train; the others get no gradient from here on."""
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not name.startswith(objective.frozen))
+        trained = name not in network.frozen and not name.startswith(objective.frozen)
+        parameter.requires_grad_(trained)
     return [p for p in network.parameters() if p.requires_grad]
 
 

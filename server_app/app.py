@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from bmsfed_app.config import load_config, split_pairs
+from bmsfed_app.config import idle_notes, load_config, split_pairs
 from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
@@ -74,7 +74,10 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         if value != empty:
             overrides[key.replace("-", "_")] = value
     overrides |= split_pairs(str(run_config.get("set", "")))
-    config = load_config(str(run_config.get("config", "cg-digits")), overrides)
+    source = str(run_config.get("config", "cg-digits"))
+    config = load_config(source, overrides)
+    for note in idle_notes(config, source, overrides):
+        _print(note)
     if resume := str(run_config.get("resume", "")):
         return RunFolder.reopen(Path(resume).expanduser(), config)
     out = str(run_config.get("out", ""))

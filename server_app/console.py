@@ -9,6 +9,7 @@ from bmsfed_app.record.files import read_json, read_rows
 from bmsfed_app.record.rows import RoundRow, RunInfo
 from bmsfed_app.record.run import common_prefix
 from bmsfed_app.record.summary import summary
+from server_app.failures import is_failure
 from server_app.run_folder import RunFolder
 from strategies import Callback, Decisions, Metric, RoundReport
 
@@ -93,7 +94,8 @@ class TableCallback(Callback):
             rows, _ = read_rows(self.folder.history)
             self._sum_up([r for r in rows if isinstance(r, RoundRow)])
         if error is not None:
-            self.write(f"ended after round {strategy.state.round}: {error}")
+            ended = "FAILED" if is_failure(error) else "ended"
+            self.write(f"{ended} after round {strategy.state.round}: {error}")
         self.write(f"run folder: {self.folder.path}")
 
     def _line(self, *cells: str) -> None:

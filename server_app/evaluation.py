@@ -6,6 +6,7 @@ own columns of the head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bmsfed_app.datasets.base import Split
+from bmsfed_app.datasets.base import DataError, Split
+from bmsfed_app.datasets.finite import extents, faulty_inputs
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.prototypes import ClassMeans, class_means, log_probabilities
+from server_app.metrics import measured
 from strategies import Arrays, Prototypes
 from strategies.protocol import modalities_of
 
@@ -37,6 +40,8 @@ class Evaluation:
         Top-1 of the head fed with one modality alone.
     prototypes : str
         Whose class means were used: "train" (the clients') or "test" (the test features' own).
+    metrics : dict
+        The experiment's further metrics with all modalities, by name.
     """
 
     accuracy: float
@@ -44,6 +49,7 @@ class Evaluation:
     by_prototype: dict[str, float] = field(default_factory=dict)
     by_head: dict[str, float] = field(default_factory=dict)
     prototypes: str = "train"
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
         """Return the fields of a history row."""
@@ -53,6 +59,7 @@ class Evaluation:
             "accuracy_by_modality": self.by_prototype,
             "head_accuracy_by_modality": self.by_head,
             "prototypes": self.prototypes,
+            **self.metrics,
         }
 
 
@@ -77,6 +84,10 @@ def mean_evaluation(evaluations: Sequence[tuple[Evaluation, float]]) -> Evaluati
         _by_modality("by_prototype"),
         _by_modality("by_head"),
         evaluations[0][0].prototypes,
+        {
+            name: _mean([(e.metrics[name], w) for e, w in evaluations])
+            for name in evaluations[0][0].metrics
+        },
     )
 
 
@@ -93,15 +104,22 @@ class Evaluator:
         CPU or GPU of the ServerApp's process.
     batch_size : int, default 500
         Samples per forward pass.
+    metrics : sequence of str, optional
+        Names of further metrics; see :mod:`server_app.metrics`.
     """
 
     def __init__(
-        self, spec: NetworkSpec, test: Split, device: torch.device, batch_size: int = 500
+        self,
+        spec: NetworkSpec,
+        test: Split,
+        device: torch.device,
+        batch_size: int = 500,
+        metrics: Sequence[str] = (),
     ) -> None:
         self.networks: dict[tuple[str, ...], MultiModalNetwork] = {}
         self.spec = spec
         self.test = test.to(device)
-        self.device, self.batch_size = device, batch_size
+        self.device, self.batch_size, self.metrics = device, batch_size, tuple(metrics)
 
     @torch.inference_mode()
     def __call__(
@@ -116,15 +134,24 @@ class Evaluator:
         prototypes : mapping, optional
             Global prototypes of the training data by modality; None takes the class means of
             the test features themselves (the published code's protocol, which uses test labels).
+
+        Raises
+        ------
+        DataError
+            If inputs of the test split are NaN or infinite.
         """
         network = self._network(arrays)
         features, labels = self._features(network), self.test.labels
         logits = network.head(features)
+        loss = float(F.cross_entropy(logits, labels))
+        if not math.isfinite(loss):
+            self._check_inputs(network.modalities)
         result = Evaluation(
             accuracy=_accuracy(logits, labels),
-            loss=float(F.cross_entropy(logits, labels)),
+            loss=loss,
             by_head={m: _accuracy(network.head({m: z}), labels) for m, z in features.items()},
             prototypes="test" if prototypes is None else "train",
+            metrics=measured(self.metrics, logits, labels),
         )
         for modality, z in features.items():
             means = self._means(modality, z, prototypes)
@@ -151,6 +178,12 @@ class Evaluator:
             for name, seen in subsets.items()
             if seen
         }
+
+    def _check_inputs(self, modalities: Sequence[str]) -> None:
+        """Refuse a test split with inputs that are not finite: accuracies mean nothing there."""
+        rows = torch.arange(len(self.test), device=self.device)
+        if fault := faulty_inputs(extents(self.test, rows, modalities), len(rows)):
+            raise DataError(f"test split: {fault}")
 
     def _network(self, arrays: Arrays) -> MultiModalNetwork:
         modalities = modalities_of(arrays)

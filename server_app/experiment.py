@@ -15,6 +15,7 @@ from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.models import build_network, load_weights
 from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
+from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
 from server_app.run_folder import RunFolder
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
@@ -49,14 +50,14 @@ def run_experiment(
     RunFolderError
         If the run began on other data.
     FederationError
-        If the federation cannot go on.
+        If the federation cannot go on, or more answers were left out than ``max_failures`` allows.
     """
     config = folder.config
     if folder.account is None:
         folder.check_unchanged()
         folder.record_data(config.check_data())
     assert folder.account is not None
-    shared = replace(config.client_settings(), data=folder.account.fingerprint)
+    settings = replace(config.client_settings(), data=folder.account.fingerprint)
     strategy = build_strategy(config)
     evaluator = build_evaluator(config)
     evaluate = EvaluateCallback(evaluator, config)
@@ -68,16 +69,18 @@ def run_experiment(
         grid,
         folder.load_checkpoint() or initial_model(config),
         num_rounds=config.rounds,
-        settings=shared.to_json(),
+        settings=settings.to_json(),
         round_settings=lambda r: {
             "lr": config.learning_rate(r),
             "progress": (r - 1) / config.rounds,
         },
-        callbacks=[evaluate, *adding, record, *showing],
+        # The last one may end the run, whose round all others have seen by then.
+        callbacks=[evaluate, *adding, record, *showing, FailureLimit(folder)],
         min_clients=config.clients or config.min_clients,
         connect_timeout=config.connect_timeout,
         timeout=config.timeout,
         stop=stop,
+        frozen=settings.network.frozen(),
     )
 
 
@@ -102,7 +105,7 @@ def build_evaluator(config: ExperimentConfig) -> Evaluator:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     spec = config.network_spec()
-    return Evaluator(spec, test, torch.device(name), config.eval_batch_size)
+    return Evaluator(spec, test, torch.device(name), config.eval_batch_size, config.metrics)
 
 
 def initial_model(config: ExperimentConfig) -> Arrays:

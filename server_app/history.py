@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.record.files import append_rows, read_json, read_rows, write_json
@@ -19,8 +19,10 @@ from bmsfed_app.record.rows import (
 )
 from bmsfed_app.record.summary import summarise
 from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
+from server_app.failures import is_failure
+from server_app.metrics import declared
 from server_app.run_folder import RunFolder
-from strategies import Callback, ClientReport, Decisions, Metric, RoundReport
+from strategies import Callback, ClientReport, Decisions, RoundReport
 
 
 class EvaluateCallback(Callback):
@@ -31,9 +33,8 @@ class EvaluateCallback(Callback):
     the callbacks that follow.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = STANDARD_METRICS
-
     def __init__(self, evaluator: Evaluator, config: ExperimentConfig) -> None:
+        self.metrics = (*STANDARD_METRICS, *declared(config.metrics))
         self.evaluator, self.config = evaluator, config
         self.initial: Evaluation | None = None
         self.num_rounds = config.rounds
@@ -90,6 +91,7 @@ class RecordCallback(Callback):
         self, folder: RunFolder, evaluate: EvaluateCallback, callbacks: Sequence[Callback] = ()
     ) -> None:
         self.folder, self.evaluate = folder, evaluate
+        self.summary = folder.path / "summary.json"
         self.declared = [m for c in (evaluate, *callbacks) for m in c.metrics]
         names = [m.name for m in self.declared]
         taken = {*RoundRow.model_fields, *RunSummary.model_fields}
@@ -98,6 +100,7 @@ class RecordCallback(Callback):
                 raise ValueError(f"metric '{name}' has a name that is taken: give it another")
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
+        self.summary.unlink(missing_ok=True)  # of the run as it ended before it was resumed
         info = read_json(self.folder.info_file, RunInfo)
         write_json(self.folder.info_file, info.model_copy(update={"metrics": self.declared}))
         if self.evaluate.initial is not None:
@@ -122,8 +125,11 @@ class RecordCallback(Callback):
         self.folder.save_model(strategy.state.arrays)
         rows, _ = read_rows(self.folder.history)
         metrics: Any = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
-        summary = RunSummary(**metrics, complete=error is None, rounds=strategy.state.round)
-        write_json(self.folder.path / "summary.json", summary)
+        failed = str(error) if is_failure(error) else ""
+        summary = RunSummary(
+            **metrics, complete=error is None, failed=failed, rounds=strategy.state.round
+        )
+        write_json(self.summary, summary)
 
     def _write_clients(self, strategy: Decisions, server_round: int) -> None:
         file = self.folder.path / "clients.json"

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig, check_config
 from bmsfed_app.datasets import Account, data_changes
+from bmsfed_app.plugins import PlugIn
 from bmsfed_app.record.files import RunFolderError, drop_rows_after, read_json, replace, write_json
 from bmsfed_app.record.origin import bundle, commit, hardware, source_hash, versions
 from bmsfed_app.record.rows import RunInfo
@@ -72,7 +73,8 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            If the folder holds no run, or one of another configuration.
+            If the folder holds no run, or one of another configuration or with other versions of
+            what it takes from elsewhere.
         """
         file = path / "config.yaml"
         if not file.is_file():
@@ -85,7 +87,19 @@ class RunFolder:
                 f"there, {getattr(config, key)!r} here ({', '.join(differing)} differ); resume it "
                 "as it was, or start a new run"
             )
-        return cls(path, config or saved)
+        folder = cls(path, config or saved)
+        folder._check_plug_ins()
+        return folder
+
+    def _check_plug_ins(self) -> None:
+        there = [PlugIn(**p) for p in read_json(self.info_file, RunInfo).plugins]
+        here = self.config.plug_ins()
+        if there != here:
+            began, now = (", ".join(map(str, of)) or "no plug-in" for of in (there, here))
+            raise RunFolderError(
+                f"'{self.path}' began with {began}; here is {now}: go on with what it began with, "
+                "or start a new run"
+            )
 
     def _description(self, command: str) -> RunInfo:
         info = self.config.dataset_info()
@@ -102,6 +116,8 @@ class RunFolder:
             command=command or " ".join(sys.argv),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             hardware=hardware(),
+            frozen=sorted(self.config.network_spec().frozen()),
+            plugins=[p.to_json() for p in self.config.plug_ins()],
         )
 
     # --- the data -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ anybody's ClientApps, and :mod:`strategies.classic` for Flower's older interface
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Unpack
 
 from flwr.serverapp import Grid
@@ -90,6 +90,7 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         connect_timeout: float = 120.0,
         timeout: float = 3600.0,
         stop: threading.Event | None = None,
+        frozen: Collection[str] = (),
     ) -> ServerState:
         """Run the federation until ``num_rounds`` rounds are complete, with clients of this app.
 
@@ -116,6 +117,9 @@ class ModalityStrategy(Decisions, FlowerStrategy):
             Seconds to wait for a round's answers.
         stop : threading.Event, optional
             Ends the federation at the next look, keeping the last complete round.
+        frozen : collection of str, optional
+            Arrays that clients do not train: they are sent, but not expected back, and stay as
+            they are. An answer that holds one is left out.
 
         Returns
         -------
@@ -126,8 +130,10 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         ------
         FederationError
             If no client could be enrolled, selected or used in a round.
+        ValueError
+            If ``frozen`` names an array that the model has not.
         """
-        self.start_from(initial)
+        self.start_from(initial, frozen)
         native = Native(dict(settings or {}))
         federation = FederatedRun(
             self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from .decisions import Decisions
 from .messages import Assignment, ClientInfo
@@ -122,7 +122,7 @@ class Callback:
         are recorded only.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = ()
+    metrics: tuple[Metric, ...] = ()
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Run once, before the first round; ``strategy.state`` is the state started from."""

@@ -7,7 +7,7 @@ can be imported and tested alone. :class:`strategies.ModalityStrategy` carries i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -70,6 +70,8 @@ class Decisions:
     ----------
     state : ServerState
         Everything the method remembers. ``state.arrays`` is the global model.
+    frozen : frozenset of str
+        Arrays that nobody trains: they are sent to clients, but not expected back.
     fraction, min_clients : float, int
         Flower's rule where ``clients_per_round`` is None: a share of the connected clients,
         rounded down, but at least so many.
@@ -104,6 +106,7 @@ class Decisions:
         self.head_columns: Literal["own", "all"] = head_columns
         self.share_prototypes = share_prototypes
         self.fraction, self.min_clients = 1.0, 2
+        self.frozen: frozenset[str] = frozenset()
         self.state = ServerState()
         self._shared: tuple[str | None, dict[str, Prototypes]] | None = None
 
@@ -188,7 +191,8 @@ class Decisions:
 
     def expected_arrays(self, modalities: Sequence[str]) -> Arrays:
         """Return the arrays that a client which trained ``modalities`` must answer with."""
-        return select_parts(self.state.arrays, modalities)
+        needed = select_parts(self.state.arrays, modalities)
+        return {name: value for name, value in needed.items() if name not in self.frozen}
 
     def check_update(self, update: Update, kind: Kind) -> str | None:
         """Say what the method misses in an answer, or None; such an answer is left out."""
@@ -236,9 +240,18 @@ class Decisions:
             return min(int(wanted), available)
         return min(max(math.ceil(wanted * available), 2), available)
 
-    def start_from(self, initial: Arrays | ServerState) -> None:
-        """Begin with a model by state-dict name, or go on from a saved state."""
+    def start_from(self, initial: Arrays | ServerState, frozen: Collection[str] = ()) -> None:
+        """Begin with a model by state-dict name, or go on from a saved state.
+
+        Raises
+        ------
+        ValueError
+            If ``frozen`` names an array that the model has not.
+        """
         self.state = initial if isinstance(initial, ServerState) else ServerState(arrays=initial)
+        if unknown := sorted(set(frozen) - set(self.state.arrays)):
+            raise ValueError(f"the model has no array '{unknown[0]}' to freeze")
+        self.frozen = frozenset(frozen)
         self._shared = None
 
     def _absorb(self, updates: Sequence[Update]) -> None:

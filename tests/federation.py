@@ -3,7 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+from flwr.app import Context, RecordDict
+
+from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.models import NetworkSpec, build_network
+from client_app.app import app
+from server_app.experiment import build_strategy, initial_model
 from strategies import Arrays, ModalityStrategy, ServerState, Update
 from strategies.protocol import pack_update, unpack_update
 from strategies.testing import FakeGrid, Handler
@@ -37,7 +42,7 @@ def federate(
     **changes: object,
 ) -> tuple[ServerState, Keep]:
     """Run a federation of the six clients of ``HELD``; ``changes`` are of the client settings."""
-    settings = synthetic.settings(**({"prototypes": True} | changes)).to_json()
+    settings = synthetic.settings(**({"prototypes": True} | changes))
     handlers = {name: handler(name) for name in HELD}
     for name, change in (spoil or {}).items():
         handlers[name] = spoiled(handlers[name], change)
@@ -46,12 +51,33 @@ def federate(
         FakeGrid(handlers),
         start,
         num_rounds=rounds,
-        settings=settings,
+        settings=settings.to_json(),
         callbacks=[keep],
         min_clients=len(HELD),
         connect_timeout=600,
+        frozen=settings.network.frozen(),
     )
     return state, keep
+
+
+def simulated(config: ExperimentConfig, nodes: int) -> ServerState:
+    """Run an experiment on its own data, which is prepared, with so many simulated clients."""
+
+    def client(number: int) -> Handler:
+        def answer(message: Any) -> RecordDict:
+            node = {"partition-id": number, "num-partitions": nodes}
+            return app(message, Context(0, 0, node, RecordDict(), {})).content
+
+        return answer
+
+    return build_strategy(config).run(
+        FakeGrid({str(n): client(n) for n in range(nodes)}),
+        initial_model(config),
+        num_rounds=config.rounds,
+        settings=config.client_settings().to_json(),
+        min_clients=nodes,
+        round_settings=lambda r: {"lr": config.learning_rate(r)},
+    )
 
 
 def whole_and_resumed(

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bmsfed_app.config import ExperimentConfig
+from bmsfed_app.plugins import REGISTRIES, registry
+
 ROOT = Path(__file__).resolve().parents[1]
 
 #: Runs in a process of its own: what the examples register must not reach other tests.
@@ -27,7 +30,7 @@ config = load_config("cg-digits", {
     "method": "round-robin", "encoders": {"gray": "pooled"}, "callbacks": {"norms": {}},
     "partition": "blocks", "partition_settings": {"block": 7}, "schedule": "warm-up",
     "clients": 4, "per_round": 2, "rounds": 3, "data_fraction": 0.1, "connect_timeout": 600,
-    "decay_from": 1.0,
+    "decay_from": 1.0, "metrics": ["brier"], "optimizer": {"name": "lookahead", "every": 2},
 })
 folder = RunFolder.create(Path(sys.argv[1]), config)
 run_experiment(FakeGrid({f"node {i}": client(i, 4) for i in range(4)}), folder)
@@ -42,6 +45,8 @@ assert [round(rate, 6) for rate in rates] == [0.1, 1.0, 1.0], rates
 assert all(value > 0 for _, value in found.values("norm", "gray"))
 assert found.metric("norm").label("gray") == "norm of gray"
 assert config.division().describe()
+assert all(0 <= value <= 2 for _, value in found.values("brier"))
+assert {"lookahead", "brier", "norms"} <= {p["name"] for p in found.info.plugins}
 done = CliRunner().invoke(cli, ["last", str(folder.path)])
 assert float(done.output) == found.values("accuracy")[-1][1], done.output
 
@@ -65,13 +70,22 @@ print("all used")
 def test_the_examples_work_together(tmp_path: Path) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
-    assert len(blocks) == 8
+    assert len(blocks) == 10
     script = tmp_path / "examples.py"
     script.write_text("\n".join([*blocks, USE]))
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.stdout.endswith("all used\n"), done.stderr[-3000:]
+
+
+def test_every_registry_stands_in_the_table() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    shown = re.findall(r"^\| [^|]+ \| `(\w+)` \| `([^`]+)` \| `([^`]+)` \| `(\w+)` \|$", text, re.M)
+    there = {(where.partition(":")[2], registry(kind).group) for kind, where in REGISTRIES.items()}
+    assert {(name, group) for name, _, group, _ in shown} == there
+    assert {key for *_, key in shown} <= set(ExperimentConfig.model_fields)
+    assert all((ROOT / folder).exists() for _, folder, _, _ in shown)
 
 
 def test_what_it_links_to_is_there() -> None:

@@ -1,5 +1,6 @@
 """Every method of the registry in whole federations with real local training, without Ray."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,15 +15,19 @@ from tests import synthetic
 from tests.test_three_modalities import HELD, Keep, answering, handler
 
 ROUNDS = 3
+#: Patterns of an encoder's parameters, by modality.
+Freeze = dict[str, list[str]]
 
 
-def build(name: str, encoder: str = "identity", **changes: Any) -> tuple[ModalityStrategy, Any]:
+def build(
+    name: str, encoder: str = "identity", freeze: Freeze | None = None, **changes: Any
+) -> tuple[ModalityStrategy, Any]:
     """A method's strategy, and the settings that every client is sent."""
     settings = find_method(name)(**changes)
     head, head_settings = settings.head()
     objective, objective_settings = settings.objective()
     spec = synthetic.spec(encoder)
-    spec = type(spec)(spec.encoders, spec.shapes, spec.num_classes, 0.0, head, head_settings)
+    spec = replace(spec, head=head, head_settings=head_settings, freeze=freeze or {})
     client = synthetic.settings(
         network=spec,
         objective=objective,
@@ -41,9 +46,10 @@ def federate(
     start: ServerState | None = None,
     handlers: dict[str, Handler] | None = None,
     encoder: str = "identity",
+    freeze: Freeze | None = None,
     **changes: Any,
 ) -> tuple[ServerState, Keep]:
-    strategy, settings = build(name, encoder, **changes)
+    strategy, settings = build(name, encoder, freeze, **changes)
     spec = ClientSettings.from_json(settings).network
     initial = {n: v.numpy().copy() for n, v in build_network(spec, 0).state_dict().items()}
     handlers = handlers or {client: handler(client) for client in HELD}
@@ -57,6 +63,7 @@ def federate(
         callbacks=[keep],
         min_clients=len(handlers),
         connect_timeout=600,
+        frozen=spec.frozen(),
     )
     return state, keep
 

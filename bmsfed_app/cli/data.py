@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmsfed_app.cli.progress import counting_bar, prepare_if_needed, say
-from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
+from bmsfed_app.config import ExperimentConfig, idle_notes, load_config, parse_pairs
 from bmsfed_app.datasets.prepared import LeftOut
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True)
@@ -33,7 +33,7 @@ def list_() -> None:
         table.add_column(heading, justify="right")
     table.add_column("natural clients")
     table.add_column("what")
-    for name in sorted(DATASETS.names()):
+    for name in sorted(DATASETS.usable()):
         source = find_source(name)
         try:
             info = dataset_info(name)
@@ -156,8 +156,8 @@ def show(
     """Draw samples of every modality, and each client's class counts, as PNGs."""
     from bmsfed_app.cli.drawing import show_clients, show_samples
 
-    given = {"clients": clients, "partition": partition, "alpha": alpha}
-    config = _wanted(name, data_dir, set_, given)
+    given = {"partition": partition, "alpha": alpha}
+    config = _among(_wanted(name, data_dir, set_, given), clients)
     say(prepare_if_needed(config))
     out.mkdir(parents=True, exist_ok=True)
     print(show_samples(config, samples, out))
@@ -173,18 +173,15 @@ def split(
     set_: Settings = None,
 ) -> None:
     """Write each client's share of the training data into its own folder, for real SuperNodes."""
+    from bmsfed_app.cli.clients import share_out_aloud, with_clients
     from bmsfed_app.datasets.shard import save_shard
-    from bmsfed_app.partitions import experiment_shares
 
-    config = _wanted(name, data_dir, set_)
-    number = config.clients if clients is None else clients
-    if not number:
-        raise ConfigError("say how many clients to split the data for: --clients N")
+    config = _among(_wanted(name, data_dir, set_), clients)
     say(prepare_if_needed(config))
     train = config.load_data("train").train
     assert train is not None
-    settings = config.division()
-    for share in experiment_shares(train, settings, number, seed=config.seed):
+    config = with_clients(config, train, default=0)
+    for share in share_out_aloud(config, train):
         path = out / share.name
         save_shard(train, share.rows, config.dataset_info(), path, share.modalities)
         print(f"{path}: {len(share.rows)} samples of {' + '.join(share.modalities)}")
@@ -196,7 +193,15 @@ def _wanted(
     """The configuration that a name stands for."""
     given = {"data_dir": data_dir, **(more or {})}
     overrides = parse_pairs(pairs or []) | {k: v for k, v in given.items() if v is not None}
-    return load_config(name, overrides)
+    config = load_config(name, overrides)
+    for note in idle_notes(config, name, overrides):
+        print(note)
+    return config
+
+
+def _among(config: ExperimentConfig, clients: int | None) -> ExperimentConfig:
+    """The same among other clients; they need not be as many as would train in a round."""
+    return config if clients is None else config.model_copy(update={"clients": clients})
 
 
 def _join(counts: list[int]) -> str:

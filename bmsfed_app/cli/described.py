@@ -15,8 +15,8 @@ _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 def show_methods(console: Console) -> None:
     """List the methods by name."""
     table = _table(2)
-    for name in sorted(METHODS.names()):
-        table.add_row(name, METHODS.find(name).summary)
+    for name, method in sorted(METHODS.usable().items()):
+        table.add_row(name, method.summary)
     console.print(table)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bmsfed_app.cli import DEFAULT_CLIENTS
+from bmsfed_app.cli.clients import share_out_aloud, with_clients
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.datasets import PreparedSource, find_source
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.datasets.prepared import read_samples
-from bmsfed_app.partitions import class_counts, experiment_shares
+from bmsfed_app.partitions import class_counts
 from bmsfed_app.report.partition_figure import draw_partition
 from bmsfed_app.report.samples_figure import draw_samples
 
@@ -56,8 +56,9 @@ def show_clients(config: ExperimentConfig, out: Path) -> Path:
     PartitionError
         If the training data cannot be divided as the configuration says.
     """
-    train, info, settings = _train(config), config.dataset_info(), config.division()
-    shares = experiment_shares(train, settings, config.clients or DEFAULT_CLIENTS, seed=config.seed)
+    train, info = _train(config), config.dataset_info()
+    config = with_clients(config, train)
+    shares = share_out_aloud(config, train)
     path = out / f"{config.dataset_name}-clients.png"
     draw_partition(
         class_counts(train.labels.numpy(), shares, info.num_classes),
@@ -65,7 +66,7 @@ def show_clients(config: ExperimentConfig, out: Path) -> Path:
         [share.modalities for share in shares],
         info.class_names,
         path,
-        heading=f"{config.dataset_name}: {settings.describe()}",
+        heading=f"{config.dataset_name}: {config.division().describe()}",
     )
     return path
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bmsfed_app.cli import DEFAULT_CLIENTS, data
-from bmsfed_app.config import ConfigError, ExperimentConfig, load_config, parse_pairs
+from bmsfed_app.cli import data
+from bmsfed_app.config import ConfigError, ExperimentConfig, idle_notes, load_config, parse_pairs
 from bmsfed_app.partitions import PARTITIONS
 from bmsfed_app.paths import default_run_dir
 
@@ -21,7 +21,13 @@ cli.add_typer(data.cli, name="data")
 
 
 def main() -> None:
-    """Run the command line; every expected fault is one message and exit code 2."""
+    """Run the command line; every expected fault is one message and exit code 2.
+
+    An experiment's plug-ins may lie in the current folder, as for ``python -m``, but last: no file
+    there takes the place of an installed package.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         cli()
     except (ValueError, OSError) as error:  # ConfigError, DataError, RunFolderError, ...
@@ -82,9 +88,9 @@ def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> Expe
             raise ConfigError("--resume goes on with the run as it was: give no other settings")
         return None
     wanted = load_config(source, overrides)
-    return (
-        wanted if wanted.clients else load_config(source, {**overrides, "clients": DEFAULT_CLIENTS})
-    )
+    for note in idle_notes(wanted, source, overrides):
+        print(note)
+    return wanted
 
 
 def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None) -> int:
@@ -99,6 +105,11 @@ def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None)
                 "--out and --resume exclude each other: a resumed run keeps its folder"
             )
         folder = RunFolder.reopen(resume.expanduser(), wanted)
+        if not folder.config.clients:
+            raise ConfigError(
+                f"'{resume}' leaves the number of clients to Flower: go on with flwr run . "
+                f"--run-config 'resume=\"{resume}\"'"
+            )
         check_machine(folder.config)
         folder.check_unchanged()
         account = prepare_if_needed(folder.config)
@@ -107,7 +118,7 @@ def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None)
         assert wanted is not None
         check_machine(wanted)
         account = prepare_if_needed(wanted)
-        check_experiment(wanted)
+        wanted = check_experiment(wanted)
         path = out or default_run_dir(wanted.dataset_name, wanted.method, wanted.seed)
         folder = RunFolder.create(path.expanduser(), wanted)
     for line in folder.record_data(account):
@@ -118,7 +129,7 @@ def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None)
     if isinstance(error, KeyboardInterrupt):
         print(f"bmsfed: stopped; go on with: bmsfed run --resume {folder.path}", file=sys.stderr)
         return 130
-    print(f"bmsfed: {error}", file=sys.stderr)
+    print(f"bmsfed: FAILED: {error}", file=sys.stderr)
     return 2 if isinstance(error, ValueError) else 1
 
 

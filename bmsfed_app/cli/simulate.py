@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,9 +16,10 @@ import torch
 from flwr.serverapp import ServerApp
 from rich.console import Console
 
+from bmsfed_app.cli.clients import share_out_aloud, with_clients
 from bmsfed_app.cli.progress import ProgressCallback
-from bmsfed_app.config import ConfigError, ExperimentConfig
-from bmsfed_app.partitions import experiment_shares
+from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
+from bmsfed_app.partitions import Share
 from server_app.app import make_app
 from server_app.console import TableCallback
 from server_app.run_folder import RunFolder
@@ -52,8 +53,13 @@ def check_machine(config: ExperimentConfig) -> None:
         )
 
 
-def check_experiment(config: ExperimentConfig) -> None:
+def check_experiment(config: ExperimentConfig) -> ExperimentConfig:
     """Refuse, before any process is started, what could only fail later.
+
+    Returns
+    -------
+    ExperimentConfig
+        The same, with the number of clients.
 
     Raises
     ------
@@ -62,7 +68,18 @@ def check_experiment(config: ExperimentConfig) -> None:
     """
     train = config.load_data("train", "test").train
     assert train is not None
-    experiment_shares(train, config.division(), config.clients, seed=config.seed)
+    config = check_config(with_clients(config, train).model_dump())
+    _check_batches(config, share_out_aloud(config, train))
+    return config
+
+
+def _check_batches(config: ExperimentConfig, shares: Sequence[Share]) -> None:
+    """Refuse clients that would train with batches of one sample where that cannot work."""
+    spec = config.network_spec()
+    for share in shares:
+        rows, size = len(share.rows), config.batch_size
+        if fault := spec.batch_fault(share.name, share.modalities, rows, size):
+            raise ConfigError(fault)
 
 
 def simulate(folder: RunFolder, console: Console) -> BaseException | None:

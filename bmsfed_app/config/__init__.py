@@ -7,6 +7,7 @@ before anything starts, with the nearest right name and the allowed range.
 
 from bmsfed_app.config.experiment import MACHINE_KEYS, ExperimentConfig
 from bmsfed_app.config.files import ConfigError, config_names
+from bmsfed_app.config.idle import idle_notes
 from bmsfed_app.config.loading import check_config, load_config
 from bmsfed_app.config.overrides import parse_pairs, split_pairs
 
@@ -16,6 +17,7 @@ __all__ = [
     "ExperimentConfig",
     "check_config",
     "config_names",
+    "idle_notes",
     "load_config",
     "parse_pairs",
     "split_pairs",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from bmsfed_app.choice import Choice, settings_of
 from bmsfed_app.datasets import (
     MAX_BAD,
     Account,
@@ -17,19 +18,20 @@ from bmsfed_app.datasets import (
     ensure_prepared,
     load_dataset,
 )
-from bmsfed_app.methods import MethodSettings, find_method
+from bmsfed_app.methods import MethodSettings, Named, find_method
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
 from bmsfed_app.models.weights import PUBLISHED
 from bmsfed_app.partitions import Partition, read_partition
 from bmsfed_app.paths import default_data_dir
+from bmsfed_app.plugins import AT_CLIENTS, PlugIn, plug_ins
 from bmsfed_app.schedules import SCHEDULES
 from bmsfed_app.settings import ClientSettings
 
 #: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
 MACHINE_KEYS = {
     *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
-    *("min_clients", "connect_timeout", "timeout", "callbacks"),
+    *("min_clients", "connect_timeout", "timeout", "max_failures", "callbacks"),
 }
 
 
@@ -47,6 +49,8 @@ class ExperimentConfig(BaseModel):
     data_dir: str = ""
     max_bad: float = Field(MAX_BAD, ge=0, le=1)
     data_fraction: float = Field(1.0, gt=0, le=1)
+
+    plugins: list[str] = Field(default_factory=list)
 
     method: str = "bmsfed"
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -69,6 +73,7 @@ class ExperimentConfig(BaseModel):
     encoders: dict[str, str] = Field(default_factory=dict)
     widths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     initial_weights: dict[str, str] = Field(default_factory=dict)
+    freeze: dict[str, list[str]] = Field(default_factory=dict)
     feature_norm: float = Field(0.0, ge=0)
     local_epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -79,10 +84,14 @@ class ExperimentConfig(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     clip_norm: float = Field(0.0, ge=0)
+    optimizer: Choice = Field(default_factory=lambda: {"name": "sgd"})
+    head: Choice = Field(default_factory=dict)
+    objective: Choice = Field(default_factory=dict)
 
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
     eval_batch_size: int = Field(500, ge=1)
+    metrics: list[str] = Field(default_factory=list)
     callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -91,6 +100,7 @@ class ExperimentConfig(BaseModel):
     min_clients: int = Field(2, ge=1)
     connect_timeout: float = Field(120.0, gt=0)
     timeout: float = Field(3600.0, gt=0)
+    max_failures: float = Field(0.5, ge=0, le=1)
 
     @field_validator("data_dir", "partition_file")
     @classmethod
@@ -109,6 +119,18 @@ class ExperimentConfig(BaseModel):
     @classmethod
     def _absolute_weights(cls, files: dict[str, str]) -> dict[str, str]:
         return {m: f if f == PUBLISHED else _absolute(f) for m, f in files.items()}
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _patterns(cls, given: object) -> object:
+        """Write ``true`` and a single pattern as lists of patterns."""
+        if not isinstance(given, Mapping):
+            return given
+        short = {True: ["*"], False: []}
+        return {
+            m: short[p] if isinstance(p, bool) else [p] if isinstance(p, str) else p
+            for m, p in given.items()
+        }
 
     @field_validator("schedule")
     @classmethod
@@ -180,7 +202,7 @@ class ExperimentConfig(BaseModel):
     def network_spec(self) -> NetworkSpec:
         """What the network is made of."""
         info = self.dataset_info()
-        head, head_settings = self.method_settings().head()
+        head, head_settings = self.chosen("head")
         return NetworkSpec(
             encoders={m: self.encoders.get(m) or info.encoders[m] for m in info.modalities},
             shapes=dict(info.shapes),
@@ -190,7 +212,15 @@ class ExperimentConfig(BaseModel):
             head_settings=head_settings,
             vocabularies=dict(info.vocabularies),
             widths=dict(self.widths),
+            freeze={m: patterns for m, patterns in self.freeze.items() if patterns},
         )
+
+    def chosen(self, part: Literal["head", "objective"]) -> Named:
+        """Name and settings of the head or the objective: the method's, or those chosen here."""
+        choice, settings = getattr(self, part), self.method_settings()
+        if not choice:
+            return settings.head() if part == "head" else settings.objective()
+        return str(choice["name"]), settings_of(choice)
 
     def division(self) -> Partition:
         """How the training data is divided among simulated clients."""
@@ -203,8 +233,7 @@ class ExperimentConfig(BaseModel):
 
     def client_settings(self) -> ClientSettings:
         """What every client must know."""
-        settings = self.method_settings()
-        objective, objective_settings = settings.objective()
+        objective, objective_settings = self.chosen("objective")
         return ClientSettings(
             dataset=self.dataset,
             network=self.network_spec(),
@@ -217,13 +246,29 @@ class ExperimentConfig(BaseModel):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
+            optimizer=self.optimizer,
             objective=objective,
             objective_settings=objective_settings,
             device=self.device,
             threads=max(int(self.cpus_per_client), 1),
             prototypes=self.prototypes == "train",
-            ratio_kind=settings.ratio_kind(),
+            ratio_kind=self.method_settings().ratio_kind(),
+            plugins=[p.to_json() for p in self.plug_ins() if p.kind in AT_CLIENTS],
         )
+
+    def plug_ins(self) -> list[PlugIn]:
+        """Return what of the experiment is another package's or module's."""
+        base = str(self.methods.get(self.method, {}).get("base", self.method))
+        spec = self.network_spec()
+        used = [
+            *(("method", base), ("data set", self.dataset), ("head", spec.head)),
+            *(("encoder", name) for name in spec.encoders.values()),
+            *(("objective", self.chosen("objective")[0]), ("optimizer", self.optimizer["name"])),
+            *(("schedule", self.schedule), ("partition", self.partition)),
+            *(("metric", name) for name in self.metrics),
+            *(("callback", name) for name in self.callbacks),
+        ]
+        return plug_ins(used, self.plugins)
 
 
 def method_of(name: str, methods: Mapping[str, Mapping[str, Any]]) -> type[MethodSettings]:

@@ -41,6 +41,14 @@ def read_values(source: str) -> dict[str, Any]:
     return _read(source, Path(), ())
 
 
+def own_keys(source: str) -> set[str]:
+    """Return the keys of a user's file itself, without those of what it extends; none of others."""
+    path = Path(source)
+    if not path.is_file() or path.resolve() in [p.resolve() for p in _shipped()]:
+        return set()
+    return set(_parse(source, path))
+
+
 def _read(source: str, folder: Path, extending: tuple[str, ...]) -> dict[str, Any]:
     """Read a file; ``folder`` is where paths start, ``extending`` the files that led here."""
     path = folder / source

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bmsfed_app.checked import explain
+from bmsfed_app.config.choices import check_choices
 from bmsfed_app.config.experiment import ExperimentConfig, method_of
 from bmsfed_app.config.files import ConfigError, read_values
 from bmsfed_app.config.overrides import is_own, put
@@ -16,6 +17,8 @@ from bmsfed_app.datasets import DataError, find_source
 from bmsfed_app.methods import MethodSettings
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
 from bmsfed_app.partitions import PartitionError, subsets_fault
+from bmsfed_app.paths import default_data_dir
+from bmsfed_app.plugins import import_plugins
 from bmsfed_app.registry import nearest
 
 
@@ -43,6 +46,7 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     _check_names(values)
     for key in [key for key in given if not is_own(key)]:
         values = put(values, key, given[key], below=_home(values, key))
+    _resolve(values)
     config = check_config({**_method(values).overrides, **values})
     _check_weights(config)
     return config
@@ -66,6 +70,7 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     for name in (*config.methods, config.method):
         _check_settings(config, name)
     _check_encoders(config)
+    check_choices(config)
     if wrong := subsets_fault(config.subsets, config.dataset_info().modalities):
         raise ConfigError(f"subsets: {wrong}")
     if fault := config.method_settings().check(config):
@@ -85,7 +90,7 @@ def _check_settings(config: ExperimentConfig, name: str) -> None:
 def _check_encoders(config: ExperimentConfig) -> None:
     """Check that every encoder exists, for a modality of the data set, and takes its inputs."""
     known = list(config.dataset_info().modalities)
-    for key in ("encoders", "widths", "initial_weights"):
+    for key in ("encoders", "widths", "initial_weights", "freeze"):
         for modality in getattr(config, key):
             if modality not in known:
                 raise ConfigError(
@@ -98,6 +103,11 @@ def _check_encoders(config: ExperimentConfig) -> None:
             spec.check(modality)
         except ValueError as error:
             raise ConfigError(f"encoders.{modality}: {error}") from None
+    if spec.freeze:
+        try:
+            spec.frozen()
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
 
 def _check_weights(config: ExperimentConfig) -> None:
@@ -130,11 +140,29 @@ def _home(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
     )
 
 
+def _resolve(values: dict[str, Any]) -> None:
+    """Fill in what the data set's settings leave to its files."""
+    name, own = str(values["dataset"]), values.get("dataset_settings") or {}
+    folder = Path(values["data_dir"]) if values.get("data_dir") else default_data_dir(name)
+    source = find_source(name)
+    settings = source.parse(own)
+    resolved = source.resolve(settings, folder.expanduser())
+    if resolved is not settings:
+        values["dataset_settings"] = resolved.model_dump(mode="json", exclude_unset=True)
+
+
 def _check_names(values: dict[str, Any]) -> None:
     """Check what names other things: the data set, methods and their bases.
 
-    Fills in ``method`` and ``methods``.
+    Imports the experiment's plug-ins first, and fills in ``method`` and ``methods``.
     """
+    modules = values.get("plugins") or []
+    if not isinstance(modules, list) or not all(isinstance(m, str) for m in modules):
+        raise ConfigError(f"plugins: a list of modules' names, not {modules!r}")
+    try:
+        import_plugins(modules)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     try:
         find_source(str(values.get("dataset", "")))
     except DataError as error:

@@ -40,6 +40,7 @@ from bmsfed_app.datasets.prepared import (
     Scan,
     read_index,
 )
+from bmsfed_app.datasets.ranges import check_ranges
 
 
 def prepare(
@@ -202,7 +203,8 @@ class _Job:
         classes = len(self.source.classes(self.settings))
         described = join(samples, kinds, partial, joined, classes)
         per_class = {split: of["per_class"] for split, of in described.items()}
-        findings = check_classes(self.source, self.settings, per_class)
+        findings = check_ranges(kinds, joined / "train")
+        findings += check_classes(self.source, self.settings, per_class)
         digests = contents(self.state.files, self.data_dir, self.threads)
         if look(self.scan, self.data_dir) != self.state:
             raise DataError(

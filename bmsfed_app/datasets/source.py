@@ -106,6 +106,19 @@ class Source(ABC):
             fault = explain(error, self.setting_names)
             raise DataError(f"dataset_settings of '{self.name}': {fault}") from None
 
+    def resolve(self, settings: Any, data_dir: Path) -> Any:
+        """Fill in what the settings leave to the data itself, once, when an experiment is read.
+
+        What it returns is kept as the experiment's settings and travels to clients and devices,
+        which need no file to know it. Most data sets leave nothing open.
+
+        Raises
+        ------
+        DataError
+            If the data folder does not hold what has to be known.
+        """
+        return settings
+
     def download(self, data_dir: Path) -> None:
         """Fetch the data into a folder, where it can be had without a licence click.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ class AGMSettings(ModulationSettings):
     )
     travels = "K + 1 numbers both ways; the server keeps them for each client"
     source = "Li et al., ICCV 2023" + ALONE
+
+    binds: ClassVar = {"head": "it reads each modality's share off a linear head"}
 
     alpha: float = Field(1.0, ge=0, le=100, description="strength; official 1")
 

@@ -52,6 +52,9 @@ class MethodSettings(BaseModel):
         Inherited settings whose defaults are others here.
     overrides : mapping
         Keys of the experiment that the method sets where nobody else does.
+    binds : mapping
+        Why the experiment may not choose another "head" or "objective" where the method's own is
+        the plain one; where it is not, it is what the method is about and cannot be exchanged.
     number : str
         The setting that a number in place of the name's "x" sets (``fedavg-0.5``).
     """
@@ -64,6 +67,7 @@ class MethodSettings(BaseModel):
     source: ClassVar[str]
     presets: ClassVar[Mapping[str, Any]] = {}
     overrides: ClassVar[Mapping[str, Any]] = {}
+    binds: ClassVar[Mapping[str, str]] = {}
     number: ClassVar[str] = ""
 
     head_columns: Literal["own", "all"] = Field(
@@ -87,6 +91,12 @@ class MethodSettings(BaseModel):
     def head(self) -> Named:
         """Return the fusion head's name and its settings."""
         return "linear", {}
+
+    def bound(self, part: Literal["head", "objective"]) -> str | None:
+        """Say why the experiment cannot choose another head or objective, or return None."""
+        name, _ = self.head() if part == "head" else self.objective()
+        plain = {"head": "linear", "objective": "cross_entropy"}[part]
+        return f"'{name}' is part of what it does" if name != plain else self.binds.get(part)
 
     def ratio_kind(self) -> str:
         """Return what imbalance ratios are made of: prototype "score"s or "accuracy"."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from bmsfed_app.methods.base import METHODS, Named
@@ -18,6 +20,8 @@ class FedOGMSettings(ModulationSettings):
         "k_m = 1 - tanh(alpha ρ_m) if ρ_m > 1, else 1;  g_m <- k_m g_m + N(0, std(g_m)²)"
     )
     source = "Peng et al., CVPR 2022" + ALONE
+
+    binds: ClassVar = {"head": "it reads each modality's share off a linear head"}
 
     alpha: float = Field(0.8, ge=0, le=100, description="strength; official 0.8, on CG data 0.2")
     noise: bool = Field(True, description="add the noise of generalisation enhancement")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -30,6 +30,8 @@ class FedPACSettings(MethodSettings):
     source = (
         "Xu et al., ICLR 2023, arXiv:2306.11867; tested with the mean of the heads that came in"
     )
+
+    binds: ClassVar = {"head": "it mixes the columns of linear heads"}
 
     lam: float = Field(1.0, ge=0, le=100, description="λ: weight of the distance to prototypes")
     head_lr: float = Field(0.1, gt=0, le=10, description="learning rate of the head's own epoch")

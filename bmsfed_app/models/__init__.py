@@ -10,12 +10,8 @@ from bmsfed_app.models.heads import (
     UniModalHeads,
     joint_unit,
 )
-from bmsfed_app.models.network import (
-    MultiModalNetwork,
-    NetworkSpec,
-    Output,
-    build_network,
-)
+from bmsfed_app.models.initial import build_network
+from bmsfed_app.models.network import MultiModalNetwork, NetworkSpec, Output
 from bmsfed_app.models.weights import WeightsError, load_weights
 
 __all__ = [

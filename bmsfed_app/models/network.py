@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bmsfed_app.models.encoders import (
     Encoder,
     build_encoder,
     check_encoder,
-    encoder_size,
     encoder_width,
+    without_values,
 )
+from bmsfed_app.models.freezing import freeze, frozen_arrays, still_modules
 from bmsfed_app.models.heads import build_head
 from strategies import Arrays
-from strategies.randomness import integer_seed
+from strategies.protocol import owner
 
 _T = TypeVar("_T")
 
@@ -50,6 +53,8 @@ class NetworkSpec:
         By modality of token ids: all of them are below it, and 0 is padding.
     widths : dict
         Width of the features by modality; where there is none, the encoder's own.
+    freeze : dict
+        Patterns of an encoder's parameters by modality: what fits one is not trained.
     """
 
     encoders: dict[str, str]
@@ -60,6 +65,7 @@ class NetworkSpec:
     head_settings: dict[str, Any] = field(default_factory=dict)
     vocabularies: dict[str, int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
+    freeze: dict[str, list[str]] = field(default_factory=dict)
 
     def __hash__(self) -> int:  # dictionaries have none; workers cache networks by their spec
         parts = (tuple(self.encoders.items()), self.num_classes, self.feature_norm, self.head)
@@ -77,9 +83,51 @@ class NetworkSpec:
         """Return the width D of a modality's features."""
         return self._ask(encoder_width, modality)
 
-    def size(self, modality: str) -> int:
-        """Return the number of parameters of a modality's encoder."""
-        return self._ask(encoder_size, modality)
+    def signed_size(self, modality: str) -> int:
+        """Return the length of a modality's exact signature."""
+        return sum(p.numel() for p in _skeleton(self).signed(modality))
+
+    def frozen(self) -> frozenset[str]:
+        """Return the names of the arrays that nobody trains.
+
+        Raises
+        ------
+        ValueError
+            If a pattern of ``freeze`` fits no parameter.
+        """
+        return _skeleton(self).frozen
+
+    def batch_fault(
+        self, client_id: str, modalities: Sequence[str], samples: int, batch_size: int
+    ) -> str | None:
+        """Say why a client cannot train with batches of one sample, or None.
+
+        Batch normalisation of one sample takes away what tells it from others. A last batch of
+        one is no such case: it joins the one before.
+
+        Parameters
+        ----------
+        client_id : str
+        modalities : sequence of str
+            What it may train.
+        samples, batch_size : int
+            How many samples it has to train on, and a batch.
+        """
+        if min(samples, batch_size) > 1:
+            return None
+        parts = [p for p in _skeleton(self).normalising if p in {*modalities, "head"}]
+        if not parts:
+            return None
+        [part, *_] = parts
+        what = f"encoder {self.encoders[part]} of '{part}'" if part in self.encoders else "the head"
+        why = f"{what} normalises over batches of at least 2"
+        other = "choose another encoder, or freeze it"
+        if batch_size < 2:
+            return f"batch_size is {batch_size}, but {why}: raise it, {other}"
+        return (
+            f"client '{client_id}' has {samples} sample to train on, but {why}: give it more "
+            f"(min_samples: 2, fewer clients), {other}"
+        )
 
     def _ask(self, function: Callable[..., _T], modality: str) -> _T:
         return function(
@@ -118,10 +166,22 @@ class MultiModalNetwork(nn.Module):
     modalities : sequence of str, optional
         Build only these encoders and head columns; all by default. The order is the spec's.
 
+    Attributes
+    ----------
+    fixed : frozenset of str
+        Parameters that an encoder's or head's own constructor froze; they keep its values.
+    frozen : frozenset of str
+        All of the state dict that is not trained: what is fixed, what fits the spec's patterns,
+        and the running statistics and other buffers of modules that are frozen as a whole. These
+        modules stay in eval mode, so that they compute the same in training.
+    normalising : tuple of str
+        The modalities, and "head", whose features are normalised over a batch while training.
+
     Raises
     ------
     ValueError
-        If an encoder is unknown or cannot take its input, or a modality is not in the spec.
+        If an encoder is unknown or cannot take its input, a modality is not in the spec, or a
+        pattern fits no parameter.
     """
 
     def __init__(self, spec: NetworkSpec, modalities: Sequence[str] | None = None) -> None:
@@ -138,6 +198,44 @@ class MultiModalNetwork(nn.Module):
         widths = {m: e.width for m, e in encoders.items()}
         total = sum(widths[m] if m in widths else spec.width(m) for m in spec.encoders)
         self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, total)
+        self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
+        for m, encoder in encoders.items():
+            try:
+                freeze(encoder, spec.freeze.get(m, ()))
+            except ValueError as error:
+                raise ValueError(f"freeze.{m}: {error}") from None
+        # Part by part: what stands still must not depend on which other parts are there.
+        parts = {f"encoders.{m}": e for m, e in encoders.items()} | {"head": self.head}
+        self.frozen = frozenset(
+            f"{p}.{n}" for p, part in parts.items() for n in frozen_arrays(part)
+        )
+        self._still = frozenset(m for part in parts.values() for m in still_modules(part))
+        self.normalising = tuple(
+            p.removeprefix("encoders.") for p in parts if self._norms(parts[p])
+        )
+
+    def trainable(self, modality: str) -> list[nn.Parameter]:
+        """Return the parameters of a modality's encoder that are not frozen, in its order."""
+        named = self.encoders[modality].named_parameters(f"encoders.{modality}")
+        return [p for name, p in named if name not in self.frozen]
+
+    def signed(self, modality: str) -> list[nn.Parameter]:
+        """Return the parameters whose gradient tells clients apart by a modality.
+
+        Its encoder's; where that is frozen as a whole, the modality's own part of the head.
+        """
+        head = [(n, p) for n, p in self.head.named_parameters("head") if n not in self.frozen]
+        return self.trainable(modality) or [p for n, p in head if owner(n) == modality]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, but for modules that are frozen as a whole."""
+        super().train(mode)
+        for module in self._still:
+            # Recurrent layers without dropout compute the same, and cuDNN's go backwards in
+            # training mode only.
+            if not isinstance(module, nn.RNNBase) or module.dropout:
+                module.training = False
+        return self
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
         """Return the features (B, D) of one modality's inputs."""
@@ -155,8 +253,8 @@ class MultiModalNetwork(nn.Module):
     def restart(self, arrays: Arrays) -> Self:
         """Hold these arrays and nothing of earlier use; return itself.
 
-        Processes keep networks from one task to the next: this leaves one in eval mode, with all
-        parameters trainable, no gradients, and no gate frozen.
+        Processes keep networks from one task to the next: this leaves one in eval mode, with just
+        those parameters trainable that were so when it was built, no gradients, and no gate frozen.
 
         Raises
         ------
@@ -173,50 +271,21 @@ class MultiModalNetwork(nn.Module):
                     f"received array '{name}' has shape {shape}, this app expects {want}"
                 )
         self.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in arrays.items()})
-        self.requires_grad_().zero_grad(set_to_none=True)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in self.frozen)
+        self.zero_grad(set_to_none=True)
         self.head.release()
         return self.eval()
 
-
-def build_network(spec: NetworkSpec, seed: int) -> MultiModalNetwork:
-    """Build the whole network with its initial weights.
-
-    Linear layers Xavier-normal, convolutions Kaiming-normal by fan-out, batch norm 1 and 0, biases
-    0; other modules as they initialise themselves, and whole encoders that ask for it (transformers
-    and models of other libraries, whose initial weights belong to their architecture); the head by
-    its own rule, last.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        What to build.
-    seed : int
-        Seeds the weights; they depend on nothing else.
-    """
-    with torch.random.fork_rng(devices=[]):
-        # Not the seed itself, or modules' own draws would be those of the layers below.
-        torch.default_generator.manual_seed(integer_seed(seed, "modules"))
-        network = MultiModalNetwork(spec)
-    rng = torch.Generator().manual_seed(seed)
-    for encoder in network.encoders.values():
-        if not getattr(encoder, "own_initialisation", False):
-            _initialise(encoder, rng)
-    network.head.reset(rng)
-    return network
+    def _norms(self, part: nn.Module) -> bool:
+        """Whether a part normalises over batches in training."""
+        return any(isinstance(m, _BatchNorm) and m not in self._still for m in part.modules())
 
 
-def _initialise(encoder: nn.Module, rng: torch.Generator) -> None:
-    for module in encoder.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_normal_(module.weight, generator=rng)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(
-                module.weight, mode="fan_out", nonlinearity="relu", generator=rng
-            )
-        else:
-            continue
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+@lru_cache(maxsize=8)
+def _skeleton(spec: NetworkSpec) -> MultiModalNetwork:
+    """Build the whole network without values: its names, shapes and what is frozen."""
+    return without_values(lambda: MultiModalNetwork(spec))
 
 
-__all__ = ["Encoder", "MultiModalNetwork", "NetworkSpec", "Output", "build_network"]
+__all__ = ["Encoder", "MultiModalNetwork", "NetworkSpec", "Output"]

@@ -16,7 +16,13 @@ from bmsfed_app.partitions.base import (
     client_name,
     read_partition,
 )
-from bmsfed_app.partitions.sharing import experiment_shares, share_out, subsample, subsets_fault
+from bmsfed_app.partitions.sharing import (
+    experiment_shares,
+    own_clients,
+    share_out,
+    subsample,
+    subsets_fault,
+)
 
 __all__ = [
     "PARTITIONS",
@@ -29,6 +35,7 @@ __all__ = [
     "class_counts",
     "client_name",
     "experiment_shares",
+    "own_clients",
     "read_partition",
     "share_out",
     "subsample",

@@ -37,6 +37,8 @@ class Samples:
         Samples of the split.
     owners : array (n,) of str, optional
         Each sample's natural client: a talker, a subject, an event.
+    natural : array of str, optional
+        The natural clients of the whole split, sorted; some may have no sample among those kept.
     ids : array (total,) of str, optional
         Names of all samples of the split, kept or not.
     """
@@ -46,6 +48,7 @@ class Samples:
     modalities: tuple[str, ...]
     total: int
     owners: Names | None = None
+    natural: Names | None = None
     ids: Names | None = None
 
 
@@ -78,6 +81,8 @@ class Partition(Settings, ABC):
     ----------
     partition : str
         The scheme's name.
+    clients : int
+        How many clients the experiment is to have; 0 leaves it open.
     data_fraction : float
         Stratified share of the samples to divide, above 0, to 1.
     min_samples : int
@@ -91,6 +96,7 @@ class Partition(Settings, ABC):
     """
 
     partition: str
+    clients: int = Field(0, ge=0)
     data_fraction: float = Field(1.0, gt=0, le=1)
     min_samples: int = Field(1, ge=1)
     samples_per_client: int = Field(0, ge=0)
@@ -117,6 +123,16 @@ class Partition(Settings, ABC):
         PartitionError
             If they cannot be divided so.
         """
+
+    def own_clients(self, samples: Samples) -> int:
+        """Count the clients that the data or a file itself has; 0: any number will do.
+
+        Raises
+        ------
+        PartitionError
+            If the samples cannot be divided so.
+        """
+        return 0
 
     def detail(self) -> str:
         """Say in a few words what the scheme's own settings are."""

@@ -14,6 +14,7 @@ from bmsfed_app.partitions.base import (
     PARTITIONS,
     Division,
     Indices,
+    Names,
     Partition,
     PartitionError,
     Samples,
@@ -22,6 +23,7 @@ from bmsfed_app.partitions.base import (
 from strategies.randomness import generator
 
 _MAX_DRAWS = 100
+_LISTED = 5  # samples that a message names
 
 
 @PARTITIONS.register("iid")
@@ -141,26 +143,29 @@ class Pathological(Partition):
 
 @PARTITIONS.register("natural")
 class Natural(Partition):
-    """By natural clients, named as they are; where there are fewer clients, whole ones are grouped.
+    """By natural clients, named as they are; whole ones are grouped where fewer clients are wanted.
 
-    Owners are grouped largest first, each into the smallest group so far. Nothing is drawn.
+    Owners are grouped largest first, each into the smallest group so far. Nothing is drawn. They
+    are only grouped where the experiment says how many ``clients`` it is to have.
     """
 
     def divide(self, samples: Samples, num_clients: int, seed: int) -> Division:
         """Divide samples of data that knows at least ``num_clients`` natural clients."""
-        if samples.owners is None:
-            raise PartitionError(
-                "partition: natural needs data that knows its natural clients (talkers, subjects, "
-                "events); this data set does not: choose another partition"
-            )
-        named, place, sizes = np.unique(samples.owners, return_inverse=True, return_counts=True)
+        owners, named = _natural(samples)
         if num_clients > len(named):
             raise PartitionError(
                 f"{num_clients} clients of {len(named)} natural ones: have at most {len(named)} "
                 "clients or another partition"
             )
+        if num_clients < len(named) and not self.clients:
+            raise PartitionError(
+                f"{len(named)} natural clients, but a federation of {num_clients}: start it with "
+                f"num-supernodes={len(named)}, or group them by clients={num_clients}"
+            )
+        place = np.searchsorted(named, owners)
         if num_clients == len(named):
             return Division(_by_owner(place, num_clients), safe_names([str(n) for n in named]))
+        sizes = np.bincount(place, minlength=len(named))
         groups = [(0, group) for group in range(num_clients)]
         group_of = np.empty(len(named), dtype=np.int64)
         for owner in np.argsort(-sizes, kind="stable"):
@@ -168,6 +173,28 @@ class Natural(Partition):
             group_of[owner] = group
             heapq.heapreplace(groups, (size + int(sizes[owner]), group))
         return Division(_by_owner(group_of[place], num_clients))
+
+    def own_clients(self, samples: Samples) -> int:
+        """Count the natural clients."""
+        return len(_natural(samples)[1])
+
+
+def _natural(samples: Samples) -> tuple[Names, Names]:
+    """Return each sample's natural client, and all of them, each once."""
+    owners, named = samples.owners, samples.natural
+    if owners is None or named is None or not any(np.char.strip(named)):
+        raise PartitionError(
+            "partition: natural needs data that knows its natural clients (talkers, subjects, "
+            "events); this data set does not: choose another partition"
+        )
+    if (nameless := np.flatnonzero(np.char.strip(owners) == "")).size:
+        known = samples.rows.astype(np.str_) if samples.ids is None else samples.ids[samples.rows]
+        listed = ", ".join(known[nameless[:_LISTED]]) + (", ..." if len(nameless) > _LISTED else "")
+        raise PartitionError(
+            f"partition: natural, but {len(nameless)} of {len(owners)} training samples name no "
+            f"client ({listed}): name their clients, leave them out, or choose another partition"
+        )
+    return owners, named
 
 
 def apportion(weights: NDArray[np.float64], total: int) -> Indices:

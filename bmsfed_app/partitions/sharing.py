@@ -70,18 +70,17 @@ def share_out(
         raise PartitionError(f"clients: at least 1, not {num_clients}")
     if fault := subsets_fault(partition.subsets, modalities):
         raise PartitionError(f"subsets: {fault}")
-    kept = subsample(labels, partition.data_fraction, seed)
+    samples = _samples(labels, modalities, partition, seed, owners, ids)
+    kept = samples.rows
     if num_clients * least > len(kept):
         raise PartitionError(
             f"{len(kept)} samples cannot give {num_clients} clients {least} each: have fewer "
             "clients, lower min_samples or use more data"
         )
-    own = None if owners is None else owners[kept]
-    samples = Samples(labels[kept], kept, tuple(modalities), len(labels), own, ids)
     division = partition.divide(samples, num_clients, seed)
     names = division.names or client_names(num_clients)
     parts = [kept[part] for part in division.parts]
-    _check_sizes(names, [len(part) for part in parts], least)
+    _check_sizes(names, [len(part) for part in parts], partition)
     if cap := partition.samples_per_client:
         parts = [
             np.sort(generator(seed, "samples per client", name).permutation(part)[:cap])
@@ -94,6 +93,33 @@ def share_out(
             "file's modalities, name it"
         )
     return [Share(*share) for share in zip(names, parts, held, strict=True)]
+
+
+def _samples(
+    labels: NDArray[Any],
+    modalities: Sequence[str],
+    partition: Partition,
+    seed: int,
+    owners: Names | None,
+    ids: Names | None,
+) -> Samples:
+    """Say what is to be divided."""
+    kept = subsample(labels, partition.data_fraction, seed)
+    own, natural = (None, None) if owners is None else (owners[kept], np.unique(owners))
+    return Samples(labels[kept], kept, tuple(modalities), len(labels), own, natural, ids)
+
+
+def own_clients(split: Split, partition: Partition, *, seed: int) -> int:
+    """Count the clients that a training split or a file itself has; 0: any number will do.
+
+    Raises
+    ------
+    PartitionError
+        If there are none, or samples that name none.
+    """
+    labels = split.labels.cpu().numpy()
+    samples = _samples(labels, split.modalities, partition, seed, split.owners, split.ids)
+    return partition.own_clients(samples)
 
 
 def experiment_shares(
@@ -175,8 +201,14 @@ def subsets_fault(subsets: Sequence[Sequence[str]], modalities: Sequence[str]) -
     return ""
 
 
-def _check_sizes(names: Sequence[str], sizes: Sequence[int], least: int) -> None:
-    smallest = int(np.argmin(sizes))
+def _check_sizes(names: Sequence[str], sizes: Sequence[int], partition: Partition) -> None:
+    least, smallest = partition.min_samples, int(np.argmin(sizes))
+    if not sizes[smallest]:
+        less = f" of those kept by data_fraction {partition.data_fraction:g}"
+        raise PartitionError(
+            f"client '{names[smallest]}' would have no sample"
+            f"{less if partition.data_fraction < 1 else ''}: have fewer clients or use more data"
+        )
     if sizes[smallest] < least:
         raise PartitionError(
             f"client '{names[smallest]}' would have {sizes[smallest]} samples, min_samples is "

@@ -50,17 +50,26 @@ class Sites(Partition):
     def divide(self, samples: Samples, num_clients: int, seed: int) -> Division:
         """Divide samples as the file says, which must list ``num_clients`` clients."""
         path = self.partition_file
-        names, parts, held = read_sites(path, samples.modalities, samples.total, samples.ids)
+        names, parts, held = self._read(samples)
         if len(names) != num_clients:
             raise PartitionError(
                 f"{path} lists {len(names)} clients, the federation has {num_clients}: set clients "
-                f"to {len(names)} or name another file"
+                f"to {len(names)} (num-supernodes with `flwr run`), or name another file"
             )
         if held is not None and self.whole_share < 1:
             raise PartitionError(
                 f"{path} says who holds which modalities: leave whole_share at 1, or the column out"
             )
         return Division([np.flatnonzero(np.isin(samples.rows, p)) for p in parts], names, held)
+
+    def own_clients(self, samples: Samples) -> int:
+        """Count the clients that the file lists."""
+        return len(self._read(samples)[0])
+
+    def _read(
+        self, samples: Samples
+    ) -> tuple[list[str], list[Indices], list[tuple[str, ...]] | None]:
+        return read_sites(self.partition_file, samples.modalities, samples.total, samples.ids)
 
     def detail(self) -> str:
         """Say which file it is."""

@@ -168,6 +168,10 @@ class RunInfo(Row):
         By split; under "none", what is listed for neither.
     metrics : list of Metric
         What the rounds' metrics are, declared by the run's callbacks.
+    frozen : list of str
+        Arrays of the model that nobody trains.
+    plugins : list of dict
+        What of the experiment is another package's or module's: kind, name, package, version.
     """
 
     method: str
@@ -186,6 +190,8 @@ class RunInfo(Row):
     partition_file: str = ""
     samples: dict[str, SampleCount] = Field(default_factory=dict)
     metrics: list[Metric] = list(STANDARD_METRICS)
+    frozen: list[str] = Field(default_factory=list)
+    plugins: list[dict[str, str]] = Field(default_factory=list)
 
 
 class RunSummary(Row):
@@ -194,13 +200,13 @@ class RunSummary(Row):
     Attributes
     ----------
     complete : bool
-        Whether it ended by itself.
-    rounds : int
-        Its last complete round.
+        Whether it ended by itself, neither stopped nor failed.
     failed : str
         Why it ended as failed; empty where it did not.
+    rounds : int
+        Its last complete round.
     """
 
     complete: bool
-    rounds: int
     failed: str = ""
+    rounds: int

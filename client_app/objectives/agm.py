@@ -68,8 +68,7 @@ class AdaptiveGradientModulation(Objective):
         kappa = self.factors(split_logits(self.network, output), labels)
         head = self.network.head
         for modality, k in zip(output.features, kappa.tolist(), strict=True):
-            weights = [*self.network.encoders[modality].parameters()]
-            weights.append(head.get_parameter(f"weight.{modality}"))
+            weights = [*self.network.trainable(modality), head.get_parameter(f"weight.{modality}")]
             grads = [w.grad for w in weights if w.grad is not None]
             torch._foreach_mul_(grads, k)
         bias = head.get_parameter("bias")

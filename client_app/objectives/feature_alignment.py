@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import Output
+from bmsfed_app.optimizers import build_optimizer
 from bmsfed_app.prototypes import ClassMeans
 from client_app.data import LocalData
 from client_app.objectives.base import OBJECTIVES, Needs, Objective
@@ -25,7 +26,7 @@ class FeatureAlignment(Objective):
     The mean is over batch and dimensions; c are the server's prototypes, or the client's own at
     the received model for a class that has none; there is no such term in round 1. The head
     stands still in the second phase, and its first one is at the features of the received
-    encoders in eval mode, with the experiment's batch size, momentum, weight decay and clipping.
+    encoders in eval mode, with the experiment's batch size, optimiser, weight decay and clipping.
 
     The client sends ``shares.<modality>`` (K, D), class share times class mean, and
     ``variance.<modality>`` (1,), both of those features (see :class:`strategies.FedPAC`).
@@ -60,7 +61,8 @@ class FeatureAlignment(Objective):
 
     def _train_head(self, data: LocalData) -> None:
         head, settings = self.network.head, self.context.settings
-        optimizer = torch.optim.SGD(
+        optimizer = build_optimizer(
+            settings.optimizer,
             head.parameters(),
             lr=self.head_lr,
             momentum=settings.momentum,

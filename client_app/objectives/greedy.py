@@ -93,7 +93,7 @@ class Greedy(Objective):
 
 
 def speed_groups(network: MultiModalNetwork, head: MMTMHead) -> tuple[list[nn.Parameter], Tensor]:
-    """Return all parameters (P of them), and which group each is in.
+    """Return all parameters that are not frozen (P of them), and which group each is in.
 
     The groups (2 a, P) are rows of 0 and 1, float64: first the gates of the a modalities, then
     their branches. U and c are in all gates.
@@ -101,8 +101,7 @@ def speed_groups(network: MultiModalNetwork, head: MMTMHead) -> tuple[list[nn.Pa
     shared = [*head.squeeze.values(), head.squeeze_bias]
     gates = [[head.excite[m], head.excite_bias[m]] for m in network.modalities]
     branches = [
-        [*network.encoders[m].parameters(), head.weight[m], head.class_bias[m]]
-        for m in network.modalities
+        [*network.trainable(m), head.weight[m], head.class_bias[m]] for m in network.modalities
     ]
     parameters = list(shared)
     rows: list[list[int]] = []

@@ -24,8 +24,8 @@ class OgmGe(Objective):
     unscaled gradient, and noise is added also where k_m = 1. The head is left alone.
 
     A tie modulates nobody. One modality alone, or a round past the first ``until``, is plain
-    cross-entropy. Scaling a gradient is lost on Adam-like optimisers; ours is SGD. Nothing is kept
-    and nothing more travels.
+    cross-entropy. Scaling a gradient is mostly lost on Adam-like optimisers: keep sgd. Nothing is
+    kept and nothing more travels.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bmsfed_app.models import Output
 from client_app.data import LocalData
@@ -26,16 +26,18 @@ class Proximal(Objective):
     """
 
     mu: float
+    trained: list[nn.Parameter] = field(default_factory=list, init=False, repr=False)
     received: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     def on_start(self, data: LocalData) -> None:
-        self.received = [p.detach().clone() for p in self.network.parameters()]
+        self.trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.received = [p.detach().clone() for p in self.trained]
 
     def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
         loss = super().loss(output, labels)
         if self.mu == 0:
             return loss
-        pairs = zip(self.network.parameters(), self.received, strict=True)
+        pairs = zip(self.trained, self.received, strict=True)
         drift = torch.cat([(w - w_t).reshape(-1) for w, w_t in pairs])
         return loss + self.mu / 2 * drift.square().sum()

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmsfed_app.registry import Registry
+from bmsfed_app.registry import Registry, not_callable
 from server_app.evaluation import Evaluator
 from strategies import Callback
 
 CALLBACKS: Registry[Callable[..., Callback]] = Registry(
-    "callback", "bmsfed.callbacks", "server_app.callbacks"
+    "callback", "bmsfed.callbacks", "server_app.callbacks", check=not_callable
 )
 
 
@@ -43,13 +43,6 @@ def build_callbacks(wanted: Mapping[str, Mapping[str, Any]], watched: Watched) -
     Raises
     ------
     ValueError
-        If there is no such callback, or it does not take a setting.
+        If there is no such callback.
     """
-    made = []
-    for name, settings in wanted.items():
-        builder = CALLBACKS.find(name)
-        try:
-            made.append(builder(watched, **settings))
-        except TypeError as error:
-            raise ValueError(f"callbacks.{name}: {error}; mend its settings") from None
-    return made
+    return [CALLBACKS.find(name)(watched, **settings) for name, settings in wanted.items()]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from server_app.callbacks import CALLBACKS, Watched
 from strategies import Callback, Decisions, Metric, RoundReport
 
@@ -20,7 +18,7 @@ class MissingModality(Callback):
         test split.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = (
+    metrics: tuple[Metric, ...] = (
         Metric(
             "accuracy_without",
             "without {modality}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from .wire import payload_bytes
 
 #: Seconds between looks at the grid: short at first, longer where nothing comes (deployments).
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.2
+
+#: How Flower's processes write down what a client raised.
+_WRAPPED = re.compile(r"<class '[^']*'>:<'(.*)'>")
 
 
 class Interrupted(RuntimeError):
@@ -159,4 +163,6 @@ def read_reply(reply: Message, answer: Answer) -> Answer:
 def _one_line(reason: str) -> str:
     """Flower wraps a client's exception in several lines of its own; keep what the client said."""
     text = " ".join(reason.split())
-    return text.rpartition("Message: ")[2].rstrip("'>") or text
+    if wrapped := _WRAPPED.fullmatch(text):
+        text = wrapped[1]
+    return text.rpartition("Message: ")[2] or text

@@ -79,5 +79,8 @@ def _array_fault(arrays: Arrays, expected: Arrays) -> str | None:
                 f"expected {want.dtype}{list(want.shape)}"
             )
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            return f"array '{name}' holds NaN or infinity"
+            return (
+                f"array '{name}' holds NaN or infinity: lower the client's learning rate, clip its "
+                "gradients, or standardise its inputs"
+            )
     return None

@@ -10,10 +10,14 @@ import pytest
 import torch
 
 from bmsfed_app.cli.main import main
+from bmsfed_app.config import load_config
 from bmsfed_app.datasets import dataset_info, load_dataset
 from bmsfed_app.datasets.shard import load_shard
 from bmsfed_app.methods import METHODS
 from bmsfed_app.partitions import experiment_shares, read_partition
+from bmsfed_app.schedules import SCHEDULES
+from server_app.run_folder import RunFolder
+from tests.plugins import only_here
 
 MNIST = Path(__file__).resolve().parents[3] / "shared/data/mnist"
 
@@ -58,6 +62,11 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "cores": ((*RUN, "--cpus-per-client", "4096"), "cpus_per_client: 4096 of"),
     "gpus": ((*RUN, "--gpus-per-client", "64"), "no GPU|GPUs"),
     "encoder": ((*RUN, "--set", "encoders={colored: conv5}"), "did you mean 'conv4'"),
+    "freeze": ((*RUN, "--set", "freeze={gray: layer.*}"), r"freeze.gray: no parameter .*'layer"),
+    "one sample": (
+        (*RUN, "--set", "samples_per_client=1"),
+        "'client-0' has 1 sample to train on, but encoder conv4 of 'colored'",
+    ),
     "modality": ((*RUN, "--set", "encoders={grey: conv4}"), "did you mean 'gray'"),
     "resume nothing": (("run", "--resume", "nowhere"), "not a run folder"),
     "resume otherwise": (("run", "--resume", "nowhere", "--seed", "1"), "no other settings"),
@@ -101,6 +110,20 @@ def test_a_truncated_idx_file_is_named_with_what_was_expected(
     assert "47,040,000" in error.replace("47040000", "47,040,000") or "47,040,016" in error
 
 
+def test_plug_ins_may_lie_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only_here(monkeypatch, SCHEDULES)
+    (tmp_path / "lying_here.py").write_text(
+        "from bmsfed_app.schedules import SCHEDULES\nSCHEDULES.add('staying', lambda *rates: 1.0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [p for p in sys.path if p])
+    given = ("--set", "plugins=[lying_here]", "--set", "schedule=stayin")
+    assert call(monkeypatch, *RUN, *given) == 2
+    assert "did you mean 'staying'" in capsys.readouterr().err
+
+
 def test_an_out_folder_with_a_run_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +132,16 @@ def test_an_out_folder_with_a_run_is_left_alone(
     assert call(monkeypatch, *RUN, "--out", str(tmp_path / "run")) == 2
     assert "--resume" in capsys.readouterr().err
     assert (tmp_path / "run" / "history.jsonl").read_text() == "precious"
+
+
+def test_a_run_of_flowers_own_number_of_clients_goes_on_with_flower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", load_config("cg-digits"), "flwr run")
+    assert call(monkeypatch, "run", "--resume", str(folder.path)) == 2
+    assert (
+        f"go on with flwr run . --run-config 'resume=\"{folder.path}\"'" in capsys.readouterr().err
+    )
 
 
 def test_methods_are_listed_and_described(

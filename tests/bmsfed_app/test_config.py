@@ -181,6 +181,7 @@ def test_a_partition_travels_to_the_clients() -> None:
     assert found == config.division()
     assert found.model_dump() == {
         "partition": "file",
+        "clients": 0,
         "partition_file": str(Path.cwd() / "sites.csv"),
         "data_fraction": 0.5,
         "min_samples": 1,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bmsfed_app.models import ENCODERS, NetworkSpec, build_encoder, build_network, check_encoder
-from bmsfed_app.models.encoders import encoder_size, encoder_width
+from bmsfed_app.models.encoders import encoder_width, without_values
 from tests.plugins import install
 
 IMAGE, SEQUENCE, TEXT = (3, 32, 32), (9, 5), (6,)
@@ -59,7 +59,8 @@ def test_sizes_are_what_is_known_of_them(
 ) -> None:
     check_encoder(name, shape, vocabulary=vocabulary)
     assert encoder_width(name, shape, vocabulary=vocabulary) == width
-    assert encoder_size(name, shape, vocabulary=vocabulary) == size
+    encoder = without_values(lambda: build_encoder(name, shape, vocabulary=vocabulary))
+    assert sum(p.numel() for p in encoder.parameters()) == size
 
 
 @pytest.mark.parametrize(
@@ -91,14 +92,6 @@ def test_frames_count_as_the_mean_of_single_images(name: str) -> None:
     with torch.inference_mode():
         each = torch.stack([encoder(x[:, f]) for f in range(4)])
         torch.testing.assert_close(encoder(x), each.mean(dim=0), rtol=1e-4, atol=1e-5)
-
-
-def test_a_single_small_image_can_be_trained_on() -> None:
-    encoder = build_encoder("resnet18", IMAGE).train()  # its last layers are 1x1 here
-    z = encoder(torch.randn(1, *IMAGE, generator=rng()))
-    z.sum().backward()
-    assert z.isfinite().all()
-    assert all(m.training for m in encoder.modules())
 
 
 def test_a_gru_needs_no_statistics_of_its_units() -> None:
@@ -267,7 +260,7 @@ def test_encoders_of_other_packages() -> None:
         ("sum", (3, 3), r"encoder sum takes vectors \(D,\), not \(3, 3\)"),
         ("wrong", (3,), "encoder wrong: what was built is no bmsfed_app.models.Encoder"),
         ("narrow", (3,), r"encoder narrow returns \(2, 2\) .* not features \(2, 5\)"),
-        ("gone", (3,), "encoder 'gone' of their_encoders:Gone cannot be loaded"),
+        ("gone", (3,), r"encoder 'gone' of their_encoders:Gone \(theirs 1.0\) cannot be loaded"),
         ("summ", (3,), "did you mean 'sum'"),
     ):
         with pytest.raises(ValueError, match=message):

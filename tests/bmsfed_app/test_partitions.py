@@ -69,7 +69,7 @@ def test_every_sample_has_one_client(
     owners = (np.arange(len(labels)) % 9).astype(str)
 
     def divide(**change: Any) -> list[Share]:
-        return share(labels, number, scheme, owners=owners, **given, **change)
+        return share(labels, number, scheme, owners=owners, clients=number, **given, **change)
 
     try:
         whole = divide()
@@ -227,7 +227,7 @@ def test_one_client_per_owner_under_a_safe_name() -> None:
 
 def test_owners_are_grouped_whole_the_largest_into_the_smallest_group() -> None:
     # 5 | 4 -> 3 joins the 4 -> 2 joins the 5 -> 1 joins the first of 7 and 7.
-    shares = share(np.zeros(15, int), 2, "natural", owners=TALKERS)
+    shares = share(np.zeros(15, int), 2, "natural", owners=TALKERS, clients=2)
     assert [s.name for s in shares] == ["client-0", "client-1"]
     assert [sorted(set(TALKERS[s.rows])) for s in shares] == [
         ["ann", "bob 1", "bob/1"],
@@ -310,6 +310,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"scheme": "natural"}, "natural needs data that knows its natural clients"),
     ({"scheme": "natural", "owners": np.repeat(["x", "y"], 20)}, "5 clients of 2 natural ones"),
+    (
+        {"scheme": "natural", "owners": np.repeat(["x", "y"], 20), "number": 1},
+        "2 natural clients, but a federation of 1: start it with num-supernodes=2, or group them",
+    ),
     (
         {"scheme": "natural", "owners": np.repeat(["x", "y"], [39, 1]), "number": 2}
         | {"min_samples": 2},

@@ -526,24 +526,6 @@ def examples(kind: str) -> list[str]:
     return [part.split("```")[0] for part in own.split(f"```{kind}\n")[1:]]
 
 
-def test_the_readmes_table_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "my-data"
-    (folder / "photos").mkdir(parents=True)
-    (folder / "samples.csv").write_text(examples("csv")[0])
-    for number in range(1, 5):
-        Picture.new("L", (50, 40), 60 * number).save(folder / "photos" / f"{number}.png")
-    (tmp_path / "mine.yaml").write_text(examples("yaml")[0])
-    monkeypatch.chdir(tmp_path)
-    config = load_config("mine.yaml")
-    ensure_prepared(config.dataset, Path(config.data_dir), config.dataset_settings)
-    data = load_dataset("table", folder, seed=0, settings=config.dataset_settings)
-    assert data.train is not None
-    assert data.train.class_counts(2).tolist() == [1, 1]
-    vitals = data.train.batch(torch.arange(2), ("vitals",))["vitals"]
-    assert vitals.flatten().tolist() == pytest.approx([-13 / 15, -3 / 4, 16 / 15, 5 / 4])
-    assert config.network_spec().encoders["note"] == "text-hash"
-
-
 def test_the_readmes_loader_is_found_through_its_entry_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

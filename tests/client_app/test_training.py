@@ -12,6 +12,7 @@ from bmsfed_app.models import MultiModalNetwork, build_network
 from bmsfed_app.prototypes import ClassMeans, class_means, enhancement_loss, score
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData
+from client_app.divergence import DivergedError
 from client_app.training import run_task
 from strategies import Orders, Prototypes, SignatureOrders, Task, Update, imbalance_ratios
 from strategies.aggregation import aggregate_parts
@@ -303,3 +304,32 @@ def test_three_modalities_with_any_encoder(encoder: str) -> None:
     )
     assert np.isfinite(update.metrics["loss"])
     assert len(update.prototypes) == 3
+
+
+# --- numbers that are not finite ----------------------------------------------------------------
+
+
+def test_training_that_diverges_says_where_and_what_to_do() -> None:
+    with pytest.raises(
+        DivergedError, match=r"the loss became \w+ in epoch \d, batch \d of 3: "
+    ) as ended:
+        run(task(), lr=1e20, local_epochs=5)
+    assert str(ended.value).endswith("lower lr (1e+20 in this round), or set clip_norm")
+    large = synthetic.client()
+    large.split.stores["sound"].mul_(1e30)
+    with pytest.raises(DivergedError, match="standardise modality 'sound', whose inputs reach "):
+        run(task(), large)
+    with pytest.raises(DivergedError, match=r"or lower clip_norm \(1e\+20\)$"):
+        run(task(), lr=1e20, local_epochs=5, clip_norm=1e20)
+
+
+@pytest.mark.parametrize("kind", ["train", "measure", "loss"])
+def test_inputs_that_are_not_finite_are_named(kind: str) -> None:
+    data = synthetic.client(n=60)
+    data.split.stores["smell"][[3, 50], 1] = torch.tensor([torch.inf, torch.nan])
+    told = {"kind": kind, "measure_prototypes": True, "signature": SignatureOrders()}
+    with pytest.raises(DivergedError, match=r"'smell' of 2 of 60 samples is .* \(3, 50\): mend"):
+        run(task(**told), data)
+    run(task(("touch", "sound"), **told), data)  # what is not looked at does no harm
+    few = replace(data, index=torch.arange(4, 50))
+    assert len(run(task(**told), few).scores) == (0 if kind == "loss" else 3)

@@ -1,14 +1,18 @@
 """The app under Flower's own commands: `flwr run .`, and SuperLink with SuperNodes."""
 
 import json
+import os
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import PATIENCE, ROOT, Processes, free_port, rows, wait_until
+from tests.plugins import describe
 
 pytestmark = pytest.mark.e2e
 
@@ -48,10 +52,20 @@ def run_config(**values: object) -> str:
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """A SuperLink and the SuperNodes of alice and bob, who holds gray alone, with their data.
 
-    A foreign project finds its own settings in the same nodes' configuration.
+    A foreign project finds its own settings in the same nodes' configuration. The example package
+    of one's own is installed as pip would, and a module is there that registers an optimiser.
     """
     made = Processes(tmp_path_factory.mktemp("federation"))
-    shards = str(made.folder / "shards")
+    shards, site = str(made.folder / "shards"), made.folder / "site"
+    shutil.copytree(ROOT / "examples/own_package/attentive", site / "attentive")
+    project = tomllib.loads((ROOT / "examples/own_package/pyproject.toml").read_text())["project"]
+    describe(site, project["entry-points"], project["name"], project["version"])
+    (site / "registered.py").write_text(
+        "import torch\nfrom bmsfed_app.optimizers import OPTIMIZERS\n"
+        "OPTIMIZERS.add('registered', torch.optim.AdamW)\n"
+    )
+    paths = [str(site), made.env.get("PYTHONPATH", "")]
+    made.env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     try:
         superlink(made)
         code, text = made.run(
@@ -178,5 +192,39 @@ def test_supernodes_with_their_own_data_and_one_that_comes_late(
     assert "client 'bob' lacks 'colored': pow-d compares losses" in text
 
 
-def rounds(run: Path) -> list[dict[str, object]]:
+def test_a_package_of_ones_own_in_a_simulation_and_on_supernodes(
+    federation: Processes, tmp_path: Path
+) -> None:
+    config = str(ROOT / "examples/own_package/digits.yaml")
+    runs = [tmp_path / "simulated", tmp_path / "nodes"]
+    small = ["data_fraction=0.1", "local_epochs=1"]
+    options = ["--clients", "2", "--per-round", "2", "--rounds", "1", "--out", str(runs[0])]
+    registered = ["plugins=[registered]", "optimizer=registered"]
+    options += [word for pair in [*small, *registered] for word in ("--set", pair)]
+    code, text = federation.run("bmsfed", "run", config, *options)
+    assert code == 0, text
+    assert "worst-class" in text
+    pairs = " ".join([*small, "per_round=2", "min_clients=2"])
+    code, text = federation.run(
+        "flwr",
+        "run",
+        ".",
+        "--stream",
+        "--run-config",
+        run_config(config=config, rounds=1, out=str(runs[1]), set=pairs),
+    )
+    assert code == 0, text
+    wait_until((runs[1] / "summary.json").exists, "the run's end", federation.started[0])
+    for run in runs:
+        last = rounds(run)[-1]
+        assert (len(last["assignments"]), last["failures"]) == (2, {})
+        assert 0 <= last["worst-class"] <= last["accuracy"]
+        plugins = json.loads((run / "run.json").read_text())["plugins"]
+        packages = [p["package"] for p in plugins if p["version"] == "1.0.0"]
+        assert packages == ["attentive"] * 4
+        modules = {p["name"] for p in plugins if p["package"] == "registered"}
+        assert modules == ({"registered"} if run == runs[0] else set())
+
+
+def rounds(run: Path) -> list[dict[str, Any]]:
     return [r for r in rows(run) if r["kind"] == "round"]

@@ -11,8 +11,8 @@ from bmsfed_app.cli.main import main
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets import DATASETS, ensure_prepared, load_dataset
 from bmsfed_app.models import ENCODERS
-from server_app.experiment import build_strategy, initial_model
-from strategies.testing import FakeGrid
+from server_app.experiment import initial_model
+from tests.federation import simulated
 from tests.plugins import install
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/own_data"
@@ -34,11 +34,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_data_are_written_read_and_trained_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flwr.app import Context, Message, RecordDict
     from tones.encoder import PitchEncoder
     from tones.make import make
-
-    from client_app.app import app
 
     make(tmp_path / "data", train=12, test=4)
     config = load_config(
@@ -51,22 +48,8 @@ def test_the_data_are_written_read_and_trained_on(
     assert train.class_counts(5).tolist() == [12] * 5
     assert config.network_spec().encoders == {"picture": "conv4", "tone": "pitch"}
 
-    def client(number: int):
-        def answer(message: Message) -> RecordDict:
-            node = {"partition-id": number, "num-partitions": 2}
-            return app(message, Context(0, 0, node, RecordDict(), {})).content
-
-        return answer
-
     before = initial_model(config)
-    state = build_strategy(config).run(
-        FakeGrid({str(n): client(n) for n in range(2)}),
-        dict(before),
-        num_rounds=2,
-        settings=config.client_settings().to_json(),
-        min_clients=2,
-        round_settings=lambda r: {"lr": 0.01},
-    )
+    state = simulated(config, 2)
     spectrum = "encoders.tone.layers.0.weight"
     assert spectrum in before
     assert (state.arrays[spectrum] != before[spectrum]).any()

@@ -36,7 +36,7 @@ def test_the_readmes_blocks_work(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(re.sub("^  ", "", block, flags=re.M), names)
     parts = {"a": "x.*", "head": "y"}
     assert names["ClassicLeastTrained"](["x.w", "y"], parts=parts, clients_per_round=1)
-    monkeypatch.setitem(vars(METHODS), "_points", {"least-trained": POINT})
+    monkeypatch.setitem(vars(METHODS), "_points", {"least-trained": [POINT]})
     module = type(sys)("own_methods")
     module.LeastTrainedMethod = names["LeastTrainedMethod"]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_methods", module)
@@ -47,7 +47,7 @@ def test_the_readmes_blocks_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_method_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("lost", "no_such_package:METHOD", "bmsfed.methods")
-    monkeypatch.setitem(vars(METHODS), "_points", {"lost": broken})
+    monkeypatch.setitem(vars(METHODS), "_points", {"lost": [broken]})
     with pytest.raises(ValueError, match=r"method 'lost' of no_such_package:METHOD cannot be"):
         load_config("cg-digits", {"method": "lost"})
 
@@ -63,6 +63,6 @@ def test_what_is_no_method_is_refused(
     module.Thing = thing  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "no_methods", module)
     point = EntryPoint("odd", "no_methods:Thing", "bmsfed.methods")
-    monkeypatch.setitem(vars(METHODS), "_points", {"odd": point})
+    monkeypatch.setitem(vars(METHODS), "_points", {"odd": [point]})
     with pytest.raises(ValueError, match=f"method 'odd': no_methods:Thing {fault}"):
         load_config("cg-digits", {"method": "odd"})

@@ -56,13 +56,14 @@ def test_without_prototypes_a_modality_has_no_accuracy() -> None:
 
 
 def test_the_mean_over_models_is_weighted_and_a_modality_counts_where_it_is() -> None:
-    whole = Evaluation(0.5, 1.0, {"a": 0.2, "b": 0.4}, {"a": 0.1, "b": 0.3})
-    part = Evaluation(0.9, 3.0, {"b": 0.8}, {"b": 0.7})
+    whole = Evaluation(0.5, 1.0, {"a": 0.2, "b": 0.4}, {"a": 0.1, "b": 0.3}, metrics={"uar": 0.2})
+    part = Evaluation(0.9, 3.0, {"b": 0.8}, {"b": 0.7}, metrics={"uar": 0.6})
     mean = mean_evaluation([(whole, 1.0), (part, 3.0)])
     assert mean.accuracy == pytest.approx(0.8)
     assert mean.loss == pytest.approx(2.5)
     assert mean.by_prototype == pytest.approx({"a": 0.2, "b": 0.7})
     assert mean.by_head == pytest.approx({"a": 0.1, "b": 0.6})
+    assert mean.metrics == pytest.approx({"uar": 0.5})
     assert mean_evaluation([(whole, 5.0)]) is whole
 
 

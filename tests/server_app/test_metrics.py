@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -20,7 +20,7 @@ from strategies.testing import FakeGrid
 class Gap(Callback):
     """How far the modalities are apart, and how many clients trained each."""
 
-    metrics: ClassVar[tuple[Metric, ...]] = (
+    metrics: tuple[Metric, ...] = (
         Metric("gap", "gap of modalities", "%", column="gap", about="A gap is bad."),
         Metric("trained", "clients with {modality}", figure="clients", column="n {modality}"),
     )
@@ -76,7 +76,7 @@ def test_it_is_in_the_table_and_figures(run: tuple[Path, list[str]], tmp_path: P
 
 def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
     class Clash(Callback):
-        metrics: ClassVar[tuple[Metric, ...]] = (Metric("seconds", "seconds"),)
+        metrics: tuple[Metric, ...] = (Metric("seconds", "seconds"),)
 
     folder = RunFolder.create(tmp_path / "run", load_config("cg-digits"))
     for callbacks, name in (([Clash()], "seconds"), ([Gap(), Gap()], "gap")):

@@ -29,7 +29,18 @@ def test_a_new_folder_describes_its_run(tmp_path: Path) -> None:
     assert (described["seed"], described["dataset"]) == (3, "cg-digits")
     assert described["modalities"] == ["colored", "gray"]
     assert described["versions"]["torch"].startswith("2.11")
+    assert described["frozen"] == []
     assert RunFolder.reopen(made.path).config == made.config
+
+
+def test_a_run_names_what_is_frozen_and_goes_on_with_nothing_else(tmp_path: Path) -> None:
+    first = {"freeze": {"gray": ["layers.1.*"]}}
+    made = folder(tmp_path / "run", **first)
+    described = json.loads((made.path / "run.json").read_text())
+    assert described["frozen"] == ["encoders.gray.layers.1.bias", "encoders.gray.layers.1.weight"]
+    assert RunFolder.reopen(made.path, load_config("cg-digits", {"clients": 4} | first))
+    with pytest.raises(RunFolderError, match="freeze is"):
+        RunFolder.reopen(made.path, load_config("cg-digits", {"clients": 4}))
 
 
 def test_a_folder_that_holds_anything_is_left_alone(tmp_path: Path) -> None:

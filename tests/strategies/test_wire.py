@@ -2,13 +2,15 @@
 
 import gzip
 from dataclasses import fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flwr.app import Array
+from flwr.app import Array, Error
 
 from strategies import Orders, Prototypes, SignatureOrders, Task
 from strategies.federation import wire
+from strategies.federation.transport import Answer, read_reply
 
 ORDERS = Orders(
     kind="measure",
@@ -80,3 +82,17 @@ def test_a_compression_is_one_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     found = wire.unpack_task(content).arrays["w"]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, value, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "<class 'ValueError'>:<'client 'bob' lacks\n 'gray''>",  # of a SuperNode
+        "<class 'flwr.X'>:<'\nException X occurred. Message: client 'bob' lacks 'gray''>",  # of Ray
+        "client 'bob' lacks 'gray'",
+    ],
+)
+def test_of_what_a_client_raised_its_words_are_kept(reason: str) -> None:
+    reply = SimpleNamespace(has_error=lambda: True, error=Error(0, reason))
+    answer = read_reply(reply, Answer(None))  # type: ignore[arg-type]
+    assert answer.error == "client 'bob' lacks 'gray'"

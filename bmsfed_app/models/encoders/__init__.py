@@ -63,12 +63,7 @@ def build_encoder(
 
 def encoder_width(name: str, shape: tuple[int, ...], *, vocabulary: int = 0, width: int = 0) -> int:
     """Return the width of an encoder's features without building its weights."""
-    return _measure(name, tuple(shape), vocabulary, width)[0]
-
-
-def encoder_size(name: str, shape: tuple[int, ...], *, vocabulary: int = 0, width: int = 0) -> int:
-    """Return an encoder's number of parameters without building its weights."""
-    return _measure(name, tuple(shape), vocabulary, width)[1]
+    return _measure(name, tuple(shape), vocabulary, width)
 
 
 def check_encoder(
@@ -81,7 +76,7 @@ def check_encoder(
     ValueError
         If it cannot be built, or does not.
     """
-    expected = (2, _measure(name, tuple(shape), vocabulary, width)[0])
+    expected = (2, _measure(name, tuple(shape), vocabulary, width))
     given = _describe(shape, vocabulary)
 
     def _of_two() -> Any:
@@ -89,7 +84,7 @@ def check_encoder(
         return encoder(torch.zeros((2, *shape), dtype=torch.int64 if vocabulary else None))
 
     try:
-        features = _without_values(_of_two)
+        features = without_values(_of_two)
     except Exception as error:  # whatever a library raises where an input does not fit
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"encoder {name} takes other inputs, not {given}: {reason}") from None
@@ -100,7 +95,7 @@ def check_encoder(
         )
 
 
-def _without_values(work: Callable[[], _T]) -> _T:
+def without_values(work: Callable[[], _T]) -> _T:
     """Do work with shapes only, or for real where something looks at values."""
     try:
         with torch.device("meta"):
@@ -118,11 +113,10 @@ def _describe(shape: tuple[int, ...], vocabulary: int) -> str:
 
 
 @lru_cache
-def _measure(name: str, shape: tuple[int, ...], vocabulary: int, width: int) -> tuple[int, int]:
-    encoder = _without_values(
+def _measure(name: str, shape: tuple[int, ...], vocabulary: int, width: int) -> int:
+    return without_values(
         lambda: build_encoder(name, shape, vocabulary=vocabulary, width=width)
-    )
-    return encoder.width, sum(p.numel() for p in encoder.parameters())
+    ).width
 
 
 def _builder(name: str) -> Builder:
@@ -147,6 +141,6 @@ __all__ = [
     "InputError",
     "build_encoder",
     "check_encoder",
-    "encoder_size",
     "encoder_width",
+    "without_values",
 ]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from bmsfed_app.registry import Registry
+from bmsfed_app.registry import Registry, not_callable
 
 
 class InputError(ValueError):
@@ -52,7 +50,9 @@ class Encoder(nn.Module):
 Builder = Callable[[tuple[int, ...], int, int], Encoder]
 
 #: The encoders by their name in the configuration.
-ENCODERS: Registry[Builder] = Registry("encoder", "bmsfed.encoders", "bmsfed_app.models.encoders")
+ENCODERS: Registry[Builder] = Registry(
+    "encoder", "bmsfed.encoders", "bmsfed_app.models.encoders", check=not_callable
+)
 
 
 class ImageEncoder(Encoder):
@@ -84,19 +84,6 @@ def masked_mean(states: Tensor, there: Tensor) -> Tensor:
     return kept.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-@contextmanager
-def running_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch norms use their running statistics: one value has no variance."""
-    training = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-    try:
-        for norm in training:
-            norm.eval()
-        yield
-    finally:
-        for norm in training:
-            norm.train()
-
-
 def padded_attention(ids: Tensor) -> tuple[Tensor, Tensor]:
     """Return which tokens (B, L) count, and which to attend to: all where none counts."""
     there = ids != 0
@@ -112,5 +99,4 @@ __all__ = [
     "image_shape",
     "masked_mean",
     "padded_attention",
-    "running_statistics",
 ]

@@ -16,7 +16,6 @@ from bmsfed_app.models.encoders.base import (
     ImageEncoder,
     InputError,
     image_shape,
-    running_statistics,
 )
 
 #: Classes of ImageNet, by which the classifier's last layer is known.
@@ -26,10 +25,8 @@ _CLASSES = 1000
 class VisionModel(ImageEncoder):
     """A model of torchvision's whose last layer, the 1000-way linear one, is taken off.
 
-    Where the input has other than 3 channels, the first convolution is made anew for them. A
-    single image trains at the running statistics of batch norms, since deep layers may see but
-    one value of it. Weights start as torchvision draws them; resnet18's by the network's own rule,
-    which is the same one.
+    Where the input has other than 3 channels, the first convolution is made anew for them. Weights
+    start as torchvision draws them; resnet18's by the network's own rule, which is the same one.
 
     Parameters
     ----------
@@ -96,10 +93,6 @@ class VisionModel(ImageEncoder):
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode images (B, C, H, W) as features (B, D)."""
-        if self.training and len(images) == 1:
-            with running_statistics(self):
-                lone: Tensor = self.model(images)
-            return lone
         features: Tensor = self.model(images)
         return features
 

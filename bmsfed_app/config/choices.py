@@ -1,0 +1,68 @@
+"""Checks of what an experiment chooses by name besides data, method and encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from bmsfed_app.choice import settings_fault, settings_of
+from bmsfed_app.config.experiment import ExperimentConfig
+from bmsfed_app.config.files import ConfigError
+from bmsfed_app.models.heads import head_fault
+from bmsfed_app.optimizers import optimizer_fault
+from bmsfed_app.plugins import registry
+
+_PARTS: tuple[Literal["head"], Literal["objective"]] = ("head", "objective")
+
+
+def check_choices(config: ExperimentConfig) -> None:
+    """Check that what is named exists and takes its settings.
+
+    Raises
+    ------
+    ConfigError
+        One message that names the key and the remedy.
+    """
+    for part in _PARTS:
+        reason = config.method_settings().bound(part) if getattr(config, part) else None
+        if reason:
+            raise ConfigError(
+                f"{part}: method '{config.method}' takes no other {part} ({reason}); leave the key "
+                "out, take another method, or join both in a method of your own"
+            )
+    if config.head:
+        spec = config.network_spec()
+        widths = {m: spec.width(m) for m in spec.encoders}
+        _refuse("head", head_fault(spec.head, widths, spec.num_classes, spec.head_settings))
+    if config.objective:
+        _refuse("objective", _objective_fault(config.objective))
+    _refuse("optimizer", optimizer_fault(config.optimizer))
+    for name in config.metrics:
+        _find("metrics", "metric", name)
+    for name, settings in config.callbacks.items():
+        builder = _find("callbacks", "callback", name)
+        _refuse(f"callbacks.{name}", settings_fault(builder, settings, leading=1))
+
+
+def _objective_fault(choice: Mapping[str, Any]) -> str | None:
+    objective = _find("objective", "objective", str(choice["name"]))
+    if fault := settings_fault(objective, settings_of(choice)):
+        return f"{choice['name']}: {fault}"
+    try:
+        objective(**settings_of(choice))
+    except Exception as error:  # whatever somebody's class raises
+        return f"{choice['name']}: {error}"
+    return None
+
+
+def _find(key: str, kind: str, name: str) -> Callable[..., Any]:
+    try:
+        found: Callable[..., Any] = registry(kind).find(name)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+    return found
+
+
+def _refuse(key: str, fault: str | None) -> None:
+    if fault:
+        raise ConfigError(f"{key}: {fault}")

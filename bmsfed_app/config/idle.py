@@ -1,0 +1,40 @@
+"""Keys that somebody wrote down and that do nothing: what is said of them at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bmsfed_app.config.experiment import ExperimentConfig
+from bmsfed_app.config.files import own_keys
+
+#: The partition that reads a key.
+_READ_BY = {
+    "alpha": "dirichlet",
+    "sigma": "quantity",
+    "classes_per_client": "pathological",
+    "partition_file": "file",
+}
+
+
+def idle_notes(config: ExperimentConfig, source: str, overrides: Mapping[str, Any]) -> list[str]:
+    """Say which of the user's own keys do nothing in an experiment, a line each.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+    source : str
+        What it was loaded from. A shipped file's keys are there to be used by overrides.
+    overrides : mapping
+        What was given besides.
+    """
+    given = own_keys(source) | set(overrides)
+    read = type(config.division()).model_fields
+    notes = [
+        f"note: {key} does nothing with partition: {config.partition} ({scheme} reads it)"
+        for key, scheme in _READ_BY.items()
+        if key in given and key not in read
+    ]
+    if config.subsets and config.whole_share == 1:
+        notes.append("note: subsets does nothing with whole_share: 1; lower whole_share")
+    return notes

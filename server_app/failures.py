@@ -1,0 +1,98 @@
+"""When a run has failed: an error, or too many answers that had to be left out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bmsfed_app.record.files import read_rows
+from bmsfed_app.record.rows import ClientRow
+from server_app.run_folder import RunFolder
+from strategies import Callback, Decisions, FederationError, RoundReport
+from strategies.federation.transport import Interrupted
+
+#: Answers after which a run that is no good ends before its last round.
+_ENOUGH = 10
+_LISTED = 3  # reasons that the message names
+
+
+class _Answer(NamedTuple):
+    """One answer that a client was asked for."""
+
+    round: int
+    client: str
+    status: str
+
+
+class FailureLimit(Callback):
+    """Ends a run as failed if more than ``max_failures`` of the clients' answers were left out.
+
+    Answers to training and to measuring count, those of no answer too. Looked at over the whole run
+    at its end, and after every round over what was asked since the run was started or resumed,
+    once these are ten answers.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Has the limit, and the rounds before a resumed run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.limit = folder, folder.config.max_failures
+        self.num_rounds = folder.config.rounds
+        self.before: list[_Answer] = []
+        self.answers: list[_Answer] = []
+
+    def on_start(self, strategy: Decisions, num_rounds: int) -> None:
+        """Read what was answered before; refuse to end a failed run a second time as complete."""
+        self.num_rounds = num_rounds
+        rows = read_rows(self.folder.history)[0] if self.folder.history.exists() else []
+        self.before = [
+            _Answer(r.round, r.client, r.status) for r in rows if isinstance(r, ClientRow)
+        ]
+        if strategy.state.round >= num_rounds:
+            self._check(self.before)
+
+    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
+        """Count the round's answers.
+
+        Raises
+        ------
+        FederationError
+            If too many have been left out.
+        """
+        self.answers += [_Answer(report.round, c.client_id, c.status) for c in report.clients]
+        if report.round >= self.num_rounds:
+            self._check([*self.before, *self.answers])
+        elif len(self.answers) >= _ENOUGH:
+            self._check(self.answers)
+
+    def _check(self, answers: list[_Answer]) -> None:
+        lost = [a for a in answers if a.status != "ok"]
+        if len(lost) > self.limit * len(answers):
+            raise FederationError(
+                f"{len(lost)} of {len(answers)} answers were left out, more than max_failures "
+                f"({self.limit:g}) allows: mend what they say, or raise it{_most_often(lost)}"
+            )
+
+
+def is_failure(error: BaseException | None) -> bool:
+    """Whether a run that ended with an error failed, rather than was stopped on request."""
+    return isinstance(error, Exception) and not isinstance(error, Interrupted)
+
+
+def _most_often(lost: Iterable[_Answer]) -> str:
+    """List the most frequent reasons, each with its first example; numbers make no difference."""
+    alike: dict[str, _Answer] = {}
+    counts: Counter[str] = Counter()
+    for answer in lost:
+        kind = re.sub(r"\d+", "", answer.status)
+        alike.setdefault(kind, answer)
+        counts[kind] += 1
+    return "".join(
+        f"\n  {count} times, first from {alike[kind].client} in round {alike[kind].round}: "
+        f"{alike[kind].status}"
+        for kind, count in counts.most_common(_LISTED)
+    )
