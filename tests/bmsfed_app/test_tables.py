@@ -398,6 +398,14 @@ def test_settings_of_a_column_are_checked(change: dict[str, Any], message: str) 
     assert "{" not in str(found.value)
 
 
+def test_offsets_must_fit_the_columns_that_a_pattern_finds(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", [row(i, au_1=1, au_2=i) for i in range(20)])
+    column = {"type": "numbers", "columns": "au_*", "offset": [1, 2, 3]}
+    own = {"vitals": column, "note": MODALITIES["note"]}
+    with pytest.raises(DataError, match=r"vitals.*offset has 3 values for 2 features"):
+        load_config("table", {"modalities": own, "data_dir": str(folder)})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
