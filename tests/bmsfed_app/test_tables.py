@@ -369,6 +369,11 @@ def test_the_same_statistics_at_devices_and_in_later_runs(tmp_path: Path) -> Non
     shard, _ = load_shard(tmp_path / "device", dataset_info("table", sent["dataset_settings"]))
     ours = train.batch(torch.arange(3), ("vitals",))["vitals"]
     assert torch.equal(shard.batch(torch.arange(3), ("vitals",))["vitals"], ours)
+    # The same two columns, the other way round, are other data.
+    turned = {**MODALITIES, "vitals": {**MODALITIES["vitals"], "columns": ["breath", "pulse"]}}
+    other = load_config(str(file), {"modalities": turned}).dataset_info()
+    with pytest.raises(DataError, match=r"keeps 'vitals' as .*'pulse', 'breath'.* the exp"):
+        load_shard(tmp_path / "device", other)
     # A run's configuration is an experiment as well: of the same table, not of another.
     file.write_text(json.dumps(config.model_dump()))
     assert load_config(str(file)).dataset_settings == config.dataset_settings

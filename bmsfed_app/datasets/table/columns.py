@@ -154,6 +154,11 @@ def _divisor(value: Scale) -> Scale:
     return value
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a name of columns stands for those that are like it, or lie between two."""
+    return "*" in name or ".." in name
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -252,8 +257,8 @@ class NumbersColumn(Measured):
         return Array((self.width(),), names=self.columns, **self.scaling())
 
     def width(self) -> int:
-        """Return how many numbers a row has."""
-        return len(self.columns) or self.size
+        """Return how many numbers a row has; 0 while the table has to say."""
+        return 0 if any(map(is_pattern, self.columns)) else len(self.columns) or self.size
 
     def reads(self, modality: str) -> tuple[str, ...]:
         """Return the columns."""

@@ -16,7 +16,7 @@ from bmsfed_app.datasets.kinds import Array, Series
 from bmsfed_app.datasets.media import BadSample
 from bmsfed_app.datasets.moments import Moments
 from bmsfed_app.datasets.prepared import Scan
-from bmsfed_app.datasets.table.columns import AnyColumn, Measured, NumbersColumn
+from bmsfed_app.datasets.table.columns import AnyColumn, Measured, NumbersColumn, is_pattern
 from bmsfed_app.datasets.table.listing import check_roles, list_samples, split_rows
 from bmsfed_app.datasets.table.rows import Row, check_columns, read_rows
 from bmsfed_app.datasets.table.settings import TableSettings
@@ -26,7 +26,7 @@ from bmsfed_app.registry import nearest
 def complete(settings: TableSettings) -> bool:
     """Say whether the settings hold all that is known without the table."""
     return bool(settings.classes) and not any(
-        (isinstance(c, NumbersColumn) and (not c.width() or any(map(_pattern, c.columns))))
+        (isinstance(c, NumbersColumn) and not c.width())
         or (_standardises(c) and not c.model_fields_set >= {"offset", "scale"})
         for c in settings.modalities.values()
     )
@@ -77,10 +77,6 @@ def _standardises(column: AnyColumn) -> bool:
 # --- columns and sizes ----------------------------------------------------------------------------
 
 
-def _pattern(name: str) -> bool:
-    return "*" in name or ".." in name
-
-
 def _sized(
     column: AnyColumn, modality: str, file: Path, rows: Sequence[Row], settings: TableSettings
 ) -> AnyColumn:
@@ -110,7 +106,7 @@ def _sized(
 
 def _named(entry: str, known: Sequence[str], modality: str, file: Path) -> list[str]:
     """Return the columns that a name, a pattern or a range stands for, in the table's order."""
-    if not _pattern(entry):
+    if not is_pattern(entry):
         check_columns(file, Row(0, "", dict.fromkeys(known)), [entry])
         return [entry]
     first, dots, last = entry.partition("..")
@@ -124,7 +120,7 @@ def _named(entry: str, known: Sequence[str], modality: str, file: Path) -> list[
             f"modalities.{modality}: no column of {file} is like '{entry}'"
             f"{nearest(entry, [name[: len(entry) - 1] + '*' for name in known])}"
         )
-    if odd := [name for name in found if _pattern(name)]:
+    if odd := [name for name in found if is_pattern(name)]:
         raise DataError(f"{file}: column '{odd[0]}' has * or .. in its name: rename it")
     return found
 
@@ -228,8 +224,8 @@ def _standardised(column: AnyColumn, modality: str, values: Iterable[Any]) -> An
         for key, of in (("offset", mean), ("scale", deviation))
     }
     scaling: dict[str, Any] = {k: v[0] if len(v) == 1 else v for k, v in rounded.items()}
-    for key in column.model_fields_set & {"offset", "scale"}:
-        if getattr(column, key) != scaling[key]:
+    for key in ("offset", "scale"):
+        if key in column.model_fields_set and getattr(column, key) != scaling[key]:
             raise DataError(
                 f"modalities.{modality}: `standardise: train` finds another {key} in this table "
                 f"than the one given: leave {key} out"
