@@ -172,6 +172,9 @@ def test_the_drawn_test_split_has_every_class_and_shares_no_key(tmp_path: Path) 
     assert (
         "no column 'split': 20% of every class, drawn once for all, is the test split" in scan.notes
     )
+    assert not any("`key: client`" in note for note in scan.notes)
+    with_clients = write(tmp_path / "people", [one | {"client": "ann"} for one in rows])
+    assert any("`key: client`" in note for note in scanned(with_clients).notes)
     scan = scanned(folder, key="person")
     keys = {split: {s.key for s in scan.samples if s.split == split} for split in ("train", "test")}
     assert (len(keys["train"]), len(keys["test"])) == (8, 2)
