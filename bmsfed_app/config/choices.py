@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -37,6 +38,7 @@ def check_choices(config: ExperimentConfig) -> None:
     if config.objective:
         _refuse("objective", _objective_fault(config.objective))
     _refuse("optimizer", optimizer_fault(config.optimizer))
+    _refuse("schedule", _schedule_fault(config))
     for name in config.metrics:
         _find("metrics", "metric", name)
     for name, settings in config.callbacks.items():
@@ -52,6 +54,18 @@ def _objective_fault(choice: Mapping[str, Any]) -> str | None:
         objective(**settings_of(choice))
     except Exception as error:  # whatever somebody's class raises
         return f"{choice['name']}: {error}"
+    return None
+
+
+def _schedule_fault(config: ExperimentConfig) -> str | None:
+    """Ask for the rates of all rounds."""
+    for server_round in range(1, config.rounds + 1):
+        try:
+            rate = float(config.learning_rate(server_round))
+        except Exception as error:  # whatever somebody's function raises
+            return f"{config.schedule}: {error}"
+        if not 0 <= rate < math.inf:
+            return f"{config.schedule}: the rate of round {server_round} is {rate}, no number >= 0"
     return None
 
 

@@ -147,6 +147,11 @@ class ExperimentConfig(BaseModel):
                     "share below 1"
                 )
             self.per_round = int(self.per_round)
+        if self.lr_min > self.lr and self.decay_from < 1 and self.schedule in ("linear", "cosine"):
+            raise ValueError(
+                f"lr_min: {self.lr_min:g} is above lr ({self.lr:g}), so the rate would rise: lower "
+                "lr_min as well"
+            )
         if self.clients and self.per_round > self.clients:
             raise ValueError(
                 f"per_round: {self.per_round} clients a round of {self.clients} in all; lower "

@@ -1,4 +1,4 @@
-"""Keys that somebody wrote down and that do nothing: what is said of them at the start."""
+"""Keys that do nothing, or not what somebody meant: what is said of them at the start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READ_BY = {
 
 
 def idle_notes(config: ExperimentConfig, source: str, overrides: Mapping[str, Any]) -> list[str]:
-    """Say which of the user's own keys do nothing in an experiment, a line each.
+    """Say which of the user's own keys do nothing, or are not the method's, a line each.
 
     Parameters
     ----------
@@ -34,6 +34,11 @@ def idle_notes(config: ExperimentConfig, source: str, overrides: Mapping[str, An
         f"note: {key} does nothing with partition: {config.partition} ({scheme} reads it)"
         for key, scheme in _READ_BY.items()
         if key in given and key not in read
+    ]
+    notes += [
+        f"note: {key} is the experiment's, {config.method}'s own is methods.{config.method}.{key}"
+        for key in sorted(set(overrides) & set(type(config.method_settings()).model_fields))
+        if key in ExperimentConfig.model_fields
     ]
     if config.subsets and config.whole_share == 1:
         notes.append("note: subsets does nothing with whole_share: 1; lower whole_share")

@@ -46,6 +46,7 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     _check_names(values)
     for key in [key for key in given if not is_own(key)]:
         values = put(values, key, given[key], below=_home(values, key))
+    _check_dataset_settings(values)  # before files are looked at for them
     _resolve(values)
     config = check_config({**_method(values).overrides, **values})
     _check_weights(config)
@@ -143,7 +144,7 @@ def _home(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
 def _resolve(values: dict[str, Any]) -> None:
     """Fill in what the data set's settings leave to its files."""
     name, settings = str(values["dataset"]), _check_dataset_settings(values)
-    folder = Path(values["data_dir"]) if values.get("data_dir") else default_data_dir(name)
+    folder = Path(str(values["data_dir"])) if values.get("data_dir") else default_data_dir(name)
     resolved = find_source(name).resolve(settings, folder.expanduser())
     if resolved is not settings:
         values["dataset_settings"] = resolved.model_dump(mode="json", exclude_unset=True)

@@ -65,6 +65,9 @@ class DatasetInfo:
         Number of token ids, for modalities whose inputs are token ids.
     natural : str
         What the data set's natural clients are, e.g. "talkers"; empty if it knows none.
+    kept : dict
+        How samples are kept, by modality, where settings decide it: rows of data that is kept
+        otherwise would be read as something else.
     """
 
     name: str
@@ -76,6 +79,7 @@ class DatasetInfo:
     encoders: Mapping[str, str] = field(default_factory=dict)
     vocabularies: Mapping[str, int] = field(default_factory=dict)
     natural: str = ""
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,7 +117,15 @@ def changes(source: PreparedSource, data_dir: Path, settings: Any) -> tuple[str,
 
 def _listed(source: PreparedSource, data_dir: Path, settings: Any) -> Scan:
     """List a folder, which must hold something of the data set."""
-    scan = source.scan(data_dir, settings)
+    try:
+        scan = source.scan(data_dir, settings)
+    except (DataError, OSError):
+        raise
+    except Exception as error:  # whatever somebody's loader raises
+        raise DataError(
+            f"the loader of '{source.name}' failed on {data_dir} ({type(error).__name__}: "
+            f"{error}): mend the loader, or what the folder holds"
+        ) from error
     if not (scan.samples or scan.bad):
         raise DataError(f"no sample in {data_dir}: '{source.name}' needs {source.layout}")
     return scan

@@ -165,6 +165,7 @@ class PreparedSource(Source):
             encoders={m: k.encoder for m, k in kinds.items()},
             vocabularies={m: k.vocabulary for m, k in kinds.items() if k.vocabulary},
             natural=self.natural,
+            kept={m: k.kept() for m, k in kinds.items()},
         )
 
     def identity(self, settings: Any) -> dict[str, Any]:

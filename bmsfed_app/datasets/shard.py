@@ -1,8 +1,9 @@
 """A client's own data folder, for real devices: one ``train.safetensors``.
 
 It holds the labels and the raw stores that the client's modalities need; its header says, as
-JSON, what they are. It renders exactly what the full split does. What the data set's settings
-determine (the colours of digits) is in the stores already, so later changes do not reach a shard.
+JSON, what they are: the classes in the order of their numbers, and how each modality is kept. It
+renders exactly what the full split does. What the data set's settings determine (the colours of
+digits) is in the stores already, so later changes do not reach a shard.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 from bmsfed_app.datasets.base import DataError, DatasetInfo, Split
 
 FILE_NAME = "train.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _HEADER_KEY = "bmsfed_shard"
 _LABELS = "labels"
 
@@ -60,7 +61,9 @@ def save_shard(
     header = {
         "version": FORMAT_VERSION,
         "dataset": info.name,
+        "classes": list(info.class_names),
         "held_modalities": [m for m in info.modalities if m in wanted],
+        "kept": {m: info.kept[m] for m in wanted if m in info.kept},
         "num_samples": len(part),
     }
     target = path / FILE_NAME
@@ -143,6 +146,18 @@ def _header_fault(header: dict[str, Any], info: DatasetInfo) -> str:
             f"holds modality '{foreign[0]}', '{info.name}' has {', '.join(info.modalities)}: write "
             "it anew with `bmsfed data split`"
         )
+    if header["classes"] != list(info.class_names):
+        return (
+            f"has the classes {', '.join(header['classes'])}, the experiment "
+            f"{', '.join(info.class_names)}: give both the same classes in the same order, and "
+            "write it anew with `bmsfed data split`"
+        )
+    for modality in header["held_modalities"]:
+        if (there := header["kept"].get(modality)) != (here := info.kept.get(modality)):
+            return (
+                f"keeps '{modality}' as {there}, the experiment reads {here}: give both the same "
+                "dataset_settings, and write it anew with `bmsfed data split`"
+            )
     return ""
 
 

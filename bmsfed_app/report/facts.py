@@ -67,7 +67,8 @@ def _samples(run: Run) -> str:
     for split, count in run.info.samples.items():
         causes = [f"{number} {cause}" for cause, number in count.left_out.items()]
         left_out = f" ({', '.join(causes)})" if causes else ""
-        parts.append(f"{split}: {count.used} of {count.listed}{left_out}")
+        name = "neither split" if split == "none" else split
+        parts.append(f"{name}: {count.used} of {count.listed}{left_out}")
     return "; ".join(parts) or "unknown"
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from bmsfed_app.config import ConfigError, load_config
 from bmsfed_app.models import HEADS, FusionHead, Head
 from bmsfed_app.optimizers import OPTIMIZERS, build_optimizer
+from bmsfed_app.schedules import SCHEDULES
 from client_app.objectives import OBJECTIVES, Objective
 from server_app.metrics import METRICS, measured
 from tests.plugins import only_here
@@ -47,10 +48,12 @@ def closure_only(parameters, *, lr):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    only_here(monkeypatch, HEADS, OBJECTIVES, OPTIMIZERS, METRICS)
+    only_here(monkeypatch, HEADS, OBJECTIVES, OPTIMIZERS, METRICS, SCHEDULES)
     for head in (Nested, Flat, Pair):
         HEADS.add(head.__name__.lower(), head)
     OBJECTIVES.add("focal", Focal)
+    SCHEDULES.add("rising", lambda progress, *keys: 1.0 if progress < 1 else float("inf"))
+    SCHEDULES.add("of-nothing", lambda: 0.1)
     OPTIMIZERS.add("closure-only", closure_only)
     OPTIMIZERS.add("no-optimizer", lambda parameters, lr: nn.Identity())
 
@@ -92,6 +95,12 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
             "objective: focal: unknown setting 'gama'; did you mean 'gamma'",
         ),
         ({"objective": {"name": "focal", "gamma": -1}}, "objective: focal: gamma is below 0"),
+        (
+            {"schedule": "rising", "rounds": 3},
+            "schedule: rising: the rate of round 3 is inf",
+        ),
+        ({"schedule": "constantly"}, "schedule: unknown schedule .*did you mean 'constant'"),
+        ({"schedule": "of-nothing"}, "schedule: of-nothing: .*takes 0 positional arguments"),
         ({"metrics": ["macro_f1"]}, "metrics: unknown metric 'macro_f1'; did you mean 'macro-f1'"),
     ],
 )

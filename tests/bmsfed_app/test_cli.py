@@ -91,7 +91,8 @@ def test_bad_input_is_one_message(
     assert re.search(message, captured.err, re.S), captured.err
     assert captured.err.count("\n") <= 2
     assert "Traceback" not in captured.err
-    assert captured.out == ""
+    # What the data is like may have been said before.
+    assert captured.out == "" or case in ("one sample", "split")
     assert not home.exists()
 
 

@@ -253,6 +253,7 @@ def test_every_method_builds_its_settings_and_travels() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"lr": 0.001, "lr_min": 0.002, "decay_from": 0.5}, r"lr_min: 0\.002 is above lr \(0\.001\)"),
     ({"encoder.gray": "mlp"}, "unknown key 'encoder'.*did you mean 'encoders'"),
     ({"encoders.grey": "mlp"}, "encoders: .*no modality 'grey'; did you mean 'gray'"),
     (

@@ -131,6 +131,13 @@ def test_what_was_prepared_is_used_unchecked_where_the_folder_is_gone(
         prepared(folder)
 
 
+def test_a_loader_that_fails_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, rows(4))
+    monkeypatch.setattr(Readings, "scan", lambda *of: ("robin", "wren").index("crow"))
+    with pytest.raises(DataError, match=r"the loader of 'readings' failed on .*ValueError: tuple"):
+        prepared(folder)
+
+
 def test_chunks_of_an_interrupted_preparation_go_by_the_files_too(folder: Path) -> None:
     write(folder, rows(100))
 

@@ -482,14 +482,17 @@ def test_unreadable_shards_are_named(tmp_path: Path) -> None:
         save_shard(digits_data()[0], torch.arange(5), INFO, tmp_path / "file")
 
 
-GOOD = {"version": 1, "dataset": "cg-digits", "held_modalities": ["gray"], "num_samples": 3}
+GOOD = {"version": 2, "dataset": "cg-digits", "held_modalities": ["gray"], "num_samples": 3}
+GOOD |= {"classes": list(INFO.class_names), "kept": {}}
 DIGITS = torch.zeros(3, 28, 28, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
     ("header", "tensors", "message"),
     [
-        ({"version": 2}, {}, r"no shard of format 1 \(it says 2\)"),
+        ({"version": 1}, {}, r"no shard of format 2 \(it says 1\)"),
+        ({"classes": list("1023456789")}, {}, "has the classes 1, 0, 2.* the experiment 0, 1, 2"),
+        ({"kept": {"gray": "inverted"}}, {}, "keeps 'gray' as inverted"),
         ({"dataset": "cg-mnist"}, {}, "holds data of 'cg-mnist', the .* is 'cg-digits'"),
         ({"held_modalities": ["sound"]}, {}, "modality 'sound', 'cg-digits' has colored, gray"),
         ({"held_modalities": ["colored"]}, {}, "lacks the tensor 'colors'"),
@@ -517,5 +520,5 @@ def test_wrong_shards_are_refused(
 
 def test_a_foreign_safetensors_file_is_no_shard(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / FILE_NAME)
-    with pytest.raises(DataError, match="is no shard of format 1"):
+    with pytest.raises(DataError, match="is no shard of format 2"):
         load_shard(tmp_path, INFO)

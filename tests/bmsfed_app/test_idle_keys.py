@@ -34,6 +34,11 @@ def notes(source: str, **overrides: Any) -> list[str]:
             {"partition_file": "sites.csv"},
             ["note: partition_file does nothing with partition: iid (file reads it)"],
         ),
+        (
+            {"partition": "dirichlet", "method": "fedogm", "alpha": 0.4},
+            ["note: alpha is the experiment's, fedogm's own is methods.fedogm.alpha"],
+        ),
+        ({"method": "fedogm", "methods.fedogm.alpha": 0.4}, []),
         (BOTH, []),
         (
             BOTH | {"whole_share": 1.0},

@@ -34,7 +34,9 @@ def experiment(folder: Path, actors: list[str], **more: Any) -> Path:
 
 
 def loaded(folder: Path, actors: list[str], **more: Any) -> ExperimentConfig:
-    return load_config(str(experiment(folder, actors, **more)))
+    config = load_config(str(experiment(folder, actors, **more)))
+    config.check_data()
+    return config
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

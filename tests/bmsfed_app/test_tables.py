@@ -172,6 +172,9 @@ def test_the_drawn_test_split_has_every_class_and_shares_no_key(tmp_path: Path) 
     assert (
         "no column 'split': 20% of every class, drawn once for all, is the test split" in scan.notes
     )
+    assert not any("`key: client`" in note for note in scan.notes)
+    with_clients = write(tmp_path / "people", [one | {"client": "ann"} for one in rows])
+    assert any("`key: client`" in note for note in scanned(with_clients).notes)
     scan = scanned(folder, key="person")
     keys = {split: {s.key for s in scan.samples if s.split == split} for split in ("train", "test")}
     assert (len(keys["train"]), len(keys["test"])) == (8, 2)
@@ -369,6 +372,11 @@ def test_the_same_statistics_at_devices_and_in_later_runs(tmp_path: Path) -> Non
     shard, _ = load_shard(tmp_path / "device", dataset_info("table", sent["dataset_settings"]))
     ours = train.batch(torch.arange(3), ("vitals",))["vitals"]
     assert torch.equal(shard.batch(torch.arange(3), ("vitals",))["vitals"], ours)
+    # The same two columns, the other way round, are other data.
+    turned = {**MODALITIES, "vitals": {**MODALITIES["vitals"], "columns": ["breath", "pulse"]}}
+    other = load_config(str(file), {"modalities": turned}).dataset_info()
+    with pytest.raises(DataError, match=r"keeps 'vitals' as .*'pulse', 'breath'.* the exp"):
+        load_shard(tmp_path / "device", other)
     # A run's configuration is an experiment as well: of the same table, not of another.
     file.write_text(json.dumps(config.model_dump()))
     assert load_config(str(file)).dataset_settings == config.dataset_settings

@@ -48,6 +48,8 @@ class Ended:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("BMSFED_HOME", str(tmp_path / "home"))
+    # A device's own numbers are seen by nobody before it trains.
+    monkeypatch.setattr("bmsfed_app.datasets.preparation.check_ranges", lambda *of: [])
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)  # clients set that of their process
@@ -58,7 +60,7 @@ def experiment(data: Path, face: Sequence[float], **more: Any) -> ExperimentConf
     values |= {"dataset_settings": SETTINGS, "partition": "natural", "clients": 4, "device": "cpu"}
     values |= {"encoders": dict.fromkeys(SETTINGS["modalities"], "identity")}
     config = check_config(values | {"connect_timeout": 600, "rounds": 3} | more)
-    ensure_prepared("table", data, SETTINGS)
+    ensure_prepared("table", data, config.dataset_settings)
     return config
 
 
@@ -103,7 +105,7 @@ def test_a_run_with_too_many_answers_left_out_has_failed(tmp_path: Path) -> None
     run = read_run(ended.folder.path)
     assert [r.round for r in run.rounds] == [0, 1, 2, 3]
     assert not run.complete
-    assert run.notes == [f"The run failed: {ended.error}"]
+    assert run.notes == [f"Ended as failed: {ended.error}"]
     # Nothing is left to be run: going on does not make it a complete one.
     again = end(RunFolder.reopen(ended.folder.path))
     assert str(again.error) == str(ended.error)

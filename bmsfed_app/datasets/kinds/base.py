@@ -51,6 +51,10 @@ class Kind(ABC):
         """Return what a reader would want to see of a value in words; empty for most kinds."""
         return ""
 
+    def kept(self) -> str:
+        """Say all that decides what is kept of a sample, and what its numbers stand for."""
+        return repr(self)
+
     def stores(self, modality: str) -> tuple[str, ...]:
         """Names of this kind's stores for a modality."""
         return tuple(f"{modality}.{part}" for part in self.parts)

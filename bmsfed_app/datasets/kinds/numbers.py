@@ -5,7 +5,7 @@ Shape legend: b batch, T steps of a series as it comes, k features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,6 +78,10 @@ class Series(Kind):
         end = int(rows["length"]) if self.fit == "cut" else self.steps
         return rows["values"][:end].astype(np.float64)
 
+    def kept(self) -> str:
+        """Offset and scale come after."""
+        return repr(replace(self, offset=0.0, scale=1.0))
+
     def feature(self, at: int) -> str:
         """Return what a feature is called, by its place."""
         return f"feature {at + 1}"
@@ -124,6 +128,10 @@ class Array(Kind):
         """Return a decoded sample as a row of features; of several axes, all values are one."""
         values = rows["values"].astype(np.float64)
         return values[None] if values.ndim == 1 else values.reshape(-1, 1)
+
+    def kept(self) -> str:
+        """Offset and scale come after."""
+        return repr(replace(self, offset=0.0, scale=1.0))
 
     def feature(self, at: int) -> str:
         """Return what a feature is called, by its place in :meth:`measured`."""

@@ -154,6 +154,11 @@ def _divisor(value: Scale) -> Scale:
     return value
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a name of columns stands for those that are like it, or lie between two."""
+    return "*" in name or ".." in name
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 

@@ -224,7 +224,7 @@ def _standardised(column: AnyColumn, modality: str, values: Iterable[Any]) -> An
         for key, of in (("offset", mean), ("scale", deviation))
     }
     scaling: dict[str, Any] = {k: v[0] if len(v) == 1 else v for k, v in rounded.items()}
-    for key in scaling:
+    for key in ("offset", "scale"):
         if key in column.model_fields_set and getattr(column, key) != scaling[key]:
             raise DataError(
                 f"modalities.{modality}: `standardise: train` finds another {key} in this table "

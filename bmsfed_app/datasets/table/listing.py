@@ -89,6 +89,11 @@ def split_rows(rows: Sequence[Row], settings: TableSettings, scan: Scan) -> list
             f"no column '{settings.split}'{near}{'' if near else ':'} {share} drawn once for all, "
             "is the test split"
         )
+        if not settings.key and settings.client in rows[0].cells:
+            scan.notes.append(
+                f"both splits have samples of the same '{settings.client}': to test on others, "
+                f"`key: {settings.client}`"
+            )
         return _draw(rows, settings)
     found = [row.text(settings.split) for row in rows]
     known = {s: s for s in SPLITS} | dict(settings.splits)
