@@ -165,7 +165,7 @@ def test_a_column_that_is_named_must_be_there(role: str, tmp_path: Path) -> None
 def test_the_drawn_test_split_has_every_class_and_shares_no_key(tmp_path: Path) -> None:
     rows = [row(i, person=f"p{i % 10}") for i in range(50)]
     for one in rows:
-        del one["split"]
+        del one["split"], one["client"]
     folder = write(tmp_path / "data", rows)
     scan = scanned(folder)
     assert Counter((s.split, s.label) for s in scan.samples)["test", 0] == 5

@@ -307,11 +307,6 @@ class NumbersColumn(Measured):
         return Fault(f"{row.where}: {where} {shown}", f"no number in {modality}")
 
 
-def is_pattern(name: str) -> bool:
-    """Say whether a name stands for columns that only the table can name."""
-    return "*" in name or ".." in name
-
-
 def _as_numbers(rows: list[list[Any]]) -> NDArray[np.float32]:
     """Turn cells into numbers; NaN where there is none or it is beyond float32."""
     with np.errstate(over="ignore"):
