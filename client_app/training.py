@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
-from bmsfed_app.optimizers import build_optimizer
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
 from client_app.divergence import check_answer, check_losses
@@ -188,13 +187,7 @@ def train(
     if not parameters:  # FedPAC, whose head stands still here, where all encoders do as well
         return {"steps": 0.0}
     least = 2 if network.normalising else 1
-    optimizer = build_optimizer(
-        settings.optimizer,
-        parameters,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = objective.context.optimizer(parameters)
     epochs: list[Tensor] = []
     steps = 0
     for epoch in range(settings.local_epochs):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bmsfed_app.choice import settings_fault, settings_of
 from bmsfed_app.config.experiment import ExperimentConfig
 from bmsfed_app.config.files import ConfigError
-from bmsfed_app.models.heads import head_fault
+from bmsfed_app.models.head_checks import head_fault
 from bmsfed_app.optimizers import optimizer_fault
 from bmsfed_app.plugins import registry
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bmsfed_app.datasets.account import some
@@ -12,6 +13,28 @@ from bmsfed_app.datasets.prepared import LeftOut, PreparedSource, Sample, Scan
 
 #: Share of the listed samples that may be left out for faults, unless the user says otherwise.
 MAX_BAD = 0.01
+
+
+def list_folder(source: PreparedSource, data_dir: Path, settings: Any) -> Scan:
+    """List a data folder, and check what it lists; see :func:`check_scan`.
+
+    Raises
+    ------
+    DataError
+        If the folder does not hold the data set, or the data set's loader fails on it.
+    """
+    try:
+        scan = source.scan(data_dir, settings)
+    except (DataError, OSError):
+        raise
+    except Exception as error:  # whatever somebody's loader raises
+        raise DataError(
+            f"the loader of '{source.name}' failed on {data_dir} ({type(error).__name__}: "
+            f"{error}): mend the loader, or what the folder holds"
+        ) from error
+    if not (scan.samples or scan.bad):
+        raise DataError(f"no sample in {data_dir}: '{source.name}' needs {source.layout}")
+    return check_scan(source, scan, settings)
 
 
 def check_scan(source: PreparedSource, scan: Scan, settings: Any) -> Scan:
@@ -27,7 +50,10 @@ def check_scan(source: PreparedSource, scan: Scan, settings: Any) -> Scan:
         (kept if 0 <= s.label < classes else outside).append(s)
     bad = scan.bad + [
         LeftOut(
-            s.id, f"{s.id} has label {s.label}, not in 0 to {classes - 1}", s.split, "unknown label"
+            s.id,
+            f"{s.place()} has label {s.label}, not in 0 to {classes - 1}",
+            s.split,
+            "unknown label",
         )
         for s in outside
     ]
@@ -38,13 +64,22 @@ def check_scan(source: PreparedSource, scan: Scan, settings: Any) -> Scan:
     gone = {id(s) for s in leaks}
     kept = [s for s in kept if id(s) not in gone]
     notes = list(scan.notes)
-    repeated = [k for k, n in Counter((s.split, s.id) for s in kept).items() if n > 1]
-    if repeated:
-        notes.append(
-            f"{len(repeated)} ids come more than once in a split, all are kept: "
-            f"{some([k for _, k in repeated])}"
-        )
-    return Scan(kept, bad, notes)
+    return Scan(kept, bad, [*notes, *_repeated(kept)])
+
+
+def _repeated(samples: Sequence[Sample]) -> list[str]:
+    """Note ids that several samples of a split have."""
+    named: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for s in samples:
+        named[s.split, s.id].append(s.where)
+    twice = [
+        f"{name} in {split}" + (f" ({some(at, 4)})" if any(at) else "")
+        for (split, name), at in named.items()
+        if len(at) > 1
+    ]
+    if not twice:
+        return []
+    return [f"{len(twice)} ids stand for several samples of a split, all are kept: {some(twice)}"]
 
 
 def check_share(bad: Sequence[LeftOut], total: int, max_bad: float, name: str) -> None:

@@ -101,7 +101,7 @@ def _make(
     results = list(pool.map(attempt, chunk))
     good = {i: r for i, r in enumerate(results) if not isinstance(r, str)}
     bad = [
-        LeftOut(chunk[i].id, f"{chunk[i].id}: {r}", chunk[i].split, "cannot be decoded")
+        LeftOut(chunk[i].id, f"{chunk[i].place()}: {r}", chunk[i].split, "cannot be decoded")
         for i, r in enumerate(results)
         if isinstance(r, str)
     ]

@@ -15,7 +15,7 @@ import numpy as np
 
 from bmsfed_app.datasets.account import Account, some
 from bmsfed_app.datasets.base import DataError
-from bmsfed_app.datasets.checks import check_classes, check_scan
+from bmsfed_app.datasets.checks import check_classes, list_folder
 from bmsfed_app.datasets.decoding import decode
 from bmsfed_app.datasets.fingerprint import (
     FolderState,
@@ -123,7 +123,7 @@ def inspect(
         loaded = {s: source.load_split(s, data_dir, seed, settings) for s in SPLITS}
         counts = {s: of.class_counts(classes).tolist() for s, of in loaded.items()}
         return Inspection(_account(counts, [], []), counts, official)
-    scan = check_scan(source, source.scan(data_dir, settings), settings)
+    scan = list_folder(source, data_dir, settings)
     faults = _faults(scan.samples, source.kinds(settings), decode_all, progress)
     good = [s for s, fault in zip(scan.samples, faults, strict=True) if not fault]
     per_class = {
@@ -131,7 +131,7 @@ def inspect(
         for split in SPLITS
     }
     bad = scan.bad + [
-        LeftOut(s.id, f"{s.id}: {f}", s.split, "cannot be decoded")
+        LeftOut(s.id, f"{s.place()}: {f}", s.split, "cannot be decoded")
         for s, f in zip(scan.samples, faults, strict=True)
         if f
     ]

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from bmsfed_app.datasets.account import Account, some
 from bmsfed_app.datasets.base import DataError
-from bmsfed_app.datasets.checks import MAX_BAD, check_classes, check_scan, check_share
+from bmsfed_app.datasets.checks import MAX_BAD, check_classes, check_share, list_folder
 from bmsfed_app.datasets.decoding import decode_all, join
 from bmsfed_app.datasets.fingerprint import (
     FolderState,
@@ -80,7 +80,7 @@ def prepare(
     """
     cache = source.cache_dir(data_dir, settings)
     try:
-        listed = _listed(source, data_dir, settings)
+        scan = list_folder(source, data_dir, settings)
     except (DataError, OSError):
         if data_dir.exists() or not (cache / "files.json").is_file():
             raise
@@ -89,7 +89,7 @@ def prepare(
             cache, index, [*index["notes"], f"{gone} from it is used, unchecked"]
         )
     else:
-        scan = _checked(source, listed, settings, max_bad)
+        _check(source, scan, settings, max_bad)
         job = _Job(source, settings, data_dir, scan, look(scan, data_dir), cache, workers, max_bad)
         account = job.run(progress)
     total = sum(account.counts.values()) + len(account.bad)
@@ -110,35 +110,17 @@ def changes(source: PreparedSource, data_dir: Path, settings: Any) -> tuple[str,
     cache = source.cache_dir(data_dir, settings)
     if not (cache / "files.json").is_file() or not data_dir.exists():
         return "", ""
-    scan = check_scan(source, source.scan(data_dir, settings), settings)
+    scan = list_folder(source, data_dir, settings)
     job = _Job(source, settings, data_dir, scan, look(scan, data_dir), cache, 0, 1.0)
     return str(read_index(cache)["data"]), job.up_to_date()[1]
 
 
-def _listed(source: PreparedSource, data_dir: Path, settings: Any) -> Scan:
-    """List a folder, which must hold something of the data set."""
-    try:
-        scan = source.scan(data_dir, settings)
-    except (DataError, OSError):
-        raise
-    except Exception as error:  # whatever somebody's loader raises
-        raise DataError(
-            f"the loader of '{source.name}' failed on {data_dir} ({type(error).__name__}: "
-            f"{error}): mend the loader, or what the folder holds"
-        ) from error
-    if not (scan.samples or scan.bad):
-        raise DataError(f"no sample in {data_dir}: '{source.name}' needs {source.layout}")
-    return scan
-
-
-def _checked(source: PreparedSource, listed: Scan, settings: Any, max_bad: float) -> Scan:
+def _check(source: PreparedSource, scan: Scan, settings: Any, max_bad: float) -> None:
     """Check what a folder lists, before anything is decoded."""
-    scan = check_scan(source, listed, settings)
     check_share(scan.bad, len(scan.samples) + len(scan.bad), max_bad, source.name)
     counts = Counter((s.split, s.label) for s in scan.samples)
     classes = range(len(source.classes(settings)))
     check_classes(source, settings, {s: [counts[s, label] for label in classes] for s in SPLITS})
-    return scan
 
 
 @dataclass(frozen=True)
@@ -211,7 +193,7 @@ class _Job:
         classes = len(self.source.classes(self.settings))
         described = join(samples, kinds, partial, joined, classes)
         per_class = {split: of["per_class"] for split, of in described.items()}
-        findings = check_ranges(kinds, joined / "train")
+        findings = check_ranges(kinds, joined)
         findings += check_classes(self.source, self.settings, per_class)
         digests = contents(self.state.files, self.data_dir, self.threads)
         if look(self.scan, self.data_dir) != self.state:

@@ -51,6 +51,8 @@ class Sample:
     key : str
         What it must not share with a sample of the other split, such as the video that a clip is
         cut from; empty if there is nothing. Ids say nothing of the other split.
+    where : str
+        Where it is listed, such as "samples.csv line 7"; its id if empty.
     """
 
     id: str
@@ -59,6 +61,11 @@ class Sample:
     values: Mapping[str, Any]
     client: str = ""
     key: str = ""
+    where: str = ""
+
+    def place(self) -> str:
+        """Say where it is listed, or else its id."""
+        return self.where or self.id
 
 
 class LeftOut(NamedTuple):

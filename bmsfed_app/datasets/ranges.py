@@ -21,37 +21,45 @@ _ROWS = 1024
 
 
 def check_ranges(kinds: Mapping[str, Kind], folder: Path) -> list[str]:
-    """Check the measured modalities of a split as the model sees them, and say what is odd.
+    """Check the measured modalities of both splits as the model sees them, and say what is odd.
 
     Parameters
     ----------
     kinds : mapping
         By modality; only arrays and series are looked at.
     folder : Path
-        Of the split's stores, ``<modality>.<part>.npy``.
+        With the splits' stores, ``<split>/<modality>.<part>.npy``.
 
     Returns
     -------
     list of str
-        What a user should know: constant features, lengths of series.
+        What a user should know of the training samples: constant features, lengths of series.
 
     Raises
     ------
     DataError
         If a feature's values, or their deviation, are so large that training gives NaN, or learns
-        that feature alone.
+        that feature alone; or that a test by them says nothing.
     """
     notes = []
     for modality, kind in kinds.items():
         if isinstance(kind, Array | Series):
-            stores = [np.load(folder / f"{s}.npy", mmap_mode="c") for s in kind.stores(modality)]
-            notes += _check(modality, kind, stores)
+            stores = _stores(modality, kind, folder / "train")
+            notes += _constants(modality, kind, _checked(modality, kind, stores, "training"))
             if isinstance(kind, Series):
                 notes += _lengths(modality, kind, stores[1])
+            _checked(modality, kind, _stores(modality, kind, folder / "test"), "test")
     return notes
 
 
-def _check(modality: str, kind: Array | Series, stores: list[NDArray[Any]]) -> list[str]:
+def _stores(modality: str, kind: Kind, folder: Path) -> list[NDArray[Any]]:
+    return [np.load(folder / f"{s}.npy", mmap_mode="c") for s in kind.stores(modality)]
+
+
+def _checked(
+    modality: str, kind: Array | Series, stores: list[NDArray[Any]], split: str
+) -> Moments:
+    """Return the moments of a split's features, which are within bounds."""
     moments = Moments()
     for start in range(0, len(stores[0]), _ROWS):
         rows = [torch.from_numpy(np.array(store[start : start + _ROWS])) for store in stores]
@@ -65,11 +73,15 @@ def _check(modality: str, kind: Array | Series, stores: list[NDArray[Any]]) -> l
         at = int(np.flatnonzero(wrong)[0])
         others = f", and {wrong.sum() - 1} more" if wrong.sum() > 1 else ""
         raise DataError(
-            f"{kind.feature(at)} of '{modality}'{others}: its values in the training samples run "
+            f"{kind.feature(at)} of '{modality}'{others}: its values in the {split} samples run "
             f"from {low[at]:.4g} to {high[at]:.4g} with deviation {deviation[at]:.4g} as the model "
             f"sees them, and training needs them near 1: standardise them (`standardise: train` "
             "in a table, else offset and scale), or mend those that are far from the others"
         )
+    return moments
+
+
+def _constants(modality: str, kind: Array | Series, moments: Moments) -> list[str]:
     if (same := np.flatnonzero(moments.constant)).size:
         names = ", ".join(kind.feature(int(i)) for i in same[:3])
         more = f" and {len(same) - 3} more" if len(same) > 3 else ""

@@ -81,11 +81,8 @@ def share_out(
     names = division.names or client_names(num_clients)
     parts = [kept[part] for part in division.parts]
     _check_sizes(names, [len(part) for part in parts], partition)
-    if cap := partition.samples_per_client:
-        parts = [
-            np.sort(generator(seed, "samples per client", name).permutation(part)[:cap])
-            for name, part in zip(names, parts, strict=True)
-        ]
+    if partition.samples_per_client:
+        parts = _capped(names, parts, partition.samples_per_client, seed)
     held = division.held or _held(modalities, partition, num_clients, seed)
     if absent := [m for m in modalities if not any(m in own for own in held)]:
         raise PartitionError(
@@ -93,6 +90,14 @@ def share_out(
             "file's modalities, name it"
         )
     return [Share(*share) for share in zip(names, parts, held, strict=True)]
+
+
+def _capped(names: Sequence[str], parts: Sequence[Indices], cap: int, seed: int) -> list[Indices]:
+    """Draw what each client keeps."""
+    return [
+        np.sort(generator(seed, "samples per client", name).permutation(part)[:cap])
+        for name, part in zip(names, parts, strict=True)
+    ]
 
 
 def _samples(

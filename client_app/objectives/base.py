@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, Output
+from bmsfed_app.optimizers import build_optimizer
 from bmsfed_app.prototypes import ClassMeans
 from bmsfed_app.registry import Registry
 from bmsfed_app.settings import ClientSettings
@@ -63,6 +65,19 @@ class LocalContext:
             self.global_prototypes = local_prototypes
             alone = self.orders.modalities[0] if len(self.orders.modalities) == 1 else None
             self.orders = replace(self.orders, weak=alone)
+
+    def optimizer(
+        self, parameters: Iterable[nn.Parameter], lr: float | None = None
+    ) -> torch.optim.Optimizer:
+        """Return the experiment's optimiser, without a past, at the round's rate or another."""
+        settings = self.settings
+        return build_optimizer(
+            settings.optimizer,
+            parameters,
+            lr=settings.lr if lr is None else lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
 
     def seed(self, purpose: str) -> int:
         """Return the seed for one purpose of this client and round."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmsfed_app.models import Output
-from bmsfed_app.optimizers import build_optimizer
 from bmsfed_app.prototypes import ClassMeans
 from client_app.data import LocalData
 from client_app.objectives.base import OBJECTIVES, Needs, Objective
@@ -61,13 +60,7 @@ class FeatureAlignment(Objective):
 
     def _train_head(self, data: LocalData) -> None:
         head, settings = self.network.head, self.context.settings
-        optimizer = build_optimizer(
-            settings.optimizer,
-            head.parameters(),
-            lr=self.head_lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = self.context.optimizer(head.parameters(), self.head_lr)
         labels = data.labels
         features = {m: z.clone() for m, z in self.context.features.items()}  # theirs: no gradient
         order = torch.randperm(len(data), generator=self.context.generator("head"))

@@ -134,12 +134,14 @@ def test_ids_are_of_their_split_and_keys_of_both(tmp_path: Path) -> None:
 def test_repeated_ids_are_named_with_their_lines(tmp_path: Path) -> None:
     rows = [row(i) for i in range(20)]
     rows[3]["id"] = rows[8]["id"] = "twin"
-    scan = scanned(write(tmp_path / "data", rows))
-    assert len(scan.samples) == 20
-    assert (
-        "1 ids stand for several samples of a split, all are kept: twin in train, lines 5, 10"
-        in (scan.notes)
-    )
+    folder = write(tmp_path / "data", rows)
+    account = ensure_prepared("table", folder, resolved(folder))
+    assert sum(account.counts.values()) == 20
+    said = [note for note in account.notes if "twin" in note]
+    assert said == [
+        "1 ids stand for several samples of a split, all are kept: twin in train "
+        "(samples.csv line 5, samples.csv line 10)"
+    ]
 
 
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
@@ -439,6 +441,14 @@ def test_a_feature_far_from_one_is_found_before_training(tmp_path: Path) -> None
     ):
         loaded(folder, modalities=raw)
     loaded(folder)  # standardised
+
+
+def test_test_samples_in_another_unit_are_found_as_well(tmp_path: Path) -> None:
+    rows = [row(i, pulse=60 + i) for i in range(20)]
+    for one in rows:
+        one["pulse"] *= 1e6 if one["split"] == "test" else 1
+    with pytest.raises(DataError, match="column 'pulse' of 'vitals': its values in the test samp"):
+        loaded(write(tmp_path / "data", rows))
 
 
 def test_numbers_too_fine_for_32_bits_are_refused(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from bmsfed_app.datasets.base import DataError, DatasetInfo
 from bmsfed_app.datasets.kinds import Kind
 from bmsfed_app.datasets.prepared import PreparedSource, Scan
 from bmsfed_app.datasets.source import DATASETS
-from bmsfed_app.datasets.table.columns import COLUMN_TYPES, Column
+from bmsfed_app.datasets.table.columns import Column
 from bmsfed_app.datasets.table.learning import complete, learn
 from bmsfed_app.datasets.table.listing import check_roles, list_samples
 from bmsfed_app.datasets.table.rows import read_rows
-from bmsfed_app.datasets.table.settings import TableSettings
+from bmsfed_app.datasets.table.settings import COLUMN_TYPES, TableSettings
 
 __all__ = ["COLUMN_TYPES", "Column", "Table", "TableSettings"]
 

@@ -16,10 +16,10 @@ from bmsfed_app.datasets.kinds import Array, Series
 from bmsfed_app.datasets.media import BadSample
 from bmsfed_app.datasets.moments import Moments
 from bmsfed_app.datasets.prepared import Scan
-from bmsfed_app.datasets.table.columns import AnyColumn, Measured, NumbersColumn, is_pattern
 from bmsfed_app.datasets.table.listing import check_roles, list_samples, split_rows
+from bmsfed_app.datasets.table.measured import Measured, NumbersColumn, is_pattern
 from bmsfed_app.datasets.table.rows import Row, check_columns, read_rows
-from bmsfed_app.datasets.table.settings import TableSettings
+from bmsfed_app.datasets.table.settings import AnyColumn, TableSettings
 from bmsfed_app.registry import nearest
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +41,6 @@ def list_samples(
         check_columns(file, rows[0], column.reads(modality))
     splits = split_rows(rows, settings, scan)
     values = {m: c.values(rows, m, folder) for m, c in settings.modalities.items()}
-    lines: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, (row, split) in enumerate(zip(rows, splits, strict=True)):
         cells = {m: of[i] for m, of in values.items()}
         fault = _fault(row, split, settings, classes, cells)
@@ -50,13 +48,11 @@ def list_samples(
             scan.leave_out(row.where, fault.reason, split, fault.cause, by_rule=not split)
             continue
         name = row.text(settings.id) or str(i)
-        lines[split, name].append(row.line)
         label = classes.index(row.text(settings.label))
         client = row.text(settings.client)
         key = row.text(settings.key) if settings.key else ""
-        scan.samples.append(Sample(name, split, label, cells, client, key))
+        scan.samples.append(Sample(name, split, label, cells, client, key, row.where))
     _note_blanks(rows, settings, scan)
-    _note_repeated(lines, scan)
     return scan
 
 
@@ -159,13 +155,3 @@ def _note_blanks(rows: Sequence[Row], settings: TableSettings, scan: Scan) -> No
         cells = [row.cells.get(column) for row in rows]
         if count := sum(isinstance(c, str) and c != c.strip() for c in cells):
             scan.notes.append(f"blanks around {count} cells of column '{column}' are ignored")
-
-
-def _note_repeated(lines: dict[tuple[str, str], list[int]], scan: Scan) -> None:
-    repeated = [(s, name, at) for (s, name), at in lines.items() if len(at) > 1]
-    shown = [f"{name} in {s}, lines {', '.join(map(str, at[:4]))}" for s, name, at in repeated[:3]]
-    if repeated:
-        scan.notes.append(
-            f"{len(repeated)} ids stand for several samples of a split, all are kept: "
-            f"{'; '.join(shown)}{'; ...' if len(repeated) > 3 else ''}"
-        )

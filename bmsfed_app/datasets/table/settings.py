@@ -7,11 +7,39 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bmsfed_app.datasets.source import SourceSettings
-from bmsfed_app.datasets.table.columns import COLUMN_TYPES, AnyColumn
+from bmsfed_app.datasets.table.columns import (
+    AudioColumn,
+    Column,
+    ImageColumn,
+    TextColumn,
+    VideoColumn,
+)
+from bmsfed_app.datasets.table.measured import ArrayColumn, NumbersColumn, SeriesColumn
 from bmsfed_app.registry import nearest
 
 #: Settings that name a column with a role of its own.
 ROLES = ("label", "split", "client", "id", "key")
+
+AnyColumn = Annotated[
+    AudioColumn
+    | ImageColumn
+    | VideoColumn
+    | TextColumn
+    | SeriesColumn
+    | ArrayColumn
+    | NumbersColumn,
+    Field(discriminator="type"),
+]
+#: The types of columns, by name.
+COLUMN_TYPES: dict[str, type[Column]] = {
+    "audio": AudioColumn,
+    "image": ImageColumn,
+    "video": VideoColumn,
+    "text": TextColumn,
+    "series": SeriesColumn,
+    "array": ArrayColumn,
+    "numbers": NumbersColumn,
+}
 
 
 def _names(values: Any) -> Any:
