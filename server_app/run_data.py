@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from bmsfed_app.record.rows import RunInfo, SampleCount
 def seen(account: Account, config: ExperimentConfig) -> dict[str, Any]:
     """Return what ``run.json`` says of the data that a run sees: keys of :class:`RunInfo`."""
     named = str(getattr(config.division(), "partition_file", ""))
-    partition, data = file_hash(Path(named)) if named else "", account.fingerprint
     splits = {split: split for split in account.counts} | (
         {"none": ""} if account.causes("") else {}
     )
@@ -28,16 +26,10 @@ def seen(account: Account, config: ExperimentConfig) -> dict[str, Any]:
         for name, split in splits.items()
     }
     return {
-        "data": joint(data, partition),
-        "partition_file": partition,
+        "data": account.fingerprint,
+        "partition_file": file_hash(Path(named)) if named else "",
         "samples": samples,
     }
-
-
-def joint(data: str, partition: str) -> str:
-    """Join the fingerprints of data and partition file."""
-    both = hashlib.sha256(f"{data} {partition}".encode()).hexdigest()[:16]
-    return both if data and partition else data
 
 
 def difference(then: RunInfo, now: RunInfo) -> str:

@@ -19,7 +19,7 @@ from bmsfed_app.plugins import PlugIn
 from bmsfed_app.record.files import RunFolderError, drop_rows_after, read_json, replace, write_json
 from bmsfed_app.record.origin import bundle, commit, hardware, source_hash, versions
 from bmsfed_app.record.rows import RunInfo
-from server_app.run_data import difference, joint, seen
+from server_app.run_data import difference, seen
 from strategies import Arrays, ServerState
 from strategies.state import read_extra
 
@@ -134,7 +134,7 @@ class RunFolder:
         if not (self.history.exists() and then.data):
             return
         prepared, why = data_changes(config.dataset, config.data_folder(), config.dataset_settings)
-        if why and joint(prepared, then.partition_file) == then.data:
+        if why and prepared == then.data:
             raise self._other_data(why)
 
     def _other_data(self, fault: str) -> RunFolderError:

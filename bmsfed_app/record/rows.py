@@ -160,8 +160,8 @@ class RunInfo(Row):
     bundle : str or None
         Name under which Flower unpacked the app, which ends in the hash of its bundle.
     data : str
-        Fingerprint of the data that the run saw, and of its partition's file: 16 hexadecimal
-        digits, the same wherever the data lies; empty if it is not known.
+        Fingerprint of the data that the run saw: 16 hexadecimal digits, the same wherever the data
+        lies; empty if it is not known.
     partition_file : str
         Digest of the partition's file; empty if there is none.
     samples : dict

@@ -176,6 +176,8 @@ def _settings(run: Run) -> dict[str, Any]:
     """Every setting that tells runs of one method apart, by dotted name."""
     config = {k: v for k, v in (_DEFAULTS | run.config).items() if k not in _NO_SETTINGS}
     config["clients"] = config["clients"] or len(run.clients)  # 0: as many as there were
+    if run.info.partition_file:  # the file's name says little of what was in it
+        config["partition_file"] = run.info.partition_file
     methods = run.config.get("methods") or {}
     own = methods.get(run.method) or {}
     # Some methods have a key that the experiment has as well, such as alpha.

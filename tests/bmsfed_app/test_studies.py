@@ -57,6 +57,20 @@ def test_a_data_set_goes_by_the_name_that_its_runs_give_it(tmp_path: Path) -> No
     assert list(pooled(*runs)) == ["film reviews", "actors"]
 
 
+def test_a_partition_file_goes_by_what_is_in_it(tmp_path: Path) -> None:
+    runs = [
+        make_run(
+            tmp_path / str(seed),
+            seed=seed,
+            info={"partition_file": content},
+            config={"partition": "file", "partition_file": f"/sites-{seed}.csv"},
+        )
+        for seed, content in enumerate(["c0ffee", "decade", "c0ffee"])
+    ]
+    [series] = pooled(*runs).values()
+    assert sorted(series.values()) == [[0, 2], [1]]
+
+
 @pytest.mark.parametrize(
     ("other", "title"),
     [
