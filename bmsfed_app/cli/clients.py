@@ -6,6 +6,7 @@ import numpy as np
 
 from bmsfed_app.config import ConfigError, ExperimentConfig
 from bmsfed_app.datasets import Split
+from bmsfed_app.datasets.account import some
 from bmsfed_app.partitions import Share, experiment_shares, own_clients
 
 #: Clients of a simulation where neither configuration nor data says how many there are.
@@ -57,6 +58,6 @@ def share_out_aloud(config: ExperimentConfig, train: Split) -> list[Share]:
     if len(rows) < len(labels) and not asked_for:
         print(f"{len(labels) - len(rows):,} of {len(labels):,} training samples are no client's")
     names = config.dataset_info().class_names
-    for label in np.setdiff1d(labels, labels[rows]):
-        print(f"no client has a sample of class '{names[label]}'")
+    if absent := [f"'{names[label]}'" for label in np.setdiff1d(labels, labels[rows])]:
+        print(f"no client has a sample of class {some(absent)}")
     return shares

@@ -103,7 +103,7 @@ class Source(ABC):
         try:
             return self.settings.model_validate(values)
         except ValidationError as error:
-            fault = explain(error, self.setting_names)
+            fault = explain(error, self.setting_names, values)
             raise DataError(f"dataset_settings of '{self.name}': {fault}") from None
 
     def resolve(self, settings: Any, data_dir: Path) -> Any:

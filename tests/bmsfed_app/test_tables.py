@@ -390,7 +390,7 @@ def test_the_same_statistics_at_devices_and_in_later_runs(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scale": 0}, r"vitals.*scale.*numbers other than 0 only"),
+        ({"scale": 0}, r"modalities\.vitals\.scale: numbers other than 0 only"),
         ({"scale": [1, 0]}, r"vitals.*scale.*numbers other than 0 only"),
         ({"scale": float("nan")}, r"vitals.*scale.*numbers other than 0 only"),
         ({"offset": [1, 2, 3]}, r"vitals.*offset has 3 values for 2 features"),
