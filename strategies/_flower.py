@@ -16,7 +16,8 @@ MINIMUM, TESTED = (1, 42), (1, 42)
 
 #: Names that Flower does not export, and what here needs them.
 PRIVATE = {
-    "flwr.supercore.task_identity:TaskIdentity": "strategies.testing.FakeGrid",
+    "flwr.supercore.task_identity:TaskIdentity": "every grid without Flower's processes",
+    "flwr.supercore.run:Run": "every grid without Flower's processes",
     "flwr.compat.common.recorddict_compat:getpropertiesres_to_recorddict": (
         "strategies.client.ModalityMod before a client of the classic interface"
     ),
@@ -77,6 +78,11 @@ def pretend_to_be_a_task() -> None:
     """Let this process make messages, which Flower allows only inside a run."""
     task = private("flwr.supercore.task_identity:TaskIdentity")
     task.run_id, task.task_id, task.node_id = 1, 1, 1
+
+
+def empty_run() -> Any:
+    """Return the run that a grid without Flower's processes belongs to."""
+    return private("flwr.supercore.run:Run").create_empty(1)
 
 
 def set_message_id(message: Any, message_id: str) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from flwr.app import Error, Message, RecordDict
-from flwr.serverapp import Grid
 
-from ._flower import pretend_to_be_a_task, set_message_id
+from .local_grid import LocalGrid
 
 #: Answers one message; an exception becomes an error reply, as with a real client.
 Handler = Callable[[Message], RecordDict]
 
 
-class FakeGrid(Grid):
+class FakeGrid(LocalGrid):
     """Answers messages from a dictionary of client functions, in this process.
 
     Parameters
@@ -42,13 +39,13 @@ class FakeGrid(Grid):
     def __init__(
         self, handlers: Mapping[str, Handler], *, seed: int = 0, silent: Iterable[str] = ()
     ) -> None:
+        super().__init__()
         self.handlers = dict(handlers)
         self.silent = set(silent)
         self.offline: set[str] = set()
         self._rng = np.random.default_rng(seed)
         self._names: dict[int, str] = {}
         self._replies: dict[str, Message] = {}
-        pretend_to_be_a_task()
 
     def get_node_ids(self) -> Iterable[int]:
         """Return a random id for each handler that is not ``offline``, kept while it is there."""
@@ -58,17 +55,11 @@ class FakeGrid(Grid):
         self._names = {node: n for node, n in self._names.items() if n in online}
         return list(self._names)
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Let each node's handler answer at once; replies wait to be pulled."""
-        ids = []
-        for message in messages:
-            message_id = str(uuid4())
-            set_message_id(message, message_id)
-            ids.append(message_id)
-            name = self._names.get(message.metadata.dst_node_id)
-            if name is not None and name not in self.silent:
-                self._replies[message_id] = self._answer(name, message)
-        return ids
+    def accept(self, message: Message) -> None:
+        """Let the node's handler answer at once; the reply waits to be pulled."""
+        name = self._names.get(message.metadata.dst_node_id)
+        if name is not None and name not in self.silent:
+            self._replies[message.metadata.message_id] = self._answer(name, message)
 
     def _answer(self, name: str, message: Message) -> Message:
         try:
@@ -86,17 +77,5 @@ class FakeGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Push and pull in one call."""
+        """Push and pull in one call; those who never answer are not waited for."""
         return self.pull_messages(self.push_messages(messages))
-
-    def set_run(self, run: Any) -> None:
-        """Do nothing: a fake grid belongs to no run."""
-
-    @property
-    def run(self) -> Any:
-        """None: a fake grid belongs to no run."""
-        return None
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Refuse, as Flower deprecates it; construct ``Message`` instead."""
-        raise TypeError("construct flwr.app.Message instead")

@@ -33,8 +33,8 @@ def test_a_name_that_flower_moved_is_told_with_what_needs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gone = "flwr.supercore.task_identity:Moved"
-    monkeypatch.setitem(PRIVATE, gone, "strategies.testing.FakeGrid")
-    with pytest.raises(ImportError, match=r"testing\.FakeGrid needs flwr.*:Moved, .*pip install"):
+    monkeypatch.setitem(PRIVATE, gone, "every grid")
+    with pytest.raises(ImportError, match=r"every grid needs flwr.*:Moved, .*pip install"):
         private(gone)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -80,6 +80,14 @@ class Transport(Protocol):
         """
 
 
+@runtime_checkable
+class Withdraws(Protocol):
+    """A grid that can be told which messages nobody waits for any more."""
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Drop messages and their answers; end the work on them."""
+
+
 @dataclass
 class GridTransport:
     """Messages over Flower's grid, or over a :class:`strategies.testing.FakeGrid`."""
@@ -111,23 +119,36 @@ class GridTransport:
                 waiting[ids[0]] = node_id
             why = f"no answer within {timeout:g} s" if sent else "could not be sent to its node"
             answers[node_id] = Answer(None, why, bytes_down=payload_bytes(content))
+        total = len(outgoing)
+        try:
+            for reply in self._replies(waiting, started + timeout, should_stop):
+                answer = answers[waiting.pop(reply.metadata.reply_to_message_id)]
+                read_reply(reply, answer)
+                answer.seconds = time.monotonic() - started
+                on_reply(total - len(waiting))
+        finally:
+            if waiting and isinstance(self.grid, Withdraws):
+                self.grid.withdraw(list(waiting))
+        return answers
+
+    def _replies(
+        self, waiting: Mapping[str, int], deadline: float, should_stop: Callable[[], bool]
+    ) -> Iterator[Message]:
+        """Yield replies as they come, until none is waited for or it is too late."""
         wait = _FIRST_WAIT
         while waiting:
             if should_stop():
                 raise Interrupted("stopped on request")
-            late = time.monotonic() - started >= timeout  # what has come by now still counts
+            looked = time.monotonic()
+            late = looked >= deadline  # what has come by now still counts
             replies = list(self.grid.pull_messages(list(waiting)))
-            for reply in replies:
-                node_id = waiting.pop(reply.metadata.reply_to_message_id)
-                read_reply(reply, answers[node_id])
-                answers[node_id].seconds = time.monotonic() - started
-                on_reply(len(outgoing) - len(waiting))
+            yield from replies
             if late:
-                break
-            if waiting:
-                wait = _FIRST_WAIT if replies else min(wait * 1.5, _LONGEST_WAIT)
-                time.sleep(wait)
-        return answers
+                return
+            wait = _FIRST_WAIT if replies else min(wait * 1.5, _LONGEST_WAIT)
+            # A grid of this machine has waited itself, or worked.
+            if waiting and not replies and (rest := looked + wait - time.monotonic()) > 0:
+                time.sleep(rest)
 
 
 @contextmanager

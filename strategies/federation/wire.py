@@ -19,6 +19,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from ..messages import Arrays, ClientInfo, Orders, Prototypes, SignatureOrders, Task, Update
+from .lazy_array import LazyArray
 
 #: Raised by one whenever a message changes its meaning; both sides must agree.
 PROTOCOL_VERSION = 4
@@ -46,15 +47,20 @@ class Codec:
     decode: Callable[[Array], NDArray[Any]]
 
 
-#: Flower's own form: numpy's file format, uncompressed.
-NUMPY = Codec("numpy.ndarray", Array, Array.numpy)
+def _view(value: Array) -> NDArray[Any]:
+    """An array's values, of this machine's arrays without a copy and read-only."""
+    return value.view if isinstance(value, LazyArray) else value.numpy()
+
+
+#: Flower's own form: numpy's file format, uncompressed; made only where it is sent elsewhere.
+NUMPY = Codec("numpy.ndarray", LazyArray, _view)
 
 #: Codecs by ``stype``: whatever is registered here can be read.
 CODECS: dict[str, Codec] = {NUMPY.stype: NUMPY}
 
 
 class Encoder:
-    """Serialises arrays, each once however often it is sent.
+    """Turns arrays into Flower's, each once however often it is sent.
 
     Parameters
     ----------
@@ -83,7 +89,7 @@ def array_record(arrays: Arrays, codec: Codec = NUMPY) -> ArrayRecord:
 
 
 def decode_arrays(record: ArrayRecord) -> Arrays:
-    """Return a record's arrays as numpy.
+    """Return a record's arrays as numpy; within a machine views, not to be written into.
 
     Raises
     ------
@@ -322,7 +328,8 @@ def unpack_enrolment(content: RecordDict) -> Enrolment:
 
 def payload_bytes(content: RecordDict) -> int:
     """Return the bytes of arrays, settings and blobs in a message (without Flower's envelope)."""
-    total = sum(len(a.data) for r in content.array_records.values() for a in r.values())
+    arrays = (a for r in content.array_records.values() for a in r.values())
+    total = sum(a.size if isinstance(a, LazyArray) else len(a.data) for a in arrays)
     for record in content.config_records.values():
         total += sum(len(v) for v in record.values() if isinstance(v, str | bytes))
     return total
