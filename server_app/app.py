@@ -1,9 +1,8 @@
-"""The Flower ServerApp, for ``flwr run``; ``bmsfed run`` builds the same with :func:`make_app`."""
+"""The Flower ServerApp, for ``flwr run``."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
-from strategies import Callback, FederationError
+from strategies import FederationError
 
 app = ServerApp()
 
@@ -32,23 +31,6 @@ def main(grid: Grid, context: Context) -> None:
     except (ValueError, FederationError) as error:
         _print(f"bmsfed: {error}")
         raise
-
-
-def make_app(
-    folder: RunFolder, callbacks: Sequence[Callback], stop: threading.Event
-) -> tuple[ServerApp, list[BaseException]]:
-    """Build a ServerApp for a run folder, and the list that receives what it raised."""
-    made = ServerApp()
-    raised: list[BaseException] = []
-
-    @made.main()
-    def run(grid: Grid, context: Context) -> None:
-        try:
-            run_experiment(grid, folder, callbacks=callbacks, stop=stop)
-        except BaseException as error:
-            raised.append(error)
-
-    return made, raised
 
 
 def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:

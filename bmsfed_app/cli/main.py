@@ -10,7 +10,15 @@ import typer
 from rich.console import Console
 
 from bmsfed_app.cli import data
-from bmsfed_app.config import ConfigError, ExperimentConfig, idle_notes, load_config, parse_pairs
+from bmsfed_app.config import (
+    MACHINE_KEYS,
+    ConfigError,
+    ExperimentConfig,
+    check_config,
+    idle_notes,
+    load_config,
+    parse_pairs,
+)
 from bmsfed_app.partitions import PARTITIONS
 from bmsfed_app.paths import default_run_dir
 
@@ -51,6 +59,10 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Every draw follows from it.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder with the data.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to make.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Where clients work: inline, ray, or auto.")
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
     cpus_per_client: Annotated[float | None, typer.Option(help="CPU cores per client.")] = None,
     gpus_per_client: Annotated[float | None, typer.Option(help="GPU share per client.")] = None,
     set_: Annotated[
@@ -71,12 +83,14 @@ def run(
         "alpha": alpha,
         "seed": seed,
         "data_dir": data_dir,
+        "engine": engine,
+        "ray_address": ray_address,
         "cpus_per_client": cpus_per_client,
         "gpus_per_client": gpus_per_client,
     }
     overrides = parse_pairs(set_ or []) | {k: v for k, v in given.items() if v is not None}
     wanted = _wanted(config, overrides, resume)
-    raise typer.Exit(_run(wanted, out, resume))
+    raise typer.Exit(_run(wanted, out, resume, overrides))
 
 
 def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> ExperimentConfig | None:
@@ -84,8 +98,11 @@ def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> Expe
     if not source:
         if resume is None:
             raise ConfigError("name a configuration, e.g. bmsfed run conf/cg-mnist.yaml")
-        if overrides:
-            raise ConfigError("--resume goes on with the run as it was: give no other settings")
+        if set(overrides) - MACHINE_KEYS:
+            raise ConfigError(
+                "--resume goes on with the run as it was: give no settings but where and how fast "
+                "(--engine, --cpus-per-client, ...)"
+            )
         return None
     wanted = load_config(source, overrides)
     for note in idle_notes(wanted, source, overrides):
@@ -93,10 +110,16 @@ def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> Expe
     return wanted
 
 
-def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None) -> int:
+def _run(
+    wanted: ExperimentConfig | None,
+    out: Path | None,
+    resume: Path | None,
+    overrides: dict[str, Any],
+) -> int:
     # torch and flwr take seconds to load: not before the options are known to be right.
+    from bmsfed_app.cli.engines import check_machine
     from bmsfed_app.cli.progress import prepare_if_needed
-    from bmsfed_app.cli.simulate import check_experiment, check_machine, simulate
+    from bmsfed_app.cli.simulate import check_experiment, simulate
     from server_app.run_folder import RunFolder
 
     if resume is not None:
@@ -105,6 +128,7 @@ def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None)
                 "--out and --resume exclude each other: a resumed run keeps its folder"
             )
         folder = RunFolder.reopen(resume.expanduser(), wanted)
+        folder.config = check_config(folder.config.model_dump() | overrides)
         if not folder.config.clients:
             raise ConfigError(
                 f"'{resume}' leaves the number of clients to Flower: go on with flwr run . "
@@ -113,17 +137,17 @@ def _run(wanted: ExperimentConfig | None, out: Path | None, resume: Path | None)
         check_machine(folder.config)
         folder.check_unchanged()
         account = prepare_if_needed(folder.config)
-        check_experiment(folder.config)
+        _, shares = check_experiment(folder.config)
     else:
         assert wanted is not None
         check_machine(wanted)
         account = prepare_if_needed(wanted)
-        wanted = check_experiment(wanted)
+        wanted, shares = check_experiment(wanted)
         path = out or default_run_dir(wanted.dataset_name, wanted.method, wanted.seed)
         folder = RunFolder.create(path.expanduser(), wanted)
     for line in folder.record_data(account):
         print(line, flush=True)
-    error = simulate(folder, Console())
+    error = simulate(folder, Console(), shares)
     if error is None:
         return 0
     if isinstance(error, KeyboardInterrupt):

@@ -1,65 +1,38 @@
-"""Running an experiment's federation in this process, with Ray scheduling the clients."""
+"""Running an experiment's federation: its server in this process, its clients on an engine."""
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-import torch
-from flwr.serverapp import ServerApp
 from rich.console import Console
 
 from bmsfed_app.cli.clients import share_out_aloud, with_clients
+from bmsfed_app.cli.engines import choose_engine, open_engine
 from bmsfed_app.cli.progress import ProgressCallback
 from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
+from bmsfed_app.engine import EngineError, InlineGrid
+from bmsfed_app.engine.base import SimulationGrid
 from bmsfed_app.partitions import Share
-from server_app.app import make_app
 from server_app.console import TableCallback
+from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies import Callback
 
-#: Bytes of Ray's shared memory; messages are under a few MiB and live there for a moment.
-_OBJECT_STORE = 256 * 2**20
 
-
-def check_machine(config: ExperimentConfig) -> None:
-    """Refuse an experiment that asks for more than the machine has.
-
-    Raises
-    ------
-    ConfigError
-        If it lacks cores or GPUs.
-    """
-    cores = os.cpu_count() or 1
-    if config.cpus_per_client > cores:
-        raise ConfigError(
-            f"cpus_per_client: {config.cpus_per_client:g} of {cores} cores; lower it to {cores}"
-        )
-    wants_gpu = config.gpus_per_client > 0 or config.device == "cuda"
-    if wants_gpu and not torch.cuda.is_available():
-        raise ConfigError("no GPU is available: set gpus_per_client to 0 and device to auto or cpu")
-    if config.device == "cuda" and not config.gpus_per_client:
-        raise ConfigError("device: cuda needs a share of a GPU per client; set gpus_per_client")
-    if config.gpus_per_client > torch.cuda.device_count():
-        raise ConfigError(
-            f"gpus_per_client: {config.gpus_per_client:g} of {torch.cuda.device_count()} GPUs"
-        )
-
-
-def check_experiment(config: ExperimentConfig) -> ExperimentConfig:
+def check_experiment(config: ExperimentConfig) -> tuple[ExperimentConfig, list[Share]]:
     """Refuse, before any process is started, what could only fail later.
 
     Returns
     -------
     ExperimentConfig
         The same, with the number of clients.
+    list of Share
+        What each client has.
 
     Raises
     ------
@@ -69,8 +42,9 @@ def check_experiment(config: ExperimentConfig) -> ExperimentConfig:
     train = config.load_data("train", "test").train
     assert train is not None
     config = check_config(with_clients(config, train).model_dump())
-    _check_batches(config, share_out_aloud(config, train))
-    return config
+    shares = share_out_aloud(config, train)
+    _check_batches(config, shares)
+    return config, shares
 
 
 def _check_batches(config: ExperimentConfig, shares: Sequence[Share]) -> None:
@@ -82,62 +56,58 @@ def _check_batches(config: ExperimentConfig, shares: Sequence[Share]) -> None:
             raise ConfigError(fault)
 
 
-def simulate(folder: RunFolder, console: Console) -> BaseException | None:
+def simulate(folder: RunFolder, console: Console, shares: Sequence[Share]) -> BaseException | None:
     """Run a folder's experiment to its end, or to Ctrl-C.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of an experiment with its number of clients.
+    console : Console
+    shares : sequence of Share
+        What each client has.
 
     Returns
     -------
     BaseException or None
         What ended the run early; None if it is complete. Ctrl-C gives ``KeyboardInterrupt``.
+
+    Raises
+    ------
+    EngineError
+        If the clients' engine cannot be set up.
     """
     config, stop = folder.config, threading.Event()
+    engine, why = choose_engine(config, shares)
+    print(f"engine: {engine} ({why})", flush=True)
     callbacks: list[Callback] = [TableCallback(folder, _writer(console))]
     if console.is_terminal:
         callbacks.insert(0, ProgressCallback(console))
-    server_app, raised = make_app(folder, callbacks, stop)
-    with _stop_on_interrupt(stop):
-        _run_on_ray(server_app, config)
-    if stop.is_set():
-        return KeyboardInterrupt()
-    return raised[0] if raised else None
-
-
-def _run_on_ray(server_app: ServerApp, config: ExperimentConfig) -> None:
-    """Run a ServerApp with simulated clients; the one place that knows Flower's simulation."""
-    # Ray hides GPUs from clients that asked for no share of one, and announces that this will end.
-    warnings.filterwarnings("ignore", message=".*override accelerator", category=FutureWarning)
-    # Flower logs as a warning, at every call, that `run_simulation` is deprecated.
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    from flwr.simulation import run_simulation  # loads ray: not for --help
-
-    from client_app.app import app as client_app
-
-    resources = {"num_cpus": config.cpus_per_client, "num_gpus": config.gpus_per_client}
-    # Nobody looks at Ray's dashboard, which takes seconds to start.
-    ray_args = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-    ray_args |= {"log_to_driver": False}
-    run_simulation(
-        server_app=server_app,
-        client_app=client_app,
-        num_supernodes=config.clients,
-        backend_config={"client_resources": resources, "init_args": ray_args},  # type: ignore[dict-item]
-    )
+    try:
+        with open_engine(config, engine, shares) as grid, _stop_on_interrupt(stop, grid):
+            run_experiment(grid, folder, callbacks=callbacks, stop=stop)
+    except EngineError:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        return KeyboardInterrupt() if stop.is_set() else error
+    return KeyboardInterrupt() if stop.is_set() else None
 
 
 @contextmanager
-def _stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C ends the run after what is in flight, the second one at once."""
+def _stop_on_interrupt(stop: threading.Event, grid: SimulationGrid) -> Iterator[None]:
+    """The first Ctrl-C ends the run with the last complete round, the second one at once."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         print(
-            "stopping: clients at work finish, the last complete round is kept "
-            "(Ctrl-C again to stop at once)",
+            "stopping: the last complete round is kept (Ctrl-C again to stop at once)",
             file=sys.stderr,
             flush=True,
         )
         stop.set()
+        if isinstance(grid, InlineGrid) and grid.working:
+            raise KeyboardInterrupt  # out of a client's work, which nobody waits for
 
     previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

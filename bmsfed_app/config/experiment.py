@@ -31,7 +31,15 @@ from bmsfed_app.settings import ClientSettings
 #: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
 MACHINE_KEYS = {
     *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
-    *("min_clients", "connect_timeout", "timeout", "max_failures", "callbacks"),
+    *(
+        "engine",
+        "ray_address",
+        "min_clients",
+        "connect_timeout",
+        "timeout",
+        "max_failures",
+        "callbacks",
+    ),
 }
 
 
@@ -95,6 +103,8 @@ class ExperimentConfig(BaseModel):
     callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Literal["auto", "inline", "ray"] = "auto"
+    ray_address: str = ""
     cpus_per_client: float = Field(1.0, gt=0)
     gpus_per_client: float = Field(0.0, ge=0)
     min_clients: int = Field(2, ge=1)

@@ -108,7 +108,7 @@ class RayGrid(SimulationGrid):
         self._cluster = Cluster(address, cpus, gpus, object_store)
         try:
             fitting = self._cluster.slots()
-            self._actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
+            self._actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
             app = ray.put(pickled(client_app, together))
             path = [os.path.abspath(entry) for entry in sys.path]
             self._told_workers = app, num_clients, self.clients.run_config, path, os.getcwd()
@@ -168,7 +168,7 @@ class RayGrid(SimulationGrid):
     # --- workers ---------------------------------------------------------------------------------
 
     def _start(self) -> _Process:
-        actor = self._actor.remote(*self._told_workers)
+        actor: Any = self._actor.remote(*self._told_workers)
         return _Process(actor, actor.ready.remote())
 
     def _replace(self, process: _Process) -> None:

@@ -56,7 +56,7 @@ class LazyArray(Array):
         """Return a copy, which may be written into, as Flower's arrays do."""
         return np.array(self.view)
 
-    @property  # type: ignore[override]
+    @property
     def data(self) -> bytes:
         """The array in numpy's file format."""
         return self._serialised().data

@@ -1,0 +1,54 @@
+"""Small ClientApps whose clients do all that an engine must bear."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+
+def count_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Count a client's messages in its context, and say how many there were."""
+    kept = context.state.setdefault("seen", MetricRecord({"messages": 0}))
+    kept["messages"] += 1
+    reply = call_next(message, context)
+    for record in reply.content.metric_records.values():
+        record["messages"] = kept["messages"]
+    return reply
+
+
+app = ClientApp(mods=[count_mod])
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Add one's number to the arrays, or do what the config asks for."""
+    orders = message.content.config_records.get("config", ConfigRecord({}))
+    number = int(context.node_config["partition-id"])
+    if orders.get("raise") == number:
+        raise ValueError(f"client {number} cannot")
+    if orders.get("die") == number:
+        os._exit(1)
+    if orders.get("hang") == number:
+        time.sleep(3600)
+    arrays = {
+        name: Array(value.numpy() + np.float32(number))
+        for name, value in message.content.array_records["arrays"].items()
+    }
+    about = {"process": os.getpid(), "number": number}
+    return Message(
+        RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord(about)}),
+        reply_to=message,
+    )
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Keep the arrays received in the context, and answer with those kept before."""
+    before = context.state.get("kept", ArrayRecord())
+    context.state["kept"] = message.content.array_records["arrays"]
+    return Message(RecordDict({"arrays": before}), reply_to=message)
