@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 
 import torch
 from flwr.app import Context, Error, Message
@@ -10,11 +11,11 @@ from flwr.clientapp import ClientApp
 
 from bmsfed_app import __version__
 from bmsfed_app.plugins import check_plug_ins
-from bmsfed_app.settings import ClientSettings
+from bmsfed_app.settings import ClientSettings, read_settings
 from client_app.data import local_data
 from client_app.divergence import DivergedError
 from client_app.training import run_task
-from strategies.protocol import pack_enrolment, pack_update, unpack_settings, unpack_task
+from strategies.protocol import pack_enrolment, pack_update, unpack_task
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
@@ -65,11 +66,16 @@ def _settings(message: Message, context: Context) -> ClientSettings:
     ValueError
         If this client lacks one, or has another version.
     """
-    settings = ClientSettings.from_json(unpack_settings(message.content))
+    settings = read_settings(str(message.content.config_records["config"]["settings"]))
     try:
-        check_plug_ins(settings.plugins)
+        _check_plug_ins(settings)
     except ValueError as error:
         config = context.node_config
         name = config.get("client-id", config.get("partition-id", "of no name"))
         raise ValueError(f"client '{name}': {error}") from None
     return settings
+
+
+@lru_cache(maxsize=2)
+def _check_plug_ins(settings: ClientSettings) -> None:
+    check_plug_ins(settings.plugins)
