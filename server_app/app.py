@@ -35,16 +35,19 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def make_app(
-    folder: RunFolder, callbacks: Sequence[Callback], stop: threading.Event
+    folder: RunFolder, callbacks: Sequence[Callback], stop: threading.Event, overlap: bool = True
 ) -> tuple[ServerApp, list[BaseException]]:
-    """Build a ServerApp for a run folder, and the list that receives what it raised."""
+    """Build a ServerApp for a run folder, and the list that receives what it raised.
+
+    The parameters are those of :func:`~server_app.experiment.run_experiment`.
+    """
     made = ServerApp()
     raised: list[BaseException] = []
 
     @made.main()
     def run(grid: Grid, context: Context) -> None:
         try:
-            run_experiment(grid, folder, callbacks=callbacks, stop=stop)
+            run_experiment(grid, folder, callbacks=callbacks, stop=stop, overlap=overlap)
         except BaseException as error:
             raised.append(error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from safetensors.numpy import save as save_safetensors
 from .messages import Arrays, ClientInfo, Prototypes, Update, modalities_of
 
 _FORMAT = 2
+_Value = TypeVar("_Value")
 
 
 @dataclass
@@ -107,6 +108,23 @@ class ServerState:
 
     # --- saving ------------------------------------------------------------------------------
 
+    def snapshot(self) -> ServerState:
+        """Return the state as it is now, which later rounds of this one do not change.
+
+        Containers are copied, arrays are shared: nothing writes into them.
+        """
+        return ServerState(
+            self.round,
+            dict(self.arrays),
+            dict(self.clients),
+            _copied(self.prototypes),
+            _copied(self.scores),
+            _copied(self.ratios),
+            _copied(self.signatures),
+            _copied(self.memory),
+            _copied(self.measured),
+        )
+
     def to_bytes(self, extra: Mapping[str, Any] | None = None) -> bytes:
         """Serialise as safetensors with a JSON header (no pickle).
 
@@ -178,6 +196,10 @@ def read_extra(data: bytes) -> dict[str, Any]:
     """Return the JSON values that :meth:`ServerState.to_bytes` was given beside the state."""
     extra: dict[str, Any] = _read_header(data)["extra"]
     return extra
+
+
+def _copied(kept: Mapping[str, dict[str, _Value]]) -> dict[str, dict[str, _Value]]:
+    return {client: dict(values) for client, values in kept.items()}
 
 
 def _read_header(data: bytes) -> dict[str, Any]:
