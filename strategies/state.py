@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
+from safetensors.numpy import save_file as save_safetensors_file
 
 from .messages import Arrays, ClientInfo, Prototypes, Update, modalities_of
 
@@ -126,13 +128,20 @@ class ServerState:
         )
 
     def to_bytes(self, extra: Mapping[str, Any] | None = None) -> bytes:
-        """Serialise as safetensors with a JSON header (no pickle).
+        """Return the whole state as safetensors, nothing pickled; ``measured`` is left out.
 
         Parameters
         ----------
         extra : mapping, optional
             JSON values to keep beside the state, read back by :func:`read_extra`.
         """
+        return save_safetensors(self._tensors(), metadata=self._header(extra))
+
+    def save(self, file: Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Write :meth:`to_bytes` to a file, without a copy of the arrays in memory."""
+        save_safetensors_file(self._tensors(), file, metadata=self._header(extra))
+
+    def _tensors(self) -> Arrays:
         tensors: Arrays = {}
         for name, array in self.arrays.items():
             tensors[json.dumps(["arrays", name])] = array
@@ -146,6 +155,9 @@ class ServerState:
         for client, vectors in self.signatures.items():
             for name, vector in vectors.items():
                 tensors[json.dumps(["signatures", client, name])] = vector
+        return {k: np.ascontiguousarray(v).reshape(v.shape) for k, v in sorted(tensors.items())}
+
+    def _header(self, extra: Mapping[str, Any] | None) -> dict[str, str]:
         header = {
             "format": _FORMAT,
             "round": self.round,
@@ -157,10 +169,7 @@ class ServerState:
             },
             "extra": dict(extra or {}),
         }
-        contiguous = {
-            k: np.ascontiguousarray(v).reshape(v.shape) for k, v in sorted(tensors.items())
-        }
-        return save_safetensors(contiguous, metadata={"state": json.dumps(header, sort_keys=True)})
+        return {"state": json.dumps(header, sort_keys=True)}
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ServerState:

@@ -1,5 +1,7 @@
 """Global prototypes and ratios by hand; saving and loading."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -64,7 +66,7 @@ def full_state() -> ServerState:
     return state
 
 
-def test_a_state_survives_saving() -> None:
+def test_a_state_survives_saving(tmp_path: Path) -> None:
     state = full_state()
     data = state.to_bytes({"config": {"lr": 0.1}})
     back = ServerState.from_bytes(data)
@@ -77,6 +79,8 @@ def test_a_state_survives_saving() -> None:
     np.testing.assert_array_equal(back.signatures['odd "id".é']["enhance.b"], [0, 1, 2])
     np.testing.assert_array_equal(back.prototypes['odd "id".é']["b"].counts, [4])
     assert read_extra(data) == {"config": {"lr": 0.1}}
+    state.save(tmp_path / "state", {"config": {"lr": 0.1}})
+    assert (tmp_path / "state").read_bytes() == data
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -1])
