@@ -7,7 +7,8 @@ own columns of the head.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,10 @@ from bmsfed_app.prototypes import ClassMeans, class_means, log_probabilities
 from server_app.metrics import measured
 from strategies import Arrays, Prototypes
 from strategies.protocol import modalities_of
+
+#: What evaluates, as torch chose it for this machine: clients of this process set fewer for their
+#: own work, and the last bits of a sum depend on it.
+_THREADS = torch.get_num_threads()
 
 
 @dataclass
@@ -91,6 +96,17 @@ def mean_evaluation(evaluations: Sequence[tuple[Evaluation, float]]) -> Evaluati
     )
 
 
+@contextmanager
+def _on_all_threads() -> Iterator[None]:
+    """Compute with as many threads as always, whoever set what before, in this thread or others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Evaluator:
     """Evaluates one network on one split, which it keeps in memory.
 
@@ -121,6 +137,7 @@ class Evaluator:
         self.test = test.to(device)
         self.device, self.batch_size, self.metrics = device, batch_size, tuple(metrics)
 
+    @_on_all_threads()
     @torch.inference_mode()
     def __call__(
         self, arrays: Arrays, prototypes: Mapping[str, Prototypes] | None = None
@@ -160,6 +177,7 @@ class Evaluator:
                 result.by_prototype[modality] = _accuracy(log_p, labels)
         return result
 
+    @_on_all_threads()
     @torch.inference_mode()
     def accuracies(self, arrays: Arrays, subsets: Mapping[str, Sequence[str]]) -> dict[str, float]:
         """Return the head's test accuracy with subsets of the modalities, by the subsets' names.

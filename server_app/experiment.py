@@ -17,6 +17,7 @@ from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
 from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
+from server_app.overlap import Overlapped
 from server_app.run_folder import RunFolder
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
 from strategies.randomness import integer_seed
@@ -28,6 +29,7 @@ def run_experiment(
     *,
     callbacks: Sequence[Callback] = (),
     stop: threading.Event | None = None,
+    overlap: bool = True,
 ) -> ServerState:
     """Run a folder's experiment, from its checkpoint if it has one.
 
@@ -42,6 +44,10 @@ def run_experiment(
         recording, the others after it.
     stop : threading.Event, optional
         Ends the run after the last complete round.
+    overlap : bool, default True
+        Evaluate and record a round while the next one runs, unless a callback must see it first
+        (``before_next_round``). False where clients train in this process: they would share its
+        cores, and torch's settings.
 
     Raises
     ------
@@ -75,7 +81,9 @@ def run_experiment(
             "progress": (r - 1) / config.rounds,
         },
         # The last one may end the run, whose round all others have seen by then.
-        callbacks=[evaluate, *adding, record, *showing, FailureLimit(folder)],
+        callbacks=[
+            Overlapped([evaluate, *adding, record, *showing, FailureLimit(folder)], overlap)
+        ],
         min_clients=config.clients or config.min_clients,
         connect_timeout=config.connect_timeout,
         timeout=config.timeout,

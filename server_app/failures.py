@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bmsfed_app.record.files import read_rows
@@ -18,12 +19,25 @@ _ENOUGH = 10
 _LISTED = 3  # reasons that the message names
 
 
-class _Answer(NamedTuple):
-    """One answer that a client was asked for."""
+class _Lost(NamedTuple):
+    """One answer that was left out."""
 
     round: int
     client: str
     status: str
+
+
+@dataclass
+class _Answers:
+    """How many answers clients were asked for, and which of them were left out."""
+
+    asked: int = 0
+    lost: list[_Lost] = field(default_factory=list)
+
+    def add(self, round_: int, client: str, status: str) -> None:
+        self.asked += 1
+        if status != "ok":
+            self.lost.append(_Lost(round_, client, status))
 
 
 class FailureLimit(Callback):
@@ -42,16 +56,15 @@ class FailureLimit(Callback):
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.limit = folder, folder.config.max_failures
         self.num_rounds = folder.config.rounds
-        self.before: list[_Answer] = []
-        self.answers: list[_Answer] = []
+        self.before, self.now = _Answers(), _Answers()
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Read what was answered before; refuse to end a failed run a second time as complete."""
         self.num_rounds = num_rounds
         rows = read_rows(self.folder.history)[0] if self.folder.history.exists() else []
-        self.before = [
-            _Answer(r.round, r.client, r.status) for r in rows if isinstance(r, ClientRow)
-        ]
+        for row in rows:
+            if isinstance(row, ClientRow):
+                self.before.add(row.round, row.client, row.status)
         if strategy.state.round >= num_rounds:
             self._check(self.before)
 
@@ -63,17 +76,19 @@ class FailureLimit(Callback):
         FederationError
             If too many have been left out.
         """
-        self.answers += [_Answer(report.round, c.client_id, c.status) for c in report.clients]
+        for client in report.clients:
+            self.now.add(report.round, client.client_id, client.status)
         if report.round >= self.num_rounds:
-            self._check([*self.before, *self.answers])
-        elif len(self.answers) >= _ENOUGH:
-            self._check(self.answers)
+            self._check(self.before, self.now)
+        elif self.now.asked >= _ENOUGH:
+            self._check(self.now)
 
-    def _check(self, answers: list[_Answer]) -> None:
-        lost = [a for a in answers if a.status != "ok"]
-        if len(lost) > self.limit * len(answers):
+    def _check(self, *answers: _Answers) -> None:
+        asked = sum(a.asked for a in answers)
+        lost = [one for a in answers for one in a.lost]
+        if len(lost) > self.limit * asked:
             raise FederationError(
-                f"{len(lost)} of {len(answers)} answers were left out, more than max_failures "
+                f"{len(lost)} of {asked} answers were left out, more than max_failures "
                 f"({self.limit:g}) allows: mend what they say, or raise it{_most_often(lost)}"
             )
 
@@ -83,9 +98,9 @@ def is_failure(error: BaseException | None) -> bool:
     return isinstance(error, Exception) and not isinstance(error, Interrupted)
 
 
-def _most_often(lost: Iterable[_Answer]) -> str:
+def _most_often(lost: Iterable[_Lost]) -> str:
     """List the most frequent reasons, each with its first example; numbers make no difference."""
-    alike: dict[str, _Answer] = {}
+    alike: dict[str, _Lost] = {}
     counts: Counter[str] = Counter()
     for answer in lost:
         kind = re.sub(r"\d+", "", answer.status)

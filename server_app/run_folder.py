@@ -16,7 +16,13 @@ from safetensors.numpy import save_file
 from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig, check_config
 from bmsfed_app.datasets import Account, data_changes
 from bmsfed_app.plugins import PlugIn
-from bmsfed_app.record.files import RunFolderError, drop_rows_after, read_json, replace, write_json
+from bmsfed_app.record.files import (
+    RunFolderError,
+    drop_rows_after,
+    read_json,
+    replacing,
+    write_json,
+)
 from bmsfed_app.record.origin import bundle, commit, hardware, source_hash, versions
 from bmsfed_app.record.rows import RunInfo
 from server_app.run_data import difference, seen
@@ -175,14 +181,13 @@ class RunFolder:
 
     def save_checkpoint(self, state: ServerState) -> None:
         """Replace the checkpoint, atomically and durably."""
-        data = state.to_bytes({"config": self.config.model_dump()})
-        replace(self.checkpoint_file, data)
+        with replacing(self.checkpoint_file) as temporary:
+            state.save(temporary, {"config": self.config.model_dump()})
 
     def save_model(self, arrays: Arrays) -> None:
         """Write the final model as safetensors, by state-dict name."""
-        temporary = self.path / "model.safetensors.tmp"
-        save_file(arrays, temporary)
-        temporary.replace(self.path / "model.safetensors")
+        with replacing(self.path / "model.safetensors") as temporary:
+            save_file(arrays, temporary)
 
     # --- going on -----------------------------------------------------------------------------
 

@@ -120,9 +120,15 @@ class Callback:
     metrics : tuple of Metric
         What it adds to every report's ``metrics``, to be shown; numbers that are not declared
         are recorded only.
+    before_next_round : bool
+        Whether ``after_round`` must have run before the next round begins: because it changes the
+        strategy, decides by the evaluation whether to go on, or keeps count of replies. Otherwise
+        an app may run it beside the next round, in another thread, with a copy of the strategy as
+        it was when the round ended.
     """
 
     metrics: tuple[Metric, ...] = ()
+    before_next_round: bool = False
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Run once, before the first round; ``strategy.state`` is the state started from."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
+from safetensors.numpy import save_file as save_safetensors_file
 
 from .messages import Arrays, ClientInfo, Prototypes, Update, modalities_of
 
-_FORMAT = 2
+_FORMAT = 3
+_READ = (2, 3)  # 2 has an array for each client where 3 has one of all clients' rows
+_Value = TypeVar("_Value")
 
 
 @dataclass
@@ -107,27 +111,47 @@ class ServerState:
 
     # --- saving ------------------------------------------------------------------------------
 
+    def snapshot(self) -> ServerState:
+        """Return the state as it is now, which later rounds of this one do not change.
+
+        Containers are copied, arrays are shared: nothing writes into them.
+        """
+        return ServerState(
+            self.round,
+            dict(self.arrays),
+            dict(self.clients),
+            _copied(self.prototypes),
+            _copied(self.scores),
+            _copied(self.ratios),
+            _copied(self.signatures),
+            _copied(self.memory),
+            _copied(self.measured),
+        )
+
     def to_bytes(self, extra: Mapping[str, Any] | None = None) -> bytes:
-        """Serialise as safetensors with a JSON header (no pickle).
+        """Return the whole state as safetensors, nothing pickled; ``measured`` is left out.
 
         Parameters
         ----------
         extra : mapping, optional
             JSON values to keep beside the state, read back by :func:`read_extra`.
         """
+        return save_safetensors(*self._saved(extra))
+
+    def save(self, file: Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Write :meth:`to_bytes` to a file, without a copy of the arrays in memory."""
+        tensors, header = self._saved(extra)
+        save_safetensors_file(tensors, file, header)
+
+    def _saved(self, extra: Mapping[str, Any] | None) -> tuple[Arrays, dict[str, str]]:
+        """Return tensors by name, and the header beside them."""
         tensors: Arrays = {}
         for name, array in self.arrays.items():
             tensors[json.dumps(["arrays", name])] = array
-        for client, kept in self.memory.items():
+        for client, kept in self.memory.items():  # may be models: too large for a copy of all
             for name, array in kept.items():
                 tensors[json.dumps(["memory", client, name])] = array
-        for client, protos in self.prototypes.items():
-            for modality, p in protos.items():
-                tensors[json.dumps(["means", client, modality])] = p.means
-                tensors[json.dumps(["counts", client, modality])] = p.counts
-        for client, vectors in self.signatures.items():
-            for name, vector in vectors.items():
-                tensors[json.dumps(["signatures", client, name])] = vector
+        stacks, rows = _stack(self._small())
         header = {
             "format": _FORMAT,
             "round": self.round,
@@ -137,12 +161,24 @@ class ServerState:
             "clients": {
                 c: [i.modalities, i.num_samples, i.class_counts] for c, i in self.clients.items()
             },
+            "rows": rows,
             "extra": dict(extra or {}),
         }
         contiguous = {
-            k: np.ascontiguousarray(v).reshape(v.shape) for k, v in sorted(tensors.items())
+            k: np.ascontiguousarray(v).reshape(v.shape)
+            for k, v in sorted((tensors | stacks).items())
         }
-        return save_safetensors(contiguous, metadata={"state": json.dumps(header, sort_keys=True)})
+        return contiguous, {"state": json.dumps(header, sort_keys=True)}
+
+    def _small(self) -> Iterator[tuple[str, str, str, NDArray[Any]]]:
+        """Kind, client, name and array of what every client has."""
+        for client, protos in sorted(self.prototypes.items()):
+            for modality, p in sorted(protos.items()):
+                yield "means", client, modality, p.means
+                yield "counts", client, modality, p.counts
+        for client, vectors in sorted(self.signatures.items()):
+            for name, vector in sorted(vectors.items()):
+                yield "signatures", client, name, vector
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ServerState:
@@ -161,7 +197,7 @@ class ServerState:
             tensors = load_safetensors(data)
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"not a complete server state: {error}") from error
-        loaded = {tuple(json.loads(key)): value for key, value in tensors.items()}
+        loaded = _unstacked(tensors, header.get("rows", {}))
         state.arrays = {name: loaded["arrays", name] for name in header["arrays"]}
         for (kind, name, *rest), value in sorted(loaded.items()):
             if kind == "memory":
@@ -180,6 +216,49 @@ def read_extra(data: bytes) -> dict[str, Any]:
     return extra
 
 
+def _copied(kept: Mapping[str, dict[str, _Value]]) -> dict[str, dict[str, _Value]]:
+    return {client: dict(values) for client, values in kept.items()}
+
+
+def _stack(
+    small: Iterable[tuple[str, str, str, NDArray[Any]]],
+) -> tuple[Arrays, dict[str, list[str]]]:
+    """Stack arrays of one kind, name, type and shape: ten thousand tensors take long to write.
+
+    Returns
+    -------
+    stacks : dict
+        By kind, name and a number.
+    rows : dict
+        Whose the rows of each stack are.
+    """
+    groups: dict[tuple[Any, ...], list[tuple[str, NDArray[Any]]]] = {}
+    for kind, client, name, array in small:
+        group = kind, name, array.dtype.str, array.shape
+        groups.setdefault(group, []).append((client, array))
+    named = {
+        json.dumps([kind, name, number]): members
+        for number, ((kind, name, *_), members) in enumerate(groups.items())
+    }
+    stacks = {key: np.stack([array for _, array in members]) for key, members in named.items()}
+    return stacks, {key: [client for client, _ in members] for key, members in named.items()}
+
+
+def _unstacked(
+    tensors: Arrays, rows: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, ...], NDArray[Any]]:
+    """Return arrays by kind and names, the client's before its array's; they may be views."""
+    found: dict[tuple[str, ...], NDArray[Any]] = {}
+    for key, value in tensors.items():
+        kind, *names = json.loads(key)
+        if key in rows:
+            clients = zip(rows[key], value, strict=True)
+            found |= {(kind, client, names[0]): row for client, row in clients}
+        else:
+            found[kind, *names] = value
+    return found
+
+
 def _read_header(data: bytes) -> dict[str, Any]:
     """Read the JSON header out of safetensors' own: 8 bytes of length, then JSON."""
     try:
@@ -189,6 +268,6 @@ def _read_header(data: bytes) -> dict[str, Any]:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"not a server state: {error}") from error
-    if header.get("format") != _FORMAT:
+    if header.get("format") not in _READ:
         raise ValueError(f"server state of format {header.get('format')}, expected {_FORMAT}")
     return header

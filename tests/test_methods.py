@@ -9,7 +9,7 @@ import pytest
 from bmsfed_app.methods import METHODS, find_method
 from bmsfed_app.models import build_network
 from bmsfed_app.settings import ClientSettings
-from strategies import ClientInfo, FederationError, ModalityStrategy, ServerState
+from strategies import ClientInfo, FederationError, ModalityStrategy, RoundReport, ServerState
 from strategies.testing import FakeGrid, Handler
 from tests import synthetic
 from tests.test_three_modalities import HELD, Keep, answering, handler
@@ -17,6 +17,23 @@ from tests.test_three_modalities import HELD, Keep, answering, handler
 ROUNDS = 3
 #: Patterns of an encoder's parameters, by modality.
 Freeze = dict[str, list[str]]
+
+
+class Still(Keep):
+    """Holds a state as it was after a round against what the next round made of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then, self.kept = b"", ServerState()
+
+    def on_end(self, strategy: ModalityStrategy, error: BaseException | None) -> None:
+        assert self.then in (b"", self.kept.to_bytes())
+
+    def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> None:
+        super().after_round(strategy, report)
+        self.on_end(strategy, None)
+        self.kept = strategy.state.snapshot()
+        self.then = strategy.state.to_bytes()
 
 
 def build(
@@ -53,7 +70,7 @@ def federate(
     spec = ClientSettings.from_json(settings).network
     initial = {n: v.numpy().copy() for n, v in build_network(spec, 0).state_dict().items()}
     handlers = handlers or {client: handler(client) for client in HELD}
-    keep = Keep()
+    keep = Still()
     state = strategy.run(
         FakeGrid(handlers, seed=0 if start is None else 1),
         start or initial,

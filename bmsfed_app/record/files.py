@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,14 +59,20 @@ def write_json(file: Path, value: Any) -> None:
     replace(file, (json.dumps(values, indent=1) + "\n").encode())
 
 
-def replace(file: Path, data: bytes) -> None:
-    """Write to a temporary file, force it to the disk, then take the old file's place."""
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give a temporary file to write, force it to the disk, then put it in the old one's place."""
     temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
+    yield temporary
+    with temporary.open("rb+") as stream:
         os.fsync(stream.fileno())
     temporary.replace(file)
+
+
+def replace(file: Path, data: bytes) -> None:
+    """Write a file anew, atomically and durably."""
+    with replacing(file) as temporary:
+        temporary.write_bytes(data)
 
 
 # --- reading ------------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """Central evaluation against scikit-learn."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from sklearn.neighbors import NearestCentroid
 
 from bmsfed_app.config import load_config
 from bmsfed_app.models import build_network
+from bmsfed_app.models.encoders import ENCODERS, Encoder
 from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
 from server_app.history import EvaluateCallback
 from strategies import ClientInfo, LocalTraining, Prototypes, ServerState, Update
@@ -35,6 +39,38 @@ def test_accuracies_agree_with_independent_ones() -> None:
         ((logits + arrays["head.bias"]).argmax(1) == labels).mean()
     )
     assert found.prototypes == "train"
+
+
+@pytest.fixture
+def summing(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An encoder that adds up more numbers than one thread does alone: threads change the sum."""
+
+    class Summing(Encoder):
+        def __init__(self, shape: tuple[int, ...], vocabulary: int = 0, width: int = 0) -> None:
+            super().__init__()
+            self.width, self.scale = shape[0], torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scale * x * x.repeat(100, 1).sum()
+
+    threads = torch.get_num_threads()
+    monkeypatch.setitem(ENCODERS.own, "summing", Summing)
+    yield "summing"
+    torch.set_num_threads(threads)
+
+
+def test_threads_set_before_make_no_difference_nor_does_a_thread_of_its_own(summing: str) -> None:
+    spec, test = synthetic.spec(summing), synthetic.split(900, seed=5)
+    arrays = {n: v.numpy() for n, v in build_network(spec, 0).state_dict().items()}
+    evaluator = Evaluator(spec, test, torch.device("cpu"), batch_size=900)
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        with ThreadPoolExecutor(1) as worker:
+            found += [evaluator(arrays), worker.submit(evaluator, arrays).result()]
+            assert worker.submit(torch.get_num_threads).result() == threads
+        assert torch.get_num_threads() == threads
+    assert [e.as_row() for e in found] == [found[0].as_row()] * 6
 
 
 def test_the_published_protocol_uses_the_test_features_themselves() -> None:

@@ -1,7 +1,11 @@
 """Global prototypes and ratios by hand; saving and loading."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from strategies import ClientInfo, Prototypes, ServerState, Update
 from strategies.state import read_extra
@@ -64,7 +68,7 @@ def full_state() -> ServerState:
     return state
 
 
-def test_a_state_survives_saving() -> None:
+def test_a_state_survives_saving(tmp_path: Path) -> None:
     state = full_state()
     data = state.to_bytes({"config": {"lr": 0.1}})
     back = ServerState.from_bytes(data)
@@ -77,6 +81,8 @@ def test_a_state_survives_saving() -> None:
     np.testing.assert_array_equal(back.signatures['odd "id".é']["enhance.b"], [0, 1, 2])
     np.testing.assert_array_equal(back.prototypes['odd "id".é']["b"].counts, [4])
     assert read_extra(data) == {"config": {"lr": 0.1}}
+    state.save(tmp_path / "state", {"config": {"lr": 0.1}})
+    assert (tmp_path / "state").read_bytes() == data
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -1])
@@ -84,3 +90,38 @@ def test_damaged_states_are_refused(cut: int) -> None:
     data = full_state().to_bytes()
     with pytest.raises(ValueError, match="server state"):
         ServerState.from_bytes(data[:cut])
+
+
+def test_a_state_has_as_many_tensors_however_many_clients_there_are() -> None:
+    counts = []
+    for clients in (2, 50):
+        state = full_state()
+        for number in range(clients):
+            means = protos([[number, 2], [3, number]], [1, number])
+            update = Update(f"c{number}", ("a",), prototypes={"a": means})
+            update.signatures = {"multi": np.full(3, number, np.float32)}
+            state.absorb(update)
+        data = state.to_bytes()
+        counts.append(len(safetensors.numpy.load(data)))
+        back = ServerState.from_bytes(data)
+        for number in range(clients):
+            found = back.prototypes[f"c{number}"]["a"]
+            np.testing.assert_array_equal(found.means, [[number, 2], [3, number]])
+            np.testing.assert_array_equal(found.counts, [1, number])
+            np.testing.assert_array_equal(back.signatures[f"c{number}"]["multi"], [number] * 3)
+        assert back.to_bytes() == data
+    assert counts[0] == counts[1]
+
+
+def test_a_state_of_the_format_before_is_read() -> None:
+    state = full_state()
+    tensors = {json.dumps(["arrays", n]): v for n, v in state.arrays.items()}
+    tensors[json.dumps(["memory", "client-0", "anything"])] = np.eye(2)
+    who, protos_ = next(iter(state.prototypes.items()))
+    tensors[json.dumps(["means", who, "b"])] = protos_["b"].means
+    tensors[json.dumps(["counts", who, "b"])] = protos_["b"].counts
+    tensors[json.dumps(["signatures", who, "enhance.b"])] = np.arange(3, dtype=np.float32)
+    header = {"format": 2, "round": 7, "arrays": list(state.arrays), "scores": state.scores}
+    header |= {"extra": {}, "ratios": state.ratios, "clients": {who: [["b"], 4, [1, 3]]}}
+    data = safetensors.numpy.save(tensors, {"state": json.dumps(header)})
+    assert ServerState.from_bytes(data).to_bytes() == state.to_bytes()
