@@ -86,7 +86,7 @@ def test_prototypes_and_ratios_are_of_the_trained_model() -> None:
         expected = class_means(features[m].detach(), labels, synthetic.CLASSES)
         np.testing.assert_allclose(update.prototypes[m].means, expected.means, rtol=1e-4, atol=1e-5)
         assert update.prototypes[m].counts.tolist() == [20, 20, 20]
-        scores[m] = score(features[m], labels, expected)
+        scores[m] = float(score(features[m], labels, expected))
     assert update.ratios == pytest.approx(imbalance_ratios(scores), rel=1e-4)
     assert max(update.ratios, key=lambda m: update.ratios[m]) == "smell"
     alone = run(task(("smell",)), data, prototypes=True)
