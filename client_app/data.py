@@ -75,11 +75,14 @@ class LocalData:
         A last batch of fewer than ``least`` samples is added to the one before it.
         """
         order = torch.arange(len(self)) if rng is None else torch.randperm(len(self), generator=rng)
-        chunks = list(self.index[order.to(self.index.device)].split(size))
+        rows = self.index[order.to(self.index.device)]
+        if self.split.on_host:  # once for all batches, not with each of them
+            rows = rows.cpu()
+        chunks = list(rows.split(size))
         if len(chunks) > 1 and len(chunks[-1]) < least:
             chunks[-2:] = [torch.cat(chunks[-2:])]
         for chunk in chunks:
-            yield self.split.batch(chunk, modalities, rng), self.split.labels[chunk]
+            yield self.split.batch(chunk, modalities, rng), self.split.labels_of(chunk)
 
     def info(self) -> ClientInfo:
         """Return how this client introduces itself to the server."""

@@ -143,7 +143,7 @@ def _train(
     final = extract_features(network, data) if needed else {}
     update.measurements = objective.after_training(final, data)
     update.arrays = {
-        name: np.array(value.cpu().numpy(), order="C")
+        name: torch.empty(value.shape, dtype=value.dtype).copy_(value).numpy()
         for name, value in network.state_dict().items()
         if name not in network.frozen and not name.startswith(objective.kept_back)
     }

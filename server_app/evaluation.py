@@ -194,7 +194,7 @@ class Evaluator:
     def _features(self, network: MultiModalNetwork) -> dict[str, Tensor]:
         chunks = [
             network(self.test.batch(index, network.modalities)).features
-            for index in torch.arange(len(self.test), device=self.device).split(self.batch_size)
+            for index in torch.arange(len(self.test)).split(self.batch_size)
         ]
         return {m: torch.cat([c[m] for c in chunks]) for m in network.modalities}
 

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -270,7 +271,9 @@ class MultiModalNetwork(nn.Module):
                 raise ValueError(
                     f"received array '{name}' has shape {shape}, this app expects {want}"
                 )
-        self.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in arrays.items()})
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(shared_tensor(arrays[name]))
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name not in self.frozen)
         self.zero_grad(set_to_none=True)
@@ -280,6 +283,23 @@ class MultiModalNetwork(nn.Module):
     def _norms(self, part: nn.Module) -> bool:
         """Whether a part normalises over batches in training."""
         return any(isinstance(m, _BatchNorm) and m not in self._still for m in part.modules())
+
+
+def shared_tensor(array: NDArray[Any]) -> Tensor:
+    """Return a tensor in an array's own memory, which may be read-only: it is only to be read.
+
+    torch takes arrays that cannot be written to with a warning, and has no tensors of this kind.
+    """
+    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
+
+
+class _Writable:
+    """Describes the memory of an array to numpy as one that may be written to."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        place, _ = array.__array_interface__["data"]
+        self.__array_interface__ = array.__array_interface__ | {"data": (place, False)}
+        self.array = array  # whose memory it is
 
 
 @lru_cache(maxsize=8)

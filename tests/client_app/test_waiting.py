@@ -5,13 +5,17 @@ an index) raises; so does what mixes tensors of the host with those of the devic
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from bmsfed_app.datasets.base import constant
+from bmsfed_app.datasets.kinds import Array, Frames, Image
 from bmsfed_app.methods import METHODS, find_method
 from bmsfed_app.models import MultiModalNetwork
 from bmsfed_app.prototypes import ClassMeans
@@ -116,6 +120,52 @@ def test_no_step_waits_for_the_device(
     epoch = steps(name, modalities, gpu, monkeypatch)
     with pytest.raises(EpochIsOver):
         epoch()
+
+
+class Crossings(TorchDispatchMode):
+    """Counts the copies from the device to the host."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default:
+            self.count += args[0].device.type == "cuda" and out.device.type == "cpu"
+        return out
+
+
+def test_inputs_on_the_host_are_looked_up_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are drawn once a pass; with every batch, nothing comes back from the device."""
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # fake memory cannot be
+    with FakeTensorMode(), Crossings() as crossings:
+        data = client(torch.device("cuda"))
+        stores = {m: store.cpu() for m, store in data.split.stores.items()}
+        data = replace(data, split=replace(data.split, stores=stores))
+        crossings.count = 0
+        for inputs, labels in data.batches(7, ALL, torch.Generator()):
+            assert {t.device.type for t in (*inputs.values(), labels)} == {"cuda"}
+    assert crossings.count == 1
+
+
+@pytest.mark.parametrize("kind", [Image(side=8), Frames(side=8, most=4), Array((3,), scale=2.0)])
+def test_rendering_waits_for_nothing(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+    renderer = kind.renderer("x")
+    kept = {
+        "pixels": (4, 3, 9, 9) if isinstance(kind, Frames) else (3, 9, 9),
+        "number": (),
+        "aspect": (),
+        "values": (3,),
+    }
+    with FakeTensorMode(), Crossings() as crossings:
+        constant.cache_clear()  # of what other tests need
+        rows = [torch.empty(5, *kept[part], device="cuda") for part in kind.parts]
+        rendered = [renderer.render(*rows)]
+        if renderer.augment is not None:
+            rendered.append(renderer.augment(*rows, torch.Generator()))
+    constant.cache_clear()
+    assert {(x.device.type, tuple(x.shape)) for x in rendered} == {("cuda", (5, *kind.shape))}
+    assert crossings.count == 0
 
 
 def test_what_waits_is_found(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
