@@ -20,6 +20,7 @@ from bmsfed_app.datasets import (
     load_dataset,
 )
 from bmsfed_app.datasets.shard import load_shard
+from bmsfed_app.devices import find_device
 from bmsfed_app.partitions import (
     Partition,
     PartitionError,
@@ -157,9 +158,7 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
 
 def training_device(settings: ClientSettings) -> torch.device:
     """Return where to train: the GPU if there is one and ``device`` is "auto"."""
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+    return find_device(settings.device)
 
 
 def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bmsfed_app.devices import Precision
 from bmsfed_app.models.encoders import (
     Encoder,
     build_encoder,
@@ -26,10 +25,13 @@ from bmsfed_app.models.encoders import (
 )
 from bmsfed_app.models.freezing import freeze, frozen_arrays, still_modules
 from bmsfed_app.models.heads import build_head
+from bmsfed_app.models.shared_memory import shared_tensor
 from strategies import Arrays
 from strategies.protocol import owner
 
 _T = TypeVar("_T")
+
+_RECOMPILE_LIMIT = 64
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class MultiModalNetwork(nn.Module):
                 f"unknown modality '{unknown[0]}' (the network has {', '.join(spec.encoders)})"
             )
         self.spec = spec
+        self.in_bf16 = False
         self.modalities = tuple(m for m in spec.encoders if m in wanted)
         encoders = {m: spec.build(m) for m in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
@@ -238,9 +241,26 @@ class MultiModalNetwork(nn.Module):
                 module.training = False
         return self
 
+    def compute(self, precision: Precision, *, compiled: bool) -> Self:
+        """Choose how encoders compute from now on; names of arrays stay. Return itself.
+
+        Head, losses and prototypes are always computed in float32, and by torch's own code.
+        """
+        self.in_bf16 = precision == "bf16"
+        if compiled:
+            # torch counts for all encoders together, in training and in eval mode, with batches of
+            # any size; beyond the limit it would go on without compiling.
+            torch.compiler.config.recompile_limit = _RECOMPILE_LIMIT
+            for encoder in self.encoders.values():
+                encoder.compile()
+        return self
+
     def encode(self, modality: str, x: Tensor) -> Tensor:
-        """Return the features (B, D) of one modality's inputs."""
-        z: Tensor = self.encoders[modality](x)
+        """Return the features (B, D), float32, of one modality's inputs."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bf16):
+            z: Tensor = self.encoders[modality](x)
+        if self.in_bf16:
+            z = z.float()
         if self.spec.feature_norm > 0:
             z = F.normalize(z, dim=1) * self.spec.feature_norm
         return z
@@ -283,23 +303,6 @@ class MultiModalNetwork(nn.Module):
     def _norms(self, part: nn.Module) -> bool:
         """Whether a part normalises over batches in training."""
         return any(isinstance(m, _BatchNorm) and m not in self._still for m in part.modules())
-
-
-def shared_tensor(array: NDArray[Any]) -> Tensor:
-    """Return a tensor in an array's own memory, which may be read-only: it is only to be read.
-
-    torch takes arrays that cannot be written to with a warning, and has no tensors of this kind.
-    """
-    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
-
-
-class _Writable:
-    """Describes the memory of an array to numpy as one that may be written to."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        place, _ = array.__array_interface__["data"]
-        self.__array_interface__ = array.__array_interface__ | {"data": (place, False)}
-        self.array = array  # whose memory it is
 
 
 @lru_cache(maxsize=8)
