@@ -232,13 +232,17 @@ class MultiModalNetwork(nn.Module):
         return self.trainable(modality) or [p for n, p in head if owner(n) == modality]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training, but for modules that are frozen as a whole."""
+        """Switch to training, but for modules that are frozen as a whole.
+
+        Recurrent layers without dropout are always in training mode: they compute the same, and
+        cuDNN's go backwards in training mode only, which signatures need in eval mode.
+        """
         super().train(mode)
         for module in self._still:
-            # Recurrent layers without dropout compute the same, and cuDNN's go backwards in
-            # training mode only.
-            if not isinstance(module, nn.RNNBase) or module.dropout:
-                module.training = False
+            module.training = False
+        for module in self.modules():
+            if isinstance(module, nn.RNNBase) and not module.dropout:
+                module.training = True
         return self
 
     def compute(self, precision: Precision, *, compiled: bool) -> Self:
