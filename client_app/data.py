@@ -22,6 +22,7 @@ from bmsfed_app.datasets import (
     load_dataset,
 )
 from bmsfed_app.datasets.shard import load_shard
+from bmsfed_app.devices import find_device
 from bmsfed_app.partitions import (
     Partition,
     PartitionError,
@@ -77,11 +78,14 @@ class LocalData:
         A last batch of fewer than ``least`` samples is added to the one before it.
         """
         order = torch.arange(len(self)) if rng is None else torch.randperm(len(self), generator=rng)
-        chunks = list(self.index[order.to(self.index.device)].split(size))
+        rows = self.index[order.to(self.index.device)]
+        if self.split.on_host:  # once for all batches, not with each of them
+            rows = rows.cpu()
+        chunks = list(rows.split(size))
         if len(chunks) > 1 and len(chunks[-1]) < least:
             chunks[-2:] = [torch.cat(chunks[-2:])]
         for chunk in chunks:
-            yield self.split.batch(chunk, modalities, rng), self.split.labels[chunk]
+            yield self.split.batch(chunk, modalities, rng), self.split.labels_of(chunk)
 
     def info(self) -> ClientInfo:
         """Return how this client introduces itself to the server."""
@@ -137,9 +141,7 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
 
 def training_device(settings: ClientSettings) -> torch.device:
     """Return where to train: the GPU if there is one and ``device`` is "auto"."""
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+    return find_device(settings.device)
 
 
 def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[str, ...]:

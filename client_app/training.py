@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bmsfed_app.devices import Precision, prepare_device
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
@@ -59,9 +60,7 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     started = time.perf_counter()
     if lacking := sorted(set(task.orders.modalities) - set(data.modalities)):
         raise ValueError(f"client '{data.client_id}' was told to train '{lacking[0]}', it lacks it")
-    network = _network(
-        settings.network, task.orders.modalities, str(training_device(settings))
-    ).restart(task.arrays)
+    network = _network_for(task, settings).restart(task.arrays)
     update = Update(data.client_id, network.modalities, len(data))
     context = LocalContext.of(task.orders, settings)
     if task.orders.kind == "loss":
@@ -74,9 +73,25 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     return update
 
 
+def _network_for(task: Task, settings: ClientSettings) -> MultiModalNetwork:
+    """Return the process's network of the modalities assigned, wherever its arrays are from."""
+    device = training_device(settings)
+    prepare_device(device, settings.precision)
+    return _network(
+        settings.network, task.orders.modalities, device, settings.precision, settings.compile
+    )
+
+
 @lru_cache(maxsize=8)
-def _network(spec: NetworkSpec, modalities: tuple[str, ...], device: str) -> MultiModalNetwork:
-    return MultiModalNetwork(spec, modalities).to(device)
+def _network(
+    spec: NetworkSpec,
+    modalities: tuple[str, ...],
+    device: torch.device,
+    precision: Precision,
+    compiled: bool,
+) -> MultiModalNetwork:
+    network = MultiModalNetwork(spec, modalities).to(device)
+    return network.compute(precision, compiled=compiled)
 
 
 def _work(
@@ -143,7 +158,7 @@ def _train(
     final = extract_features(network, data) if needed else {}
     update.measurements = objective.after_training(final, data)
     update.arrays = {
-        name: np.array(value.cpu().numpy(), order="C")
+        name: torch.empty(value.shape, dtype=value.dtype).copy_(value).numpy()
         for name, value in network.state_dict().items()
         if name not in network.frozen and not name.startswith(objective.kept_back)
     }

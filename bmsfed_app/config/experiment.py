@@ -18,6 +18,7 @@ from bmsfed_app.datasets import (
     ensure_prepared,
     load_dataset,
 )
+from bmsfed_app.devices import Precision
 from bmsfed_app.methods import MethodSettings, Named, find_method
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
@@ -30,16 +31,9 @@ from bmsfed_app.settings import ClientSettings
 
 #: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
 MACHINE_KEYS = {
-    *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
-    *(
-        "engine",
-        "ray_address",
-        "min_clients",
-        "connect_timeout",
-        "timeout",
-        "max_failures",
-        "callbacks",
-    ),
+    *("data_dir", "device", "compile", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
+    *("engine", "ray_address", "min_clients", "connect_timeout", "timeout"),
+    *("max_failures", "callbacks"),
 }
 
 
@@ -103,6 +97,8 @@ class ExperimentConfig(BaseModel):
     callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "float32"
+    compile: bool = False
     engine: Literal["auto", "inline", "ray"] = "auto"
     ray_address: str = ""
     cpus_per_client: float = Field(1.0, gt=0)
@@ -265,6 +261,8 @@ class ExperimentConfig(BaseModel):
             objective=objective,
             objective_settings=objective_settings,
             device=self.device,
+            precision=self.precision,
+            compile=self.compile,
             threads=max(int(self.cpus_per_client), 1),
             prototypes=self.prototypes == "train",
             ratio_kind=self.method_settings().ratio_kind(),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,7 +14,31 @@ from bmsfed_app.methods.bmsfed import EnhancementSettings
 from bmsfed_app.models import Output
 from bmsfed_app.prototypes import coefficient, enhancement_loss, score
 from client_app.objectives.base import OBJECTIVES, Needs, Objective
-from strategies import imbalance_ratios
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a batch enhances.
+
+    Attributes
+    ----------
+    weak : dict
+        1 for the modality to enhance, 0 for others, by modality; empty where there is none.
+    coefficient : float or Tensor
+        Of the enhancement loss.
+    """
+
+    weak: Mapping[str, float | Tensor]
+    coefficient: float | Tensor
+
+    @property
+    def enhances(self) -> bool:
+        """Whether there may be an enhancement loss."""
+        return isinstance(self.coefficient, Tensor) or self.coefficient > 0
+
+
+#: The target of a batch that enhances nothing.
+NOTHING = Target({}, 0.0)
 
 
 @OBJECTIVES.register("modal_enhancement")
@@ -58,35 +83,50 @@ class ModalEnhancement(Objective):
     def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
         loss, context = super().loss(output, labels), self.context
-        target = self.target(output, labels)
-        if target is None:
-            return loss
-        weak, coef = target
-        z = output.features[weak]
         local = self.prototypes == "local"
         prototypes = context.local_prototypes if local else context.global_prototypes
-        if coef > 0 and weak in prototypes:
-            loss = loss + coef * enhancement_loss(z, labels, prototypes[weak])
-        if self.head_weight > 0 and len(output.features) > 1:
-            loss = loss + self.head_weight * F.cross_entropy(self.network.head({weak: z}), labels)
+        target = self.target(output.features, labels)
+        for modality, z in output.features.items():
+            if modality not in target.weak:
+                continue
+            if target.enhances and modality in prototypes:
+                coef = target.weak[modality] * target.coefficient
+                loss = loss + coef * enhancement_loss(z, labels, prototypes[modality])
+            if self.head_weight > 0 and len(output.features) > 1:
+                own = F.cross_entropy(self.network.head({modality: z}), labels)
+                loss = loss + target.weak[modality] * self.head_weight * own
         return loss
 
-    def target(self, output: Output, labels: Tensor) -> tuple[str, float] | None:
-        """Return the modality to enhance and its coefficient, or None."""
-        if len(output.features) == 1:
-            [modality] = output.features
+    def target(self, features: Mapping[str, Tensor], labels: Tensor) -> Target:
+        """Return what to enhance in a batch.
+
+        Of several modalities the weak one is known to the device alone, which nobody waits for:
+        each gets its terms, and 0 as their factor where it is not the weak one.
+
+        Parameters
+        ----------
+        features : mapping
+            Features (B, D) by modality.
+        labels : Tensor (B,), int64
+        """
+        if len(features) == 1:
+            [modality] = features
             orders = self.context.orders
             if modality != orders.weak and self.uni_enhancement == "weak":
-                return None
-            return modality, self.weigh(orders.ratio)  # Eq. 9
-        ratios = self.batch_ratios(output.features, labels)
-        weak = max(ratios, key=lambda m: ratios[m])
-        return weak, self.weigh(ratios[weak])  # Eq. 8
+                return NOTHING
+            return Target({modality: 1.0}, self.weigh(orders.ratio))  # Eq. 9
+        ratios = self.batch_ratios(features, labels)
+        is_weak = torch.arange(len(ratios), device=ratios.device) == ratios.argmax()
+        weak = dict(zip(features, is_weak.float(), strict=True))
+        if self.coefficient == "constant":
+            return Target(weak, self.coefficient_value)
+        return Target(weak, (ratios.max() - 1.0).clamp(0.0, 1.0).float())  # Eqs. 8, 19
 
-    def batch_ratios(self, features: Mapping[str, Tensor], labels: Tensor) -> dict[str, float]:
-        """Imbalance ratio of every modality on the batch, from local prototypes (Eqs. 16, 17)."""
+    def batch_ratios(self, features: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Imbalance ratios (a,) on a batch, float64, from local prototypes (Eqs. 16, 17)."""
         own = self.context.local_prototypes
-        return imbalance_ratios({m: score(z, labels, own[m]) for m, z in features.items()})
+        scores = torch.stack([score(z, labels, own[m]) for m, z in features.items()])
+        return scores.max() / scores
 
     def weigh(self, ratio: float) -> float:
         """Return the coefficient of the enhancement loss at a ratio (Eq. 19)."""
