@@ -87,6 +87,7 @@ class ExperimentConfig(BaseModel):
     optimizer: Choice = Field(default_factory=lambda: {"name": "sgd"})
     head: Choice = Field(default_factory=dict)
     objective: Choice = Field(default_factory=dict)
+    packed_clients: int = Field(1, ge=1)
 
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
@@ -255,6 +256,7 @@ class ExperimentConfig(BaseModel):
             objective=objective,
             objective_settings=objective_settings,
             device=self.device,
+            packed_clients=self.packed_clients,
             threads=max(int(self.cpus_per_client), 1),
             prototypes=self.prototypes == "train",
             ratio_kind=self.method_settings().ratio_kind(),
