@@ -171,8 +171,6 @@ def _score(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
 def _enhancement(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
     """Return :func:`~bmsfed_app.prototypes.enhancement_loss` without looking into tensors."""
     usable = prototypes.present[labels]
-    # Distances to classes that do not count are of no effect, but must be numbers.
-    counted = prototypes.counts + (~prototypes.present.any()).long()
-    log_p = log_probabilities(features, ClassMeans(prototypes.means, counted))
+    log_p = log_probabilities(features, prototypes)
     true_class = torch.where(usable, -log_p.gather(1, labels[:, None]).squeeze(1), 0.0)
     return true_class.sum() / usable.sum().clamp(min=1)
