@@ -1,9 +1,9 @@
 """Clients trained together (``packed_clients``) against the same clients one by one.
 
-``python -m benchmarks.packed [--device cuda] [--out results.json]``: 4, 8 and 16 clients of cg-digits
-(four convolutions, its configuration), and of a table of two modalities (two layers of 64), one task
-of FedAvg and of BMSFed each, one thread; medians of three, in turn. On a CPU its seconds count
-(what else runs hardly matters), on a GPU those of the clock. About three minutes on an idle CPU.
+``python -m benchmarks.packed [--device cuda] [--out results.json]``: 4, 8 and 16 clients of
+cg-digits (four convolutions, its configuration) and of a table of two modalities (two layers of
+64); one task of FedAvg and of BMSFed each, one thread; medians of three, in turn. On a CPU its own
+seconds count, whatever else runs, on a GPU the clock's. About three minutes on an idle CPU.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -85,38 +86,39 @@ def medians(
     return {name: statistics.median(s) for name, s in seconds.items()}
 
 
+def compared(work: Work, repeats: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Seconds of one round's training, one by one and packed."""
+    settings, data = work
+    what = tasks(settings, data)
+
+    def one_by_one() -> None:
+        for task, client in zip(what, data, strict=True):
+            run_task(task, client, settings)
+
+    def packed() -> None:
+        train_together(what, data, settings)
+
+    return medians({"one_by_one": one_by_one, "packed": packed}, repeats, clock)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clients", type=int, nargs="+", default=[4, 8, 16])
     given = parser.parse_args()
     torch.set_num_threads(1)
     clock = time.process_time if given.device == "cpu" else time.perf_counter
     figures = []
-    for name, make in {"cg-digits": digits, "table": table}.items():
-        for method in ("fedavg", "bmsfed"):
-            for clients in given.clients:
-                settings, data = make(method, clients, given.device)
-                what = tasks(settings, data)
-                found = medians(
-                    {
-                        "one_by_one": lambda: [
-                            run_task(t, c, settings) for t, c in zip(what, data, strict=True)
-                        ],
-                        "packed": lambda: train_together(what, data, settings),
-                    },
-                    given.repeats,
-                    clock,
-                )
-                alone, packed = found["one_by_one"], found["packed"]
-                print(
-                    f"{name:<10} {method:<7} {clients:>3} clients: one by one {alone:7.3f} s, packed "
-                    f"{packed:7.3f} s, {alone / packed:5.2f} times as fast",
-                    flush=True,
-                )
-                figures.append({"data": name, "method": method, "clients": clients, **found})
+    for make, method, clients in product((digits, table), ("fedavg", "bmsfed"), (4, 8, 16)):
+        found = compared(make(method, clients, given.device), given.repeats, clock)
+        alone, packed = found["one_by_one"], found["packed"]
+        print(
+            f"{make.__name__:<7} {method:<7} {clients:>3} clients: one by one {alone:7.3f} s, "
+            f"packed {packed:7.3f} s, {alone / packed:5.2f} times as fast",
+            flush=True,
+        )
+        figures.append({"data": make.__name__, "method": method, "clients": clients, **found})
     write(given.out, {"device": given.device, "seconds": figures})
 
 
