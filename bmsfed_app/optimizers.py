@@ -50,6 +50,18 @@ for _one in (
     OPTIMIZERS.add(_one.__name__.lower(), _uncompiled(_one))
 
 
+def steps_by_entry(choice: Mapping[str, Any]) -> bool:
+    """Whether each entry of a parameter steps by its own gradient, whatever the tensor's shape.
+
+    Known of torch's own, of which Adafactor looks at rows, columns and whole tensors.
+    """
+    builder = OPTIMIZERS.find(str(choice["name"]))
+    own = inspect.getmodule(builder)
+    return bool(own and own.__name__.startswith("torch.optim.")) and (
+        builder is not torch.optim.Adafactor
+    )
+
+
 def build_optimizer(
     choice: Mapping[str, Any],
     parameters: Iterable[nn.Parameter],

@@ -23,6 +23,7 @@ class ClientSettings:
     """What the experiment fixes for all clients alike.
 
     ``data`` is the fingerprint of what the server looked at: simulated clients load no other data.
+    ``packed_clients`` is how many may be trained at once (:mod:`client_app.packed`).
     ``prototypes`` says whether it wants clients' prototypes even where the method needs none,
     ``ratio_kind`` what imbalance ratios are made of ("score" or "accuracy"), ``plugins`` what the
     client must have of other packages (:class:`bmsfed_app.plugins.PlugIn`). The last two are the
@@ -50,6 +51,7 @@ class ClientSettings:
     precision: Precision = "float32"
     compile: bool = False
     threads: int = 1
+    packed_clients: int = 1
     prototypes: bool = False
     ratio_kind: str = "score"
     plugins: list[dict[str, str]] = field(default_factory=list)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 import torch
 from flwr.app import Context, Error, Message
@@ -13,10 +16,12 @@ from bmsfed_app import __version__
 from bmsfed_app.devices import check_compiler
 from bmsfed_app.plugins import check_plug_ins
 from bmsfed_app.settings import ClientSettings, read_settings
-from client_app.data import local_data, training_device
+from client_app.data import LocalData, local_data, training_device
 from client_app.divergence import DivergedError
+from client_app.packed import packing_fault, train_together
 from client_app.training import run_task
-from strategies.protocol import pack_enrolment, pack_update, unpack_task
+from strategies import Task, Update
+from strategies.protocol import pack_enrolment, pack_update, unpack_settings, unpack_task
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
@@ -55,10 +60,103 @@ def _answer(message: Message, context: Context) -> Message:
     try:
         update = run_task(unpack_task(message.content), data, settings)
     except DivergedError as error:
+        return _reply(message, error)
+    return _reply(message, update)
+
+
+def answer_together(
+    messages: Sequence[Message], contexts: Sequence[Context]
+) -> list[Message | None]:
+    """Answer what many clients of this process were sent.
+
+    Clients that train the same modalities train together, as many as the experiment's
+    ``packed_clients`` allows (:mod:`client_app.packed`).
+
+    Parameters
+    ----------
+    messages : sequence of Message
+        One for each client.
+    contexts : sequence of Context
+        Of these clients.
+
+    Returns
+    -------
+    list of Message or None
+        The replies, in the messages' order; None for those whom the app has to answer one by one.
+        What one client raises is the error in its reply.
+    """
+    replies: dict[int, Message] = {}
+    for tasks in _packable(messages):
+        replies |= _packed_replies(tasks, messages, contexts)
+    return [replies.get(place) for place in range(len(messages))]
+
+
+def _packable(messages: Sequence[Message]) -> list[dict[int, Task]]:
+    """Group training tasks of the same settings and modalities; each by its message's place."""
+    groups: list[tuple[dict[str, Any], tuple[str, ...], dict[int, Task]]] = []
+    for place, message in enumerate(messages):
+        try:
+            told = unpack_settings(message.content)
+            if message.metadata.message_type != "train" or told["packed_clients"] < 2:
+                continue
+            task = unpack_task(message.content)
+        except Exception:  # the client that answers alone says what is wrong
+            continue
+        modalities = task.orders.modalities
+        same = (tasks for t, m, tasks in groups if t == told and m == modalities)
+        if (tasks := next(same, None)) is None:
+            groups.append((told, modalities, tasks := {}))
+        tasks[place] = task
+    return [tasks for _, _, tasks in groups if len(tasks) > 1]
+
+
+def _packed_replies(
+    tasks: dict[int, Task], messages: Sequence[Message], contexts: Sequence[Context]
+) -> dict[int, Message]:
+    """Train clients pack by pack; return replies by place, of none that have to answer alone."""
+    first, task = next(iter(tasks.items()))
+    try:
+        settings = _settings(messages[first], contexts[first])
+    except ValueError:
+        return {}
+    if fault := packing_fault(settings, task.orders.modalities):
+        _say_once(fault)
+        return {}
+    torch.set_num_threads(settings.threads)
+    data: dict[int, LocalData] = {}
+    for place in tasks:
+        with suppress(Exception):
+            data[place] = local_data(contexts[place].node_config, settings)
+    # Clients of like size take most of their steps together.
+    places = sorted(data, key=lambda place: len(data[place]))
+    replies: dict[int, Message] = {}
+    size = settings.packed_clients
+    for pack in (places[start : start + size] for start in range(0, len(places), size)):
+        if len(pack) == 1:
+            continue
+        try:
+            outcomes = train_together([tasks[p] for p in pack], [data[p] for p in pack], settings)
+        except Exception as error:
+            _say_once(str(error))
+            break
+        replies |= {p: _reply(messages[p], o) for p, o in zip(pack, outcomes, strict=True)}
+    return replies
+
+
+def _reply(message: Message, outcome: Update | Exception) -> Message:
+    if isinstance(outcome, Update):
+        return Message(pack_update(outcome), reply_to=message)
+    if isinstance(outcome, DivergedError):
         # Nothing is wrong with the app: the server is told in a line, without Flower's traceback.
-        log.warning("%s", error)
-        return Message(Error(code=0, reason=str(error)), reply_to=message)
-    return Message(pack_update(update), reply_to=message)
+        log.warning("%s", outcome)
+        return Message(Error(code=0, reason=str(outcome)), reply_to=message)
+    reason = str(outcome) or type(outcome).__name__
+    return Message(Error(code=0, reason=reason), reply_to=message)
+
+
+@lru_cache
+def _say_once(fault: str) -> None:
+    log.warning("packed_clients: clients train one by one: %s", fault.strip().split("\n")[0])
 
 
 def _settings(message: Message, context: Context) -> ClientSettings:

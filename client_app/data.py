@@ -77,6 +77,13 @@ class LocalData:
 
         A last batch of fewer than ``least`` samples is added to the one before it.
         """
+        for chunk in self.chunks(size, rng, least=least):
+            yield self.split.batch(chunk, modalities, rng), self.split.labels_of(chunk)
+
+    def chunks(
+        self, size: int, rng: torch.Generator | None = None, *, least: int = 1
+    ) -> list[Tensor]:
+        """Return the rows (b,) of the split behind each of the :meth:`batches` of one epoch."""
         order = torch.arange(len(self)) if rng is None else torch.randperm(len(self), generator=rng)
         rows = self.index[order.to(self.index.device)]
         if self.split.on_host:  # once for all batches, not with each of them
@@ -84,8 +91,7 @@ class LocalData:
         chunks = list(rows.split(size))
         if len(chunks) > 1 and len(chunks[-1]) < least:
             chunks[-2:] = [torch.cat(chunks[-2:])]
-        for chunk in chunks:
-            yield self.split.batch(chunk, modalities, rng), self.split.labels_of(chunk)
+        return chunks
 
     def info(self) -> ClientInfo:
         """Return how this client introduces itself to the server."""

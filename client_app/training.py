@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
@@ -58,9 +59,7 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
         If what is to be answered is NaN or infinite.
     """
     started = time.perf_counter()
-    if lacking := sorted(set(task.orders.modalities) - set(data.modalities)):
-        raise ValueError(f"client '{data.client_id}' was told to train '{lacking[0]}', it lacks it")
-    network = _network_for(task, settings).restart(task.arrays)
+    network = received_network(task, data, settings)
     update = Update(data.client_id, network.modalities, len(data))
     context = LocalContext.of(task.orders, settings)
     if task.orders.kind == "loss":
@@ -73,13 +72,22 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     return update
 
 
-def _network_for(task: Task, settings: ClientSettings) -> MultiModalNetwork:
-    """Return the process's network of the modalities assigned, wherever its arrays are from."""
+def received_network(task: Task, data: LocalData, settings: ClientSettings) -> MultiModalNetwork:
+    """Return this process's network of the modalities assigned, with the arrays received.
+
+    Raises
+    ------
+    ValueError
+        If the client lacks a modality, or the arrays do not fit.
+    """
+    if lacking := sorted(set(task.orders.modalities) - set(data.modalities)):
+        raise ValueError(f"client '{data.client_id}' was told to train '{lacking[0]}', it lacks it")
     device = training_device(settings)
     prepare_device(device, settings.precision)
-    return _network(
+    network = _network(
         settings.network, task.orders.modalities, device, settings.precision, settings.compile
     )
+    return network.restart(task.arrays)
 
 
 @lru_cache(maxsize=8)
@@ -94,32 +102,83 @@ def _network(
     return network.compute(precision, compiled=compiled)
 
 
+@dataclass
+class Work:
+    """One client's task, once the received model has been measured.
+
+    Attributes
+    ----------
+    update : Update
+        The answer, filled in bit by bit.
+    objective : Objective
+        Bound to network and context.
+    data : LocalData
+    received : dict
+        What is signed of the received model, flat (d,) by modality.
+    """
+
+    update: Update
+    objective: Objective
+    data: LocalData
+    received: dict[str, Tensor]
+
+
 def _work(
     update: Update, network: MultiModalNetwork, data: LocalData, context: LocalContext
 ) -> None:
     """Measure what the server needs, train unless this is a measurement, fill in the answer."""
+    work = begin(update, network, data, context)
+    signature = context.orders.signature
+    if context.orders.kind == "train":
+        started = time.perf_counter()
+        update.metrics |= train(work.objective, data)
+        update.metrics["seconds_training"] = time.perf_counter() - started
+    elif signature and signature.gradient == "update":
+        train(work.objective, data, max_steps=1)
+    finish(work)
+
+
+def begin(
+    update: Update, network: MultiModalNetwork, data: LocalData, context: LocalContext
+) -> Work:
+    """Measure the received model: what the objective needs, and what is signed by gradients."""
     orders, settings = context.orders, context.settings
     objective = build_objective(settings.objective, settings.objective_settings)
     objective.bind(network, context)
-    wanted = settings.prototypes or orders.measure_prototypes
-    if (orders.kind == "measure" and wanted) or _needs_features(objective):
+    if (orders.kind == "measure" and _wanted(context)) or _needs_features(objective):
         # At the received model; a pass over the data, so only where it is needed, and once.
         context.features = extract_features(network, data)
     context.begin(local_prototypes(context.features, data.labels, data.num_classes))
     if orders.signature and orders.signature.gradient == "decoupled":
         update.signatures = _signatures(objective, orders.signature, data)
-    received = flat_signed(network)
+    return Work(update, objective, data, flat_signed(network))
+
+
+def finish(work: Work) -> None:
+    """Fill in the answer from the network as it is now."""
+    update, objective, data = work.update, work.objective, work.data
+    context, network = objective.context, objective.network
+    orders, wanted = context.orders, _wanted(context)
+    final = context.features
     if orders.kind == "train":
-        final = _train(update, objective, data, wanted)
-    else:
-        final = context.features
-        if orders.signature and orders.signature.gradient == "update":
-            train(objective, data, max_steps=1)
+        needed = wanted or Needs.TRAINED_FEATURES in objective.needs
+        final = extract_features(network, data) if needed else {}
+        update.measurements = objective.after_training(final, data)
+        update.arrays = {
+            name: torch.empty(value.shape, dtype=value.dtype).copy_(value).numpy()
+            for name, value in network.state_dict().items()
+            if name not in network.frozen and not name.startswith(objective.kept_back)
+        }
     if wanted:
-        measure(update, final, data.labels, data.num_classes, settings.ratio_kind)
+        measure(update, final, data.labels, data.num_classes, context.settings.ratio_kind)
     if orders.signature and orders.signature.gradient == "update":
         held = len(data.modalities)
-        update.signatures = update_signatures(received, network, orders.signature, held=held)
+        update.signatures = update_signatures(work.received, network, orders.signature, held=held)
+
+
+def _wanted(context: LocalContext) -> bool:
+    """Whether the server wants prototypes and ratios."""
+    return context.settings.prototypes or context.orders.measure_prototypes
 
 
 def _needs_features(objective: Objective) -> bool:
@@ -144,25 +203,6 @@ def _signatures(objective: Objective, orders: SignatureOrders, data: LocalData) 
     outputs = ((network(inputs), labels) for inputs, labels in batches)
     held = len(data.modalities)
     return decoupled_signatures(objective, orders, parameters, outputs, len(batches), held=held)
-
-
-def _train(
-    update: Update, objective: Objective, data: LocalData, wanted: bool
-) -> dict[str, Tensor]:
-    """Train and fill in parts and measurements; return features where somebody needs them."""
-    started = time.perf_counter()
-    update.metrics |= train(objective, data)
-    update.metrics["seconds_training"] = time.perf_counter() - started
-    network = objective.network
-    needed = wanted or Needs.TRAINED_FEATURES in objective.needs
-    final = extract_features(network, data) if needed else {}
-    update.measurements = objective.after_training(final, data)
-    update.arrays = {
-        name: torch.empty(value.shape, dtype=value.dtype).copy_(value).numpy()
-        for name, value in network.state_dict().items()
-        if name not in network.frozen and not name.startswith(objective.kept_back)
-    }
-    return final
 
 
 def train(
@@ -193,15 +233,10 @@ def train(
     """
     network, settings = objective.network, objective.context.settings
     rng = objective.context.generator("batches")
-    data = objective.training_data(data)
-    who, size = data.client_id, settings.batch_size
-    if fault := network.spec.batch_fault(who, network.modalities, len(data), size):
-        raise ValueError(fault)
-    objective.on_start(data)
-    parameters = _trainable(network, objective)
+    data, parameters = ready(objective, data)
     if not parameters:  # FedPAC, whose head stands still here, where all encoders do as well
         return {"steps": 0.0}
-    least = 2 if network.normalising else 1
+    size, least = settings.batch_size, network.least_batch
     optimizer = objective.context.optimizer(parameters)
     epochs: list[Tensor] = []
     steps = 0
@@ -225,6 +260,23 @@ def train(
         check_losses(torch.stack(losses), epoch, data, objective.context)
         epochs.append(torch.stack(losses).sum() / len(data))
     return {"loss_first": float(epochs[0]), "loss": float(epochs[-1]), "steps": float(steps)}
+
+
+def ready(objective: Objective, data: LocalData) -> tuple[LocalData, list[nn.Parameter]]:
+    """Let the objective start; return the samples and the parameters to train, of all others none.
+
+    Raises
+    ------
+    ValueError
+        If there are too few samples for a network that normalises over batches.
+    """
+    network, settings = objective.network, objective.context.settings
+    data = objective.training_data(data)
+    who, size = data.client_id, settings.batch_size
+    if fault := network.spec.batch_fault(who, network.modalities, len(data), size):
+        raise ValueError(fault)
+    objective.on_start(data)
+    return data, _trainable(network, objective)
 
 
 def _trainable(network: MultiModalNetwork, objective: Objective) -> list[nn.Parameter]:

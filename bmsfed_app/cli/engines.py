@@ -15,7 +15,7 @@ from bmsfed_app.engine.base import SimulationGrid
 from bmsfed_app.engine.work import Describe
 from bmsfed_app.models.cost import forward_flops, model_bytes
 from bmsfed_app.partitions import Share
-from client_app.app import app
+from client_app.app import answer_together, app
 
 #: Work of fewer seconds on one core is done before processes have paid for their start.
 _WORTHWHILE = 60.0
@@ -99,8 +99,10 @@ def open_engine(config: ExperimentConfig, engine: str, shares: Sequence[Share]) 
         If the machine, or the cluster, lacks what it needs.
     """
     describe = work_of([len(share.rows) for share in shares])
+    pack = config.packed_clients
+    together = answer_together if pack > 1 else None
     if engine == "inline":
-        return InlineGrid(app, config.clients, describe=describe)
+        return InlineGrid(app, config.clients, together=together, pack=pack, describe=describe)
     from bmsfed_app.engine.ray_grid import RayGrid  # loads ray
 
     per_round = config.per_round if config.per_round >= 1 else config.per_round * config.clients
@@ -113,6 +115,8 @@ def open_engine(config: ExperimentConfig, engine: str, shares: Sequence[Share]) 
         gpus=config.gpus_per_client,
         address=config.ray_address,
         object_store=int(1.1 * models * model_bytes(config.network_spec())),
+        together=together,
+        pack=pack,
         describe=describe,
     )
 

@@ -85,7 +85,7 @@ def simulate(folder: RunFolder, console: Console, shares: Sequence[Share]) -> Ba
         callbacks.insert(0, ProgressCallback(console))
     try:
         with open_engine(config, engine, shares) as grid, _stop_on_interrupt(stop, grid):
-            run_experiment(grid, folder, callbacks=callbacks, stop=stop)
+            run_experiment(grid, folder, callbacks=callbacks, stop=stop, overlap=engine == "ray")
     except EngineError:
         raise
     except (Exception, KeyboardInterrupt) as error:

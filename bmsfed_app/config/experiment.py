@@ -89,6 +89,7 @@ class ExperimentConfig(BaseModel):
     optimizer: Choice = Field(default_factory=lambda: {"name": "sgd"})
     head: Choice = Field(default_factory=dict)
     objective: Choice = Field(default_factory=dict)
+    packed_clients: int = Field(1, ge=1)
 
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
@@ -263,6 +264,7 @@ class ExperimentConfig(BaseModel):
             device=self.device,
             precision=self.precision,
             compile=self.compile,
+            packed_clients=self.packed_clients,
             threads=max(int(self.cpus_per_client), 1),
             prototypes=self.prototypes == "train",
             ratio_kind=self.method_settings().ratio_kind(),

@@ -11,8 +11,9 @@ from typing import Any
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-#: Answers many messages in one call, each with its client's context, in their order.
-Together = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
+#: Answers many messages in one call, each with its client's context, in their order; None leaves
+#: one to the app.
+Together = Callable[[Sequence[Message], Sequence[Context]], list[Message | None]]
 
 
 class EngineError(ValueError):
@@ -109,8 +110,10 @@ class Clients:
         replies = together(messages, contexts)
         for context in contexts:
             self._keep(context)
-        seconds = (time.perf_counter() - started) / len(messages)
-        return [Done(reply, seconds) for reply in replies]
+        answered = sum(reply is not None for reply in replies)
+        seconds = (time.perf_counter() - started) / max(answered, 1)
+        pairs = zip(messages, replies, strict=True)
+        return [self._alone(m) if r is None else Done(r, seconds) for m, r in pairs]
 
     def _context(self, message: Message) -> Context:
         node = message.metadata.dst_node_id

@@ -218,6 +218,11 @@ class MultiModalNetwork(nn.Module):
             p.removeprefix("encoders.") for p in parts if self._norms(parts[p])
         )
 
+    @property
+    def least_batch(self) -> int:
+        """Samples that a mini-batch of training needs."""
+        return 2 if self.normalising else 1
+
     def trainable(self, modality: str) -> list[nn.Parameter]:
         """Return the parameters of a modality's encoder that are not frozen, in its order."""
         named = self.encoders[modality].named_parameters(f"encoders.{modality}")

@@ -120,6 +120,10 @@ class Objective:
     frozen: ClassVar[tuple[str, ...]] = ()
     #: Beginnings of the names of arrays that are not sent back.
     kept_back: ClassVar[tuple[str, ...]] = ()
+    #: Whether several clients may be trained at once, by :meth:`packed_loss` in place of
+    #: :meth:`loss` and without the hooks :meth:`on_epoch` and :meth:`after_backward`. Each class
+    #: says so of itself: it is not inherited.
+    packs: ClassVar[bool] = False
 
     network: MultiModalNetwork
     context: LocalContext
@@ -156,6 +160,21 @@ class Objective:
 
     def after_backward(self, output: Output, labels: Tensor) -> None:
         """Run between the backward pass and the optimiser's step; may change gradients."""
+
+    def pack(self) -> dict[str, Tensor]:
+        """Return what :meth:`packed_loss` looks at of this client, once training has started.
+
+        Names and shapes are the same for all clients that train the same modalities.
+        """
+        return {}
+
+    def packed_loss(self, output: Output, labels: Tensor, own: dict[str, Tensor]) -> Tensor:
+        """Return one client's loss as :meth:`loss` does, under ``torch.func.vmap``.
+
+        So it must not look into tensors, and of what tells clients apart at nothing but ``own``,
+        which is from :meth:`pack`; parameters are to be read through ``self.network``.
+        """
+        return F.cross_entropy(output.logits, labels)
 
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return what the method's strategy must know, as float arrays by name."""

@@ -25,6 +25,7 @@ class FrozenHead(Objective):
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("head.weight.",)
+    packs: ClassVar[bool] = True
     kept_back: ClassVar[tuple[str, ...]] = ("head.weight.",)
 
     @property

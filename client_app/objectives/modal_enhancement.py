@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -12,7 +12,14 @@ from torch.nn import functional as F
 
 from bmsfed_app.methods.bmsfed import EnhancementSettings
 from bmsfed_app.models import Output
-from bmsfed_app.prototypes import coefficient, enhancement_loss, score
+from bmsfed_app.prototypes import (
+    MIN_SCORE,
+    ClassMeans,
+    coefficient,
+    enhancement_loss,
+    log_probabilities,
+    score,
+)
 from client_app.objectives.base import OBJECTIVES, Needs, Objective
 
 
@@ -63,6 +70,8 @@ class ModalEnhancement(Objective):
     prototypes : {"global", "local"}
         Distances to the server's prototypes (Eq. 7), or to the client's own ("BMSFed-local").
     """
+
+    packs: ClassVar[bool] = True
 
     coefficient: Literal["clipped", "constant"]
     coefficient_value: float
@@ -131,3 +140,76 @@ class ModalEnhancement(Objective):
     def weigh(self, ratio: float) -> float:
         """Return the coefficient of the enhancement loss at a ratio (Eq. 19)."""
         return coefficient(ratio, self.coefficient, self.coefficient_value)
+
+    # --- several clients at once ------------------------------------------------------------
+
+    def pack(self) -> dict[str, Tensor]:
+        """Return prototypes and presence of classes by modality, or the one coefficient."""
+        context, modalities = self.context, self.network.modalities
+        local = self.prototypes == "local"
+        known = context.local_prototypes if local else context.global_prototypes
+        own: dict[str, Tensor] = {}
+        for m in modalities:
+            own |= _packed_means(f"target.{m}", known.get(m) or self._no_means(m))
+            if len(modalities) > 1:
+                own |= _packed_means(f"own.{m}", context.local_prototypes[m])
+        if len(modalities) == 1:
+            enhanced = modalities[0] == context.orders.weak or self.uni_enhancement == "always"
+            coef = self.weigh(context.orders.ratio) if enhanced else 0.0
+            own["coefficient"] = torch.tensor(coef, device=self._device)
+        return own
+
+    def packed_loss(self, output: Output, labels: Tensor, own: dict[str, Tensor]) -> Tensor:
+        """Return the batch's loss: every modality is enhanced, all but the weak one by 0."""
+        loss = super().packed_loss(output, labels, own)
+        if len(output.features) == 1:
+            [modality] = output.features
+            target = _means(f"target.{modality}", own)
+            z = output.features[modality]
+            return loss + own["coefficient"] * _enhancement(z, labels, target)
+        scores = {m: _score(z, labels, _means(f"own.{m}", own)) for m, z in output.features.items()}
+        found = torch.stack(list(scores.values()))
+        ratios = found.max() / found
+        weak = torch.arange(len(found), device=found.device) == ratios.argmax()
+        for i, (m, z) in enumerate(output.features.items()):
+            coef = torch.full_like(ratios[i], self.coefficient_value)
+            if self.coefficient == "clipped":
+                coef = (ratios[i] - 1.0).clamp(0.0, 1.0)
+            chosen = weak[i].to(z.dtype)
+            enhancement = _enhancement(z, labels, _means(f"target.{m}", own))
+            loss = loss + chosen * coef.to(z.dtype) * enhancement
+            if self.head_weight > 0:
+                columns = F.cross_entropy(self.network.head({m: z}), labels)
+                loss = loss + chosen * self.head_weight * columns
+        return loss
+
+    def _no_means(self, modality: str) -> ClassMeans:
+        classes = self.network.spec.num_classes
+        means = torch.zeros(classes, self.network.spec.width(modality), device=self._device)
+        return ClassMeans(means, torch.zeros(classes, dtype=torch.int64, device=self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+
+def _packed_means(name: str, prototypes: ClassMeans) -> dict[str, Tensor]:
+    return {f"{name}.means": prototypes.means, f"{name}.counts": prototypes.counts}
+
+
+def _means(name: str, own: Mapping[str, Tensor]) -> ClassMeans:
+    return ClassMeans(own[f"{name}.means"], own[f"{name}.counts"])
+
+
+def _score(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
+    """Return :func:`~bmsfed_app.prototypes.score` as a tensor, float64."""
+    log_p = log_probabilities(features.detach(), prototypes)
+    return log_p.gather(1, labels[:, None]).exp().double().sum().clamp(min=MIN_SCORE)
+
+
+def _enhancement(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
+    """Return :func:`~bmsfed_app.prototypes.enhancement_loss` without looking into tensors."""
+    usable = prototypes.present[labels]
+    log_p = log_probabilities(features, prototypes)
+    true_class = torch.where(usable, -log_p.gather(1, labels[:, None]).squeeze(1), 0.0)
+    return true_class.sum() / usable.sum().clamp(min=1)

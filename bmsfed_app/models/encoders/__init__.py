@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bmsfed_app.models.encoders.base import ENCODERS, Builder, Encoder, InputError
+from bmsfed_app.models.encoders.base import ENCODERS, Builder, Encoder, ImageEncoder, InputError
 from bmsfed_app.models.encoders.hugging_face import HuggingFaceModel
 from bmsfed_app.models.encoders.vision import VisionModel, vision_models
 from bmsfed_app.registry import nearest
@@ -147,6 +147,7 @@ __all__ = [
     "ENCODERS",
     "Builder",
     "Encoder",
+    "ImageEncoder",
     "InputError",
     "build_encoder",
     "check_encoder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from bmsfed_app.registry import Registry, not_callable
@@ -60,6 +61,9 @@ class ImageEncoder(Encoder):
 
     Frames are encoded one by one and their features averaged (the paper's protocol, its Sect. 4.2).
     """
+
+    #: How images lie in memory where they are encoded; it decides on speed alone.
+    layout: torch.memory_format = torch.contiguous_format
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode images (B, C, H, W) as features (B, D)."""

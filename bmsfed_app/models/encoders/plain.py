@@ -31,6 +31,8 @@ class Conv4(ImageEncoder):
     """
 
     width = 512
+    #: A third faster than the plain layout on CPU, twice where no gradients are needed.
+    layout = torch.channels_last
 
     def __init__(self, shape: tuple[int, ...], vocabulary: int = 0, width: int = 0) -> None:
         super().__init__()
@@ -52,12 +54,11 @@ class Conv4(ImageEncoder):
             nn.Flatten(),
             nn.Linear(64, self.width),
         )
-        # A third faster than the default layout on CPU, twice where no gradients are needed.
-        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layers.to(memory_format=self.layout)  # type: ignore[call-overload]
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode images (B, C, H, W) as features (B, 512)."""
-        features: Tensor = self.layers(images.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.layers(images.contiguous(memory_format=self.layout))
         return features
 
 
