@@ -42,11 +42,12 @@ def _uncompiled(kind: type[Optimizer]) -> type[Optimizer]:
 
 # Those of torch's that take a step per batch on any parameters: not LBFGS, which evaluates the loss
 # anew, SparseAdam, which takes sparse gradients, nor Muon, which takes matrices alone.
-for _one in (
+_TORCHS = (
     *(torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop),
     *(torch.optim.Adagrad, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax),
     *(torch.optim.Adadelta, torch.optim.Adafactor, torch.optim.ASGD, torch.optim.Rprop),
-):
+)
+for _one in _TORCHS:
     OPTIMIZERS.add(_one.__name__.lower(), _uncompiled(_one))
 
 
@@ -56,10 +57,8 @@ def steps_by_entry(choice: Mapping[str, Any]) -> bool:
     Known of torch's own, of which Adafactor looks at rows, columns and whole tensors.
     """
     builder = OPTIMIZERS.find(str(choice["name"]))
-    own = inspect.getmodule(builder)
-    return bool(own and own.__name__.startswith("torch.optim.")) and (
-        builder is not torch.optim.Adafactor
-    )
+    of_torch = isinstance(builder, type) and builder.__mro__[1] in _TORCHS
+    return of_torch and not issubclass(builder, torch.optim.Adafactor)
 
 
 def build_optimizer(

@@ -12,10 +12,10 @@ import logging
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -205,11 +205,18 @@ class Registry(Generic[T]):
     def _points(self) -> dict[str, list[EntryPoint]]:
         """Entry points by name: several where packages give one name to different things."""
         found: dict[str, list[EntryPoint]] = {}
-        for point in entry_points(group=self.group):
+        for point in _installed(tuple(sys.path)).select(group=self.group):
             same = found.setdefault(point.name, [])
             if point.value not in [p.value for p in same]:
                 same.append(point)
         return found
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> EntryPoints:
+    """Entry points of all packages on ``sys.path``: read once, not for every registry."""
+    found: Any = entry_points()  # what it is depends on Python's version, how it selects does not
+    return cast(EntryPoints, found)
 
 
 def _source(point: EntryPoint) -> str:

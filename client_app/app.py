@@ -169,14 +169,9 @@ def _settings(message: Message, context: Context) -> ClientSettings:
     """
     settings = read_settings(str(message.content.config_records["config"]["settings"]))
     try:
-        _check_plug_ins(settings)
+        check_plug_ins(settings.plugins)
     except ValueError as error:
         config = context.node_config
         name = config.get("client-id", config.get("partition-id", "of no name"))
         raise ValueError(f"client '{name}': {error}") from None
     return settings
-
-
-@lru_cache(maxsize=2)
-def _check_plug_ins(settings: ClientSettings) -> None:
-    check_plug_ins(settings.plugins)

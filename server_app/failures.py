@@ -35,6 +35,7 @@ class _Answers:
     lost: list[_Lost] = field(default_factory=list)
 
     def add(self, round_: int, client: str, status: str) -> None:
+        """Count an answer."""
         self.asked += 1
         if status != "ok":
             self.lost.append(_Lost(round_, client, status))

@@ -131,6 +131,7 @@ def work_of(samples: Sequence[int]) -> Describe:
     """
 
     def describe(message: Message) -> Work:
+        """Read a message's type and orders."""
         kind = message.metadata.message_type
         if kind == "query.enrol":
             return Work(kind)

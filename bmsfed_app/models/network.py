@@ -266,10 +266,12 @@ class MultiModalNetwork(nn.Module):
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
         """Return the features (B, D), float32, of one modality's inputs."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bf16):
-            z: Tensor = self.encoders[modality](x)
+        z: Tensor
         if self.in_bf16:
-            z = z.float()
+            with torch.autocast(x.device.type, torch.bfloat16):
+                z = self.encoders[modality](x).float()
+        else:
+            z = self.encoders[modality](x)
         if self.spec.feature_norm > 0:
             z = F.normalize(z, dim=1) * self.spec.feature_norm
         return z

@@ -64,6 +64,7 @@ class LazyArray(Array):
 
     @data.setter
     def data(self, value: bytes) -> None:
+        """Take another array in numpy's file format."""
         self._serialised().data = value
         self.__dict__["_view"] = None
         self.is_dirty = True

@@ -2,7 +2,7 @@
 
 import os
 import re
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,7 @@ from tests.plugins import describe, install
 
 def with_points(monkeypatch: pytest.MonkeyPatch, **points: str) -> Registry[object]:
     found = [EntryPoint(name, value, "t.things") for name, value in points.items()]
-    monkeypatch.setattr(
-        registry, "entry_points", lambda group: found if group == "t.things" else []
-    )
+    monkeypatch.setattr(registry, "_installed", lambda path: EntryPoints(found))
     return Registry("thing", "t.things", check=lambda t: None if callable(t) else "is no function")
 
 

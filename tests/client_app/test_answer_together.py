@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from flwr.app import Context, Message, RecordDict
 
 import client_app.app as client
 from bmsfed_app.config import load_config
+from bmsfed_app.engine import InlineGrid
+from bmsfed_app.engine.work import Clients
 from bmsfed_app.models import build_network
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData
@@ -68,19 +70,17 @@ def message(number: int, modalities: tuple[str, ...] = ALL, **changes: Any) -> M
 
 
 def contexts(messages: Sequence[Message]) -> list[Context]:
-    return [context(m.metadata.dst_node_id - 1, 10) for m in messages]
-
-
-def context(number: int, total: int) -> Context:
-    node = {"partition-id": number, "num-partitions": total}
-    return Context(0, 0, node, RecordDict(), {})
+    nodes = (m.metadata.dst_node_id - 1 for m in messages)
+    return [
+        Context(0, 0, {"partition-id": n, "num-partitions": 10}, RecordDict(), {}) for n in nodes
+    ]
 
 
 def answers(messages: Sequence[Message]) -> list[Update | str]:
     """The replies of all, each checked to be its client's."""
     found: list[Update | str] = []
-    replies = client.answer_together(messages, contexts(messages))
-    for asked, reply in zip(messages, replies, strict=True):
+    done = Clients(client.app, 10, together=client.answer_together).answer(messages)
+    for asked, reply in zip(messages, (d.reply for d in done), strict=True):
         assert reply.metadata.src_node_id == asked.metadata.dst_node_id
         name = f"c{asked.metadata.dst_node_id - 1}"
         failed = reply.has_error()
@@ -148,28 +148,6 @@ def test_what_cannot_be_packed_says_so_once_and_is_the_same_to_the_last_bit(
         assert all(update.arrays[n].tobytes() == v.tobytes() for n, v in alone.arrays.items())
 
 
-class Together(FakeGrid):
-    """Answers all that was pushed in one call, when replies are asked for."""
-
-    def __init__(self, nodes: int) -> None:
-        self.asked: list[Message] = []
-        self.answers: dict[str, Message] = {}
-        super().__init__({str(n): self._ask for n in range(nodes)})
-
-    def _ask(self, message: Message) -> RecordDict:
-        self.asked.append(message)
-        return RecordDict()
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        order = sorted(self.get_node_ids())
-        found = [context(order.index(m.metadata.dst_node_id), len(order)) for m in self.asked]
-        replies = client.answer_together(self.asked, found)
-        self.answers |= {r.metadata.reply_to_message_id: r for r in replies}
-        self.asked = []
-        stand_ins = super().pull_messages(message_ids)
-        return [self.answers.pop(r.metadata.reply_to_message_id) for r in stand_ins]
-
-
 def test_a_federation_of_packed_clients_goes_as_one_of_single_ones() -> None:
     def run(packed: int) -> ServerState:
         changes = {
@@ -181,7 +159,7 @@ def test_a_federation_of_packed_clients_goes_as_one_of_single_ones() -> None:
         }
         config = load_config("cg-digits", changes)
         return build_strategy(config).run(
-            Together(6),
+            InlineGrid(client.app, 6, together=client.answer_together, pack=4),
             initial_model(config),
             num_rounds=config.rounds,
             settings=config.client_settings().to_json(),

@@ -80,23 +80,31 @@ def check_encoder(
     ValueError
         If it cannot be built, or does not.
     """
-    features_width, size = _measure(name, tuple(shape), vocabulary, width)
-    expected, given = (2, features_width), _describe(shape, vocabulary)
+    expected = (2, encoder_width(name, shape, vocabulary=vocabulary, width=width))
+    given = _describe(shape, vocabulary)
+    try:
+        found = _try(name, tuple(shape), vocabulary, width)
+    except Exception as error:  # whatever a library raises where an input does not fit
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ValueError(f"encoder {name} takes other inputs, not {given}: {reason}") from None
+    if found != expected:
+        returned = "several outputs" if found is None else found
+        raise ValueError(
+            f"encoder {name} returns {returned} for two inputs {given}, not features {expected}"
+        )
+
+
+@lru_cache
+def _try(name: str, shape: tuple[int, ...], vocabulary: int, width: int) -> tuple[int, ...] | None:
+    """Return the shape of what an encoder returns for two inputs; None for several tensors."""
 
     def _of_two() -> Any:
         encoder = build_encoder(name, shape, vocabulary=vocabulary, width=width)
         return encoder(torch.zeros((2, *shape), dtype=torch.int64 if vocabulary else None))
 
-    try:
-        features = _for_nothing(_of_two) if size <= _SOON_TRIED else without_values(_of_two)
-    except Exception as error:  # whatever a library raises where an input does not fit
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ValueError(f"encoder {name} takes other inputs, not {given}: {reason}") from None
-    found = tuple(features.shape) if isinstance(features, Tensor) else "several outputs"
-    if found != expected:
-        raise ValueError(
-            f"encoder {name} returns {found} for two inputs {given}, not features {expected}"
-        )
+    small = _measure(name, shape, vocabulary, width)[1] <= _SOON_TRIED
+    features = _for_nothing(_of_two) if small else without_values(_of_two)
+    return tuple(features.shape) if isinstance(features, Tensor) else None
 
 
 def without_values(work: Callable[[], _T]) -> _T:
