@@ -57,8 +57,9 @@ def steps_by_entry(choice: Mapping[str, Any]) -> bool:
     Known of torch's own, of which Adafactor looks at rows, columns and whole tensors.
     """
     builder = OPTIMIZERS.find(str(choice["name"]))
-    of_torch = isinstance(builder, type) and builder.__mro__[1] in _TORCHS
-    return of_torch and not issubclass(builder, torch.optim.Adafactor)
+    if not (isinstance(builder, type) and builder.__mro__[1] in _TORCHS):
+        return False
+    return not issubclass(builder, torch.optim.Adafactor)
 
 
 def build_optimizer(
