@@ -17,6 +17,15 @@ def default_data_dir(dataset: str) -> Path:
     return home() / "data" / dataset
 
 
+def data_dir_here(given: str) -> Path | None:
+    """Return the data's folder on this machine: ``$BMSFED_DATA_DIR``, else the one given.
+
+    Machines of a cluster need not keep data where the server has it. None means the default one.
+    """
+    folder = os.environ.get("BMSFED_DATA_DIR") or given
+    return Path(folder).expanduser() if folder else None
+
+
 def default_run_dir(dataset: str, method: str, seed: int) -> Path:
     """Return a fresh folder for a run, named by time, method, data set and seed."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -30,6 +30,7 @@ from bmsfed_app.partitions import (
     experiment_shares,
     read_partition,
 )
+from bmsfed_app.paths import data_dir_here
 from bmsfed_app.settings import ClientSettings
 from strategies import ClientInfo
 
@@ -177,7 +178,7 @@ def _simulated(settings: ClientSettings, total: int, state: str) -> _Simulation:
     own = find_source(settings.dataset).parse(settings.dataset_settings)
     data = load_dataset(
         settings.dataset,
-        _folder(settings),
+        data_dir_here(settings.data_dir),
         seed=settings.seed,
         settings=own,
         splits=("train",),
@@ -196,11 +197,7 @@ def _simulated(settings: ClientSettings, total: int, state: str) -> _Simulation:
 
 def _present_state(settings: ClientSettings) -> str:
     """The state that the data is in, where the server did not look at it."""
-    return data_state(settings.dataset, _folder(settings), settings.dataset_settings)
-
-
-def _folder(settings: ClientSettings) -> Path | None:
-    return Path(settings.data_dir) if settings.data_dir else None
+    return data_state(settings.dataset, data_dir_here(settings.data_dir), settings.dataset_settings)
 
 
 # Splits are themselves and nothing else, so what is kept of them goes by who they are.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from flwr.app import Message
@@ -17,12 +18,13 @@ from bmsfed_app.models.cost import forward_flops, model_bytes
 from bmsfed_app.partitions import Share
 from client_app.app import answer_together, app
 
+if TYPE_CHECKING:
+    from bmsfed_app.engine.cluster import Cluster
+
 #: Work of fewer seconds on one core is done before processes have paid for their start.
 _WORTHWHILE = 60.0
 #: What a core is taken to do: operations a second, and seconds of a step whatever it computes.
 _FLOPS, _STEP = 4e10, 0.003
-#: Answers of a round that shared memory is made to hold; further ones are copied out of it.
-_ANSWERS = 8
 
 
 def check_machine(config: ExperimentConfig) -> None:
@@ -90,34 +92,48 @@ def expected_seconds(config: ExperimentConfig, shares: Sequence[Share]) -> float
     return steps * _STEP + 3 * samples * forward_flops(config.network_spec()) / _FLOPS
 
 
-def open_engine(config: ExperimentConfig, engine: str, shares: Sequence[Share]) -> SimulationGrid:
+def open_engine(
+    config: ExperimentConfig,
+    engine: str,
+    shares: Sequence[Share],
+    cluster: Callable[[], Cluster] | None = None,
+) -> SimulationGrid:
     """Return the grid of an experiment's simulated clients.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+        With its number of clients.
+    engine : {"inline", "ray"}
+    shares : sequence of Share
+        What each client has.
+    cluster : callable, optional
+        Of :func:`~bmsfed_app.engine.early.early_cluster`.
 
     Raises
     ------
     EngineError
         If the machine, or the cluster, lacks what it needs.
     """
-    describe = work_of([len(share.rows) for share in shares])
     pack = config.packed_clients
-    together = answer_together if pack > 1 else None
+    options: Any = {
+        "together": answer_together if pack > 1 else None,
+        "pack": pack,
+        "describe": work_of([len(share.rows) for share in shares]),
+    }
     if engine == "inline":
-        return InlineGrid(app, config.clients, together=together, pack=pack, describe=describe)
+        return InlineGrid(app, config.clients, **options)
     from bmsfed_app.engine.ray_grid import RayGrid  # loads ray
 
-    per_round = config.per_round if config.per_round >= 1 else config.per_round * config.clients
-    # The model goes out once, every worker makes one answer, and some wait to be averaged.
-    models = 2 + (os.cpu_count() or 1) + min(int(per_round), _ANSWERS)
     return RayGrid(
         app,
         config.clients,
         cpus=config.cpus_per_client,
         gpus=config.gpus_per_client,
         address=config.ray_address,
-        object_store=int(1.1 * models * model_bytes(config.network_spec())),
-        together=together,
-        pack=pack,
-        describe=describe,
+        cluster=cluster() if cluster else None,
+        payload=model_bytes(config.network_spec()),
+        **options,
     )
 
 

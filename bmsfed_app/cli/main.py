@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,6 +22,9 @@ from bmsfed_app.config import (
 )
 from bmsfed_app.partitions import PARTITIONS
 from bmsfed_app.paths import default_run_dir
+
+if TYPE_CHECKING:
+    from server_app.run_folder import RunFolder
 
 cli = typer.Typer(
     help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -116,38 +120,51 @@ def _run(
     resume: Path | None,
     overrides: dict[str, Any],
 ) -> int:
-    # torch and flwr take seconds to load: not before the options are known to be right.
-    from bmsfed_app.cli.engines import check_machine
-    from bmsfed_app.cli.progress import prepare_if_needed
-    from bmsfed_app.cli.simulate import check_experiment, simulate
+    if resume is None:
+        assert wanted is not None
+        return _run_on_engine(wanted, lambda config: _new_folder(config, out))
+    if out is not None:
+        raise ConfigError("--out and --resume exclude each other: a resumed run keeps its folder")
     from server_app.run_folder import RunFolder
 
-    if resume is not None:
-        if out is not None:
-            raise ConfigError(
-                "--out and --resume exclude each other: a resumed run keeps its folder"
-            )
-        folder = RunFolder.reopen(resume.expanduser(), wanted)
-        folder.config = check_config(folder.config.model_dump() | overrides)
-        if not folder.config.clients:
-            raise ConfigError(
-                f"'{resume}' leaves the number of clients to Flower: go on with flwr run . "
-                f"--run-config 'resume=\"{resume}\"'"
-            )
-        check_machine(folder.config)
-        folder.check_unchanged()
-        account = prepare_if_needed(folder.config)
-        _, shares = check_experiment(folder.config)
-    else:
-        assert wanted is not None
-        check_machine(wanted)
-        account = prepare_if_needed(wanted)
-        wanted, shares = check_experiment(wanted)
-        path = out or default_run_dir(wanted.dataset_name, wanted.method, wanted.seed)
-        folder = RunFolder.create(path.expanduser(), wanted)
-    for line in folder.record_data(account):
-        print(line, flush=True)
-    error = simulate(folder, Console(), shares)
+    folder = RunFolder.reopen(resume.expanduser(), wanted)
+    folder.config = check_config(folder.config.model_dump() | overrides)
+    if not folder.config.clients:
+        raise ConfigError(
+            f"'{resume}' leaves the number of clients to Flower: go on with flwr run . "
+            f"--run-config 'resume=\"{resume}\"'"
+        )
+    folder.check_unchanged()
+    return _run_on_engine(folder.config, lambda config: folder)
+
+
+def _new_folder(config: ExperimentConfig, out: Path | None) -> RunFolder:
+    from server_app.run_folder import RunFolder
+
+    path = out or default_run_dir(config.dataset_name, config.method, config.seed)
+    return RunFolder.create(path.expanduser(), config)
+
+
+def _run_on_engine(
+    config: ExperimentConfig, folder_of: Callable[[ExperimentConfig], RunFolder]
+) -> int:
+    """Check an experiment and its data, run it, and return the exit code."""
+    # Not before the options are known to be right: all this takes seconds to load.
+    from bmsfed_app.cli.engines import check_machine
+    from bmsfed_app.engine.early import early_cluster
+
+    check_machine(config)
+    wants_ray = config.engine == "ray" or bool(config.ray_address)
+    with early_cluster(wants_ray, config.ray_address) as cluster:
+        from bmsfed_app.cli.progress import prepare_if_needed
+        from bmsfed_app.cli.simulate import check_experiment, simulate
+
+        account = prepare_if_needed(config)
+        config, shares = check_experiment(config)
+        folder = folder_of(config)
+        for line in folder.record_data(account):
+            print(line, flush=True)
+        error = simulate(folder, Console(), shares, cluster)
     if error is None:
         return 0
     if isinstance(error, KeyboardInterrupt):

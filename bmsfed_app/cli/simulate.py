@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -22,6 +23,9 @@ from server_app.console import TableCallback
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies import Callback
+
+if TYPE_CHECKING:
+    pass
 
 
 def check_experiment(config: ExperimentConfig) -> tuple[ExperimentConfig, list[Share]]:
@@ -56,7 +60,12 @@ def _check_batches(config: ExperimentConfig, shares: Sequence[Share]) -> None:
             raise ConfigError(fault)
 
 
-def simulate(folder: RunFolder, console: Console, shares: Sequence[Share]) -> BaseException | None:
+def simulate(
+    folder: RunFolder,
+    console: Console,
+    shares: Sequence[Share],
+    cluster: Callable[[], Cluster] | None = None,
+) -> BaseException | None:
     """Run a folder's experiment to its end, or to Ctrl-C.
 
     Parameters
@@ -66,6 +75,8 @@ def simulate(folder: RunFolder, console: Console, shares: Sequence[Share]) -> Ba
     console : Console
     shares : sequence of Share
         What each client has.
+    cluster : callable, optional
+        Of :func:`~bmsfed_app.engine.early.early_cluster`.
 
     Returns
     -------
@@ -84,7 +95,10 @@ def simulate(folder: RunFolder, console: Console, shares: Sequence[Share]) -> Ba
     if console.is_terminal:
         callbacks.insert(0, ProgressCallback(console))
     try:
-        with open_engine(config, engine, shares) as grid, _stop_on_interrupt(stop, grid):
+        with (
+            open_engine(config, engine, shares, cluster) as grid,
+            _stop_on_interrupt(stop, grid),
+        ):
             run_experiment(grid, folder, callbacks=callbacks, stop=stop, overlap=engine == "ray")
     except EngineError:
         raise

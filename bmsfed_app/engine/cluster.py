@@ -18,7 +18,11 @@ from bmsfed_app.engine.work import EngineError
 _SHARED_MEMORY = Path("/dev/shm")
 #: Ray refuses less.
 _LEAST_STORE = 80 * 2**20
-_DEFAULT_STORE = 512 * 2**20
+#: What to do where shared memory is too small.
+ENLARGE = (
+    f"enlarge it (docker run --shm-size=…, or mount -o remount,size=… {_SHARED_MEMORY}), or take "
+    "--engine inline"
+)
 
 #: Clusters of this process that are in use; Ray allows one connection.
 _users = 0
@@ -29,12 +33,10 @@ class Cluster:
 
     Parameters
     ----------
-    address : str
+    address : str, optional
         Of a cluster to join; empty to start one.
-    cpus, gpus : float
-        What one worker needs.
     object_store : int, optional
-        Bytes of shared memory, of a cluster that is started.
+        Bytes of shared memory, of a cluster that is started; by default as much as Ray takes.
 
     Raises
     ------
@@ -42,9 +44,9 @@ class Cluster:
         If the cluster does not answer, or there is too little shared memory.
     """
 
-    def __init__(self, address: str, cpus: float, gpus: float, object_store: int | None) -> None:
+    def __init__(self, address: str = "", object_store: int | None = None) -> None:
         global _users
-        self.cpus, self.gpus, self._here = cpus, gpus, True
+        self._here = True
         # Whoever began with Ray before us ends it as well.
         self._ours = _users > 0 or not ray.is_initialized()
         if not ray.is_initialized():
@@ -61,7 +63,7 @@ class Cluster:
         else:
             # Nobody looks at Ray's dashboard, which takes seconds to start.
             options |= {"include_dashboard": False, "num_cpus": os.cpu_count()}
-            options["object_store_memory"] = _checked_store(object_store or _DEFAULT_STORE)
+            options["object_store_memory"] = _checked_store(object_store)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)
@@ -79,8 +81,8 @@ class Cluster:
             if not _users:
                 ray.shutdown()
 
-    def slots(self) -> int:
-        """Return how many workers fit.
+    def slots(self, cpus: float, gpus: float) -> int:
+        """Return how many workers fit that need so many cores and GPUs.
 
         Raises
         ------
@@ -88,13 +90,13 @@ class Cluster:
             If none does, on any machine.
         """
         machines = self._machines()
-        fitting = sum(self._fit(machine) for machine in machines)
+        fitting = sum(_fitting(machine, cpus, gpus) for machine in machines)
         if not fitting:
             most = max((m.get("CPU", 0.0) for m in machines), default=0.0)
-            gpus = max((m.get("GPU", 0.0) for m in machines), default=0.0)
+            there = max((m.get("GPU", 0.0) for m in machines), default=0.0)
             raise EngineError(
-                f"a client needs {self.cpus:g} cores and {self.gpus:g} GPUs, the largest machine "
-                f"has {most:g} and {gpus:g}: lower cpus_per_client or gpus_per_client"
+                f"a client needs {cpus:g} cores and {gpus:g} GPUs, the largest machine has "
+                f"{most:g} and {there:g}: lower cpus_per_client or gpus_per_client"
             )
         return fitting
 
@@ -103,17 +105,34 @@ class Cluster:
         """Bytes of shared memory of the smallest machine."""
         return min((m.get("object_store_memory", 0.0) for m in self._machines()), default=0.0)
 
-    def has_room(self, workers: int) -> bool:
+    def check_store(self, payload: int, workers: int) -> None:
+        """Refuse messages of more bytes than there is room for.
+
+        Raises
+        ------
+        EngineError
+            If the store cannot hold what goes out, and what each worker answers twice.
+        """
+        needed = payload * (1 + 2 * workers)
+        if needed > self.store:
+            raise EngineError(
+                f"Ray's object store has {self.store / 2**20:.0f} MiB, models of "
+                f"{payload / 2**20:.0f} MiB for {workers} workers need {needed / 2**20:.0f} MiB; "
+                f"it lies in {_SHARED_MEMORY}: {ENLARGE}"
+            )
+
+    def has_room(self, workers: int, cpus: float, gpus: float) -> bool:
         """Whether more workers than these fit on the machines that are left."""
-        return workers < sum(self._fit(machine) for machine in self._machines())
+        return workers < sum(_fitting(machine, cpus, gpus) for machine in self._machines())
 
     def _machines(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
-    def _fit(self, machine: dict[str, float]) -> int:
-        counts = [machine.get("CPU", 0.0) / self.cpus] if self.cpus else []
-        counts += [machine.get("GPU", 0.0) / self.gpus] if self.gpus else []
-        return int(min(counts) + 1e-9) if counts else os.cpu_count() or 1
+
+def _fitting(machine: dict[str, float], cpus: float, gpus: float) -> int:
+    counts = [machine.get("CPU", 0.0) / cpus] if cpus else []
+    counts += [machine.get("GPU", 0.0) / gpus] if gpus else []
+    return int(min(counts) + 1e-9) if counts else os.cpu_count() or 1
 
 
 def _check_answers(address: str) -> None:
@@ -134,15 +153,20 @@ def _nobody(address: str, why: str) -> EngineError:
     )
 
 
-def _checked_store(wanted: int) -> int:
-    """Refuse a store that shared memory cannot hold: Ray would put it on disk, and be slow."""
-    wanted = max(wanted, _LEAST_STORE)
-    if _SHARED_MEMORY.is_dir():
-        free = shutil.disk_usage(_SHARED_MEMORY).free
-        if free < wanted:
-            raise EngineError(
-                f"{_SHARED_MEMORY} has {free / 2**20:.0f} MiB free, what clients and server share "
-                f"needs {wanted / 2**20:.0f} MiB: enlarge it (docker run --shm-size=…, or mount -o "
-                f"remount,size=… {_SHARED_MEMORY}), or take --engine inline"
-            )
-    return wanted
+def _checked_store(wanted: int | None) -> int:
+    """Return the bytes of a store that shared memory holds: else Ray puts it on disk, and is slow.
+
+    Raises
+    ------
+    EngineError
+        If it does not hold what is wanted.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else memory
+    least = max(wanted or 0, _LEAST_STORE)
+    if free < least:
+        raise EngineError(
+            f"{_SHARED_MEMORY} has {free / 2**20:.0f} MiB free, what clients and server share "
+            f"needs {least / 2**20:.0f} MiB: {ENLARGE}"
+        )
+    return (wanted and least) or max(int(min(0.3 * memory, 0.8 * free)), least)

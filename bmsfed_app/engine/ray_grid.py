@@ -71,6 +71,10 @@ class RayGrid(SimulationGrid):
         ended by :meth:`close`.
     object_store : int, optional
         Bytes of shared memory for what is under way, of a cluster that is started here.
+    cluster : Cluster, optional
+        One that was joined or started before; :meth:`close` leaves it.
+    payload : int, default 0
+        Bytes of the arrays of one message, for which there must be room.
 
     Raises
     ------
@@ -88,6 +92,8 @@ class RayGrid(SimulationGrid):
         workers: int | None = None,
         address: str = "",
         object_store: int | None = None,
+        cluster: Cluster | None = None,
+        payload: int = 0,
         run_config: Mapping[str, Any] | None = None,
         together: Together | None = None,
         pack: int = 1,
@@ -105,14 +111,16 @@ class RayGrid(SimulationGrid):
         self._new: list[Message] = []
         self._busy: set[int] = set()
         self._held = self._false_starts = 0
-        self._cluster = Cluster(address, cpus, gpus, object_store)
+        self._needs = cpus, gpus
+        self._cluster = cluster or Cluster(address, object_store)
         try:
-            fitting = self._cluster.slots()
+            fitting = self._cluster.slots(cpus, gpus)
+            count = min(fitting, num_clients, workers or fitting)
+            self._cluster.check_store(payload, count)
             self._actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
             app = ray.put(pickled(client_app, together))
             path = [os.path.abspath(entry) for entry in sys.path]
             self._told_workers = app, num_clients, self.clients.run_config, path, os.getcwd()
-            count = min(fitting, num_clients, workers or fitting)
             self._processes = [self._start() for _ in range(count)]
         except BaseException:
             self._cluster.leave()
@@ -174,7 +182,7 @@ class RayGrid(SimulationGrid):
     def _replace(self, process: _Process) -> None:
         self._busy -= {job.node for job in process.jobs}
         self._processes.remove(process)
-        if self._cluster.has_room(len(self._processes)):
+        if self._cluster.has_room(len(self._processes), *self._needs):
             self._processes.append(self._start())
 
     def _hand_out(self) -> None:

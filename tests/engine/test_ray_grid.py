@@ -158,6 +158,11 @@ def test_too_little_shared_memory_names_the_remedy(monkeypatch: pytest.MonkeyPat
         RayGrid(app, CLIENTS, object_store=2**50)
 
 
+def test_messages_larger_than_the_store_are_refused(ray_cluster: None) -> None:
+    with pytest.raises(EngineError, match=r"has 256 MiB, models of 100 MiB for 2 workers need 500"):
+        RayGrid(app, CLIENTS, payload=100 * 2**20)
+
+
 def test_an_address_where_nobody_answers() -> None:
     """In a process of its own: Ray allows one connection."""
     script = (
