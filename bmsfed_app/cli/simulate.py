@@ -25,7 +25,7 @@ from server_app.run_folder import RunFolder
 from strategies import Callback
 
 if TYPE_CHECKING:
-    pass
+    from bmsfed_app.engine.cluster import Cluster
 
 
 def check_experiment(config: ExperimentConfig) -> tuple[ExperimentConfig, list[Share]]:
