@@ -257,9 +257,10 @@ class MultiModalNetwork(nn.Module):
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
         """Return the features (B, D), float32, of one modality's inputs."""
+        z: Tensor
         if self.in_bf16:
             with torch.autocast(x.device.type, torch.bfloat16):
-                z: Tensor = self.encoders[modality](x).float()
+                z = self.encoders[modality](x).float()
         else:
             z = self.encoders[modality](x)
         if self.spec.feature_norm > 0:
