@@ -1,7 +1,7 @@
 """Encoders in bfloat16 and by compiled code: what changes, what must not, who says it cannot be."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,33 @@ def test_compiled_encoders_compute_the_same_under_the_same_names() -> None:
     np.testing.assert_allclose(
         compiled.signatures["enhance.touch"], exact.signatures["enhance.touch"], atol=1e-5
     )
+
+
+@pytest.fixture
+def gpu_settings() -> Iterator[None]:
+    """Give back what this process computes with on a GPU."""
+    flags = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    flags += [(torch.utils.deterministic, "fill_uninitialized_memory")]
+    before = [getattr(owner, name) for owner, name in flags]
+    yield
+    for (owner, name), value in zip(flags, before, strict=True):
+        setattr(owner, name, value)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])
+def test_on_a_gpu_float32_is_exact_and_algorithms_are_deterministic(
+    precision: Any, tf32: bool, gpu_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.os, "environ", {})
+    devices.prepare_device(torch.device("cpu"), precision)
+    assert not torch.are_deterministic_algorithms_enabled()
+    devices.prepare_device(torch.device("cuda"), precision)
+    found = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    assert found == (tf32, tf32)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert set(devices.os.environ) == {"CUBLAS_WORKSPACE_CONFIG"}
 
 
 # --- what is refused, and said ------------------------------------------------------------------
