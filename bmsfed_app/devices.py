@@ -38,6 +38,17 @@ def prepare_device(device: torch.device, precision: Precision) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def set_up_compiler() -> None:
+    """Set what compiled encoders need of torch in this process."""
+    import torch._functorch.config  # a slow import
+
+    # Signatures go backwards twice through one forward pass.
+    torch._functorch.config.donated_buffer = False
+    # Counted for all encoders together, in training and in eval mode, with batches of any size;
+    # beyond it torch would go on without compiling.
+    torch.compiler.config.recompile_limit = 64
+
+
 @lru_cache
 def check_compiler(device: torch.device) -> None:
     """Compile something small, once per process.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bmsfed_app.devices import Precision
+from bmsfed_app.devices import Precision, set_up_compiler
 from bmsfed_app.models.encoders import (
     Encoder,
     build_encoder,
@@ -30,8 +30,6 @@ from strategies import Arrays
 from strategies.protocol import owner
 
 _T = TypeVar("_T")
-
-_RECOMPILE_LIMIT = 64
 
 
 @dataclass(frozen=True)
@@ -257,9 +255,7 @@ class MultiModalNetwork(nn.Module):
         """
         self.in_bf16 = precision == "bf16"
         if compiled:
-            # torch counts for all encoders together, in training and in eval mode, with batches of
-            # any size; beyond the limit it would go on without compiling.
-            torch.compiler.config.recompile_limit = _RECOMPILE_LIMIT
+            set_up_compiler()
             for encoder in self.encoders.values():
                 encoder.compile()
         return self

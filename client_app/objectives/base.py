@@ -106,8 +106,10 @@ class Objective:
 
     An objective is built afresh for every task and bound to its network and context before any
     other hook runs, so it may keep what it likes on itself while it trains; what must outlast the
-    task goes to the server as measurements. Its hyper-parameters come from the method's settings,
-    where their defaults and ranges stand.
+    task goes to the server as measurements. In :meth:`loss` and :meth:`after_backward` it leaves
+    numbers on the device: who looks at one (``float``, a mask as an index) waits for the device,
+    with every mini-batch. Its hyper-parameters come from the method's settings, where their
+    defaults and ranges stand.
 
     Attributes
     ----------

@@ -1,6 +1,7 @@
 """Encoders in bfloat16 and by compiled code: what changes, what must not, who says it cannot be."""
 
 import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,19 @@ from bmsfed_app.models import NetworkSpec, build_network
 from client_app.training import run_task
 from server_app.evaluation import Evaluator
 from server_app.experiment import build_evaluator
-from strategies import Orders, Task, Update
+from strategies import Orders, SignatureOrders, Task, Update
 from strategies.protocol import select_parts
 from tests import synthetic
 
 ALL = tuple(synthetic.WIDTHS)
 
 
-def trained(*modalities: str, **changes: Any) -> Update:
-    """A client's answer to the first round."""
+def trained(*modalities: str, told: Mapping[str, Any] | None = None, **changes: Any) -> Update:
+    """A client's answer to the first round, in which it is told so."""
     state = build_network(synthetic.spec("mlp"), 0).state_dict()
     parts = select_parts({n: v.numpy().copy() for n, v in state.items()}, modalities or ALL)
     values = {"network": synthetic.spec("mlp"), "batch_size": 30} | synthetic.ENHANCING | changes
-    task = Task(Orders("train", modalities or ALL), parts)
+    task = Task(Orders("train", modalities or ALL, **told or {}), parts)
     return run_task(task, synthetic.client(), synthetic.settings(**values))
 
 
@@ -90,10 +91,41 @@ def test_the_server_evaluates_as_clients_compute() -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_encoders_compute_the_same_under_the_same_names() -> None:
-    exact, compiled = trained("touch"), trained("touch", compile=True)
+    signed = {"signature": SignatureOrders(sketch_dim=0), "weak": "touch"}
+    exact, compiled = (trained("touch", told=signed, compile=on) for on in (False, True))
     assert list(compiled.arrays) == list(exact.arrays)
     for name, value in exact.arrays.items():
         np.testing.assert_allclose(compiled.arrays[name], value, atol=1e-5)
+    np.testing.assert_allclose(
+        compiled.signatures["enhance.touch"], exact.signatures["enhance.touch"], atol=1e-5
+    )
+
+
+@pytest.fixture
+def gpu_settings() -> Iterator[None]:
+    """Give back what this process computes with on a GPU."""
+    flags = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    flags += [(torch.utils.deterministic, "fill_uninitialized_memory")]
+    before = [getattr(owner, name) for owner, name in flags]
+    yield
+    for (owner, name), value in zip(flags, before, strict=True):
+        setattr(owner, name, value)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])
+def test_on_a_gpu_float32_is_exact_and_algorithms_are_deterministic(
+    precision: Any, tf32: bool, gpu_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.os, "environ", {})
+    devices.prepare_device(torch.device("cpu"), precision)
+    assert not torch.are_deterministic_algorithms_enabled()
+    devices.prepare_device(torch.device("cuda"), precision)
+    found = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    assert found == (tf32, tf32)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert set(devices.os.environ) == {"CUBLAS_WORKSPACE_CONFIG"}
 
 
 # --- what is refused, and said ------------------------------------------------------------------
