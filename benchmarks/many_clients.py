@@ -54,7 +54,7 @@ class Watch(Callback):
 
     def __init__(self) -> None:
         self.asked = 0.0
-        self.enrolment = 0.0
+        self.enrolment = self.enrolled_mib = 0.0
         self.rounds: list[dict[str, float]] = []
 
     def on_dispatch(self, server_round: int, phase: str, total: int) -> None:
@@ -63,6 +63,7 @@ class Watch(Callback):
             self.asked = time.perf_counter()
         elif not self.enrolment:
             self.enrolment = time.perf_counter() - self.asked
+            self.enrolled_mib = peak_mib()
 
     def after_round(self, strategy: Decisions, report: RoundReport) -> None:
         """Sum up what clients spent."""
@@ -78,6 +79,11 @@ class Watch(Callback):
         )
 
 
+def peak_mib() -> float:
+    """Most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+
+
 def measure(method: str, clients: int) -> dict[str, Any]:
     """Run a federation in this process."""
     MadeUp.clients = clients
@@ -91,13 +97,13 @@ def measure(method: str, clients: int) -> dict[str, Any]:
         started = time.perf_counter()
         run_experiment(grid, run, callbacks=[watch])
         whole = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     return {
         "clients": clients,
         "enrolment": watch.enrolment,
+        "enrolled_mib": watch.enrolled_mib,
         "rounds": watch.rounds,
         "whole": whole,
-        "peak_mib": peak,
+        "peak_mib": peak_mib(),
     }
 
 
@@ -114,7 +120,8 @@ def show(row: dict[str, Any]) -> None:
     last = row["rounds"][-1]
     each = 1000 / last["clients"]
     print(
-        f"{row['clients']:>8} {row['enrolment']:>8.2f} {last['clients']:>8.0f} "
+        f"{row['clients']:>8} {row['enrolment']:>8.2f} {row['enrolled_mib']:>8.0f} "
+        f"{last['clients']:>8.0f} "
         f"{each * last['seconds']:>9.2f} {each * last['training']:>9.2f} "
         f"{each * (last['seconds'] - last['training']):>9.2f} "
         f"{each * (last['seconds'] - last['tasks']):>9.2f} "
@@ -134,8 +141,8 @@ def main() -> None:
         return
     print(f"{args.method}; milliseconds are of one client in round {ROUNDS}")
     print(
-        f"{'clients':>8} {'enrol s':>8} {'a round':>8} {'ms':>9} {'training':>9} {'above':>9} "
-        f"{'no task':>9} {'whole s':>8} {'peak MiB':>9}"
+        f"{'clients':>8} {'enrol s':>8} {'then MiB':>8} {'a round':>8} {'ms':>9} "
+        f"{'training':>9} {'above':>9} {'no task':>9} {'whole s':>8} {'peak MiB':>9}"
     )
     rows = [in_own_process(args.method, n) for n in (FEW, args.clients)]
     for row in rows:
