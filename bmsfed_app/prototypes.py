@@ -27,10 +27,14 @@ class ClassMeans:
         Class means; rows of absent classes are ignored.
     counts : Tensor (K,), int64
         Samples behind each; 0 marks an absent class.
+    covering : bool
+        Known to have every class that is asked for. Otherwise losses leave out samples whose class
+        is absent, for which they wait for the device.
     """
 
     means: Tensor
     counts: Tensor
+    covering: bool = False
 
     @property
     def present(self) -> Tensor:
@@ -41,7 +45,8 @@ class ClassMeans:
     def from_message(cls, prototypes: Prototypes, device: torch.device | str) -> ClassMeans:
         """Copy received prototypes to a device."""
         means = torch.tensor(prototypes.means, device=device)
-        return cls(means, torch.tensor(prototypes.counts, device=device))
+        counts = torch.tensor(prototypes.counts, device=device)
+        return cls(means, counts, covering=bool((prototypes.counts > 0).all()))
 
     def to_message(self) -> Prototypes:
         """Return them as arrays, to be sent."""
@@ -87,24 +92,28 @@ def enhancement_loss(features: Tensor, labels: Tensor, prototypes: ClassMeans) -
     prototypes : ClassMeans
         The global ones, by the paper.
     """
-    usable = prototypes.present[labels]
-    if not usable.any():
+    usable = None if prototypes.covering else prototypes.present[labels]
+    if usable is not None and not usable.any():
         return features.sum() * 0.0
     log_p = log_probabilities(features, prototypes)
-    return -log_p.gather(1, labels[:, None]).squeeze(1)[usable].mean()
+    of_true_class = log_p.gather(1, labels[:, None]).squeeze(1)
+    return -(of_true_class if usable is None else of_true_class[usable]).mean()
 
 
-def score(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> float:
-    """``s_m = sum_i softmax_j(-||z_i - c_j||)[y_i]`` (Eq. 16), at least ``MIN_SCORE``."""
+def score(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
+    """``s_m = sum_i softmax_j(-||z_i - c_j||)[y_i]`` (Eq. 16), at least ``MIN_SCORE``.
+
+    A scalar, float64, on the features' device.
+    """
     log_p = log_probabilities(features.detach(), prototypes)
     true_class = log_p.gather(1, labels[:, None]).exp()
-    return max(float(true_class.double().sum()), MIN_SCORE)
+    return true_class.double().sum().clamp(min=MIN_SCORE)
 
 
-def hits(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> float:
-    """Samples whose nearest prototype is their own class's, at least ``MIN_SCORE``."""
+def hits(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
+    """Samples whose nearest prototype is their own class's, at least ``MIN_SCORE``; see score."""
     nearest = log_probabilities(features.detach(), prototypes).argmax(dim=1)
-    return max(float((nearest == labels).sum()), MIN_SCORE)
+    return (nearest == labels).double().sum().clamp(min=MIN_SCORE)
 
 
 def coefficient(ratio: float, kind: Literal["clipped", "constant"], value: float = 1.0) -> float:

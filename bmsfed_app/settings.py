@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from bmsfed_app.devices import Precision
 from bmsfed_app.models import NetworkSpec
 
 
@@ -45,6 +46,8 @@ class ClientSettings:
     objective: str = "cross_entropy"
     objective_settings: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
+    precision: Precision = "float32"
+    compile: bool = False
     threads: int = 1
     packed_clients: int = 1
     prototypes: bool = False

@@ -13,9 +13,10 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from bmsfed_app import __version__
+from bmsfed_app.devices import check_compiler
 from bmsfed_app.plugins import check_plug_ins
 from bmsfed_app.settings import ClientSettings
-from client_app.data import LocalData, local_data
+from client_app.data import LocalData, local_data, training_device
 from client_app.divergence import DivergedError
 from client_app.packed import packing_fault, train_together
 from client_app.training import run_task
@@ -33,6 +34,8 @@ def enrol(message: Message, context: Context) -> Message:
     settings = _settings(message, context)
     data = local_data(context.node_config, settings)
     who, network = data.client_id, settings.network
+    if settings.compile:
+        check_compiler(training_device(settings))
     if fault := network.batch_fault(who, data.modalities, len(data), settings.batch_size):
         raise ValueError(fault)
     return Message(pack_enrolment(data.info(), __version__), reply_to=message)

@@ -20,6 +20,7 @@ from bmsfed_app.datasets import (
     load_dataset,
 )
 from bmsfed_app.datasets.shard import load_shard
+from bmsfed_app.devices import find_device
 from bmsfed_app.partitions import (
     Partition,
     PartitionError,
@@ -75,14 +76,17 @@ class LocalData:
         A last batch of fewer than ``least`` samples is added to the one before it.
         """
         for chunk in self.chunks(size, rng, least=least):
-            yield self.split.batch(chunk, modalities, rng), self.split.labels[chunk]
+            yield self.split.batch(chunk, modalities, rng), self.split.labels_of(chunk)
 
     def chunks(
         self, size: int, rng: torch.Generator | None = None, *, least: int = 1
     ) -> list[Tensor]:
         """Return the rows (b,) of the split behind each of the :meth:`batches` of one epoch."""
         order = torch.arange(len(self)) if rng is None else torch.randperm(len(self), generator=rng)
-        chunks = list(self.index[order.to(self.index.device)].split(size))
+        rows = self.index[order.to(self.index.device)]
+        if self.split.on_host:  # once for all batches, not with each of them
+            rows = rows.cpu()
+        chunks = list(rows.split(size))
         if len(chunks) > 1 and len(chunks[-1]) < least:
             chunks[-2:] = [torch.cat(chunks[-2:])]
         return chunks
@@ -160,9 +164,7 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
 
 def training_device(settings: ClientSettings) -> torch.device:
     """Return where to train: the GPU if there is one and ``device`` is "auto"."""
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+    return find_device(settings.device)
 
 
 def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[str, ...]:

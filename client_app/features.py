@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,8 +30,12 @@ def extract_features(network: MultiModalNetwork, data: LocalData) -> dict[str, T
 def local_prototypes(
     features: Mapping[str, Tensor], labels: Tensor, num_classes: int
 ) -> dict[str, ClassMeans]:
-    """Class means of features (n, D) of all a client's samples, by modality (Eq. 5)."""
-    return {m: class_means(z.detach(), labels, num_classes) for m, z in features.items()}
+    """Class means of features (n, D) of all a client's samples, by modality (Eq. 5).
+
+    All means that they cover whatever class one of its samples has.
+    """
+    means = {m: class_means(z.detach(), labels, num_classes) for m, z in features.items()}
+    return {m: replace(p, covering=True) for m, p in means.items()}
 
 
 def measure(
@@ -56,6 +61,6 @@ def measure(
     means = local_prototypes(features, labels, num_classes)
     update.prototypes = {m: p.to_message() for m, p in means.items()}
     rate = hits if ratio_kind == "accuracy" else score
-    update.scores = {m: rate(z, labels, means[m]) for m, z in features.items()}
+    update.scores = {m: float(rate(z, labels, means[m])) for m, z in features.items()}
     if len(features) > 1:
         update.ratios = imbalance_ratios(update.scores)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bmsfed_app.models import NetworkSpec, Output
-from bmsfed_app.prototypes import enhancement_loss
+from bmsfed_app.prototypes import class_means, enhancement_loss
 from bmsfed_app.settings import ClientSettings
-from client_app.features import local_prototypes, measure
+from client_app.features import measure
 from client_app.objectives import LocalContext
 from client_app.objectives.modal_enhancement import ModalEnhancement
 from client_app.signatures import decoupled_signatures
@@ -96,7 +96,9 @@ class LocalTask:
         labels : Tensor (n,), int64
         """
         self._check(features)
-        self.context.begin(local_prototypes(features, labels, self.num_classes))
+        # Whether these are all samples is another project's matter: they may not cover a class.
+        means = {m: class_means(z.detach(), labels, self.num_classes) for m, z in features.items()}
+        self.context.begin(means)
 
     def enhancement(self, features: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """Modal enhancement of the weak modality (Eqs. 7-9, 19), to be added to the loss.
@@ -119,13 +121,13 @@ class LocalTask:
         """
         if len(features) > 1 and not self.context.local_prototypes:
             raise RuntimeError("call LocalTask.begin with all samples' features before training")
-        output = Output(dict(features), logits=torch.empty(0))  # of which logits are not read
-        target = self.objective.target(output, labels)
-        if target is None or target[1] <= 0 or target[0] not in self.context.global_prototypes:
-            return torch.zeros((), device=labels.device)
-        weak, coefficient = target
-        prototypes = self.context.global_prototypes[weak]
-        return coefficient * enhancement_loss(features[weak], labels, prototypes)
+        target, known = self.objective.target(features, labels), self.context.global_prototypes
+        total = torch.zeros((), device=labels.device)
+        for modality, weak in target.weak.items():
+            if target.enhances and modality in known:
+                loss = enhancement_loss(features[modality], labels, known[modality])
+                total = total + weak * target.coefficient * loss
+        return total
 
     def sign(
         self, model: nn.Module, logits: Tensor, features: Mapping[str, Tensor], labels: Tensor

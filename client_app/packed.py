@@ -181,10 +181,10 @@ def _group(rows: list[int], members: Sequence[_Member], chunks: Sequence[Tensor]
         shape = len(chunks), len(chunks[0])
         inputs = split.batch(index, modalities)
         whole = {m: x.unflatten(0, shape) for m, x in inputs.items()}
-        return Group(rows, whole, split.labels[index].view(shape))
+        return Group(rows, whole, split.labels_of(index).view(shape))
     pairs = list(zip(members, chunks, strict=True))
     each = [member.data.split.batch(chunk, modalities, member.rng) for member, chunk in pairs]
-    labels = torch.stack([member.data.split.labels[chunk] for member, chunk in pairs])
+    labels = torch.stack([member.data.split.labels_of(chunk) for member, chunk in pairs])
     return Group(rows, {m: torch.stack([x[m] for x in each]) for m in modalities}, labels)
 
 

@@ -92,7 +92,7 @@ def enhancement_offered(
     ratios = (
         dict.fromkeys(features, orders.ratio)
         if single
-        else objective.batch_ratios(features, labels)
+        else dict(zip(features, objective.batch_ratios(features, labels).tolist(), strict=True))
     )
     total = torch.zeros((), device=labels.device)
     for m, z in features.items():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bmsfed_app.devices import Precision, prepare_device
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
@@ -81,13 +82,28 @@ def received_network(task: Task, data: LocalData, settings: ClientSettings) -> M
     """
     if lacking := sorted(set(task.orders.modalities) - set(data.modalities)):
         raise ValueError(f"client '{data.client_id}' was told to train '{lacking[0]}', it lacks it")
-    device = str(training_device(settings))
-    return _network(settings.network, task.orders.modalities, device).restart(task.arrays)
+    return _network_for(task, settings).restart(task.arrays)
+
+
+def _network_for(task: Task, settings: ClientSettings) -> MultiModalNetwork:
+    """Return the process's network of the modalities assigned, wherever its arrays are from."""
+    device = training_device(settings)
+    prepare_device(device, settings.precision)
+    return _network(
+        settings.network, task.orders.modalities, device, settings.precision, settings.compile
+    )
 
 
 @lru_cache(maxsize=8)
-def _network(spec: NetworkSpec, modalities: tuple[str, ...], device: str) -> MultiModalNetwork:
-    return MultiModalNetwork(spec, modalities).to(device)
+def _network(
+    spec: NetworkSpec,
+    modalities: tuple[str, ...],
+    device: torch.device,
+    precision: Precision,
+    compiled: bool,
+) -> MultiModalNetwork:
+    network = MultiModalNetwork(spec, modalities).to(device)
+    return network.compute(precision, compiled=compiled)
 
 
 @dataclass
@@ -153,7 +169,7 @@ def finish(work: Work) -> None:
         final = extract_features(network, data) if needed else {}
         update.measurements = objective.after_training(final, data)
         update.arrays = {
-            name: np.array(value.cpu().numpy(), order="C")
+            name: torch.empty(value.shape, dtype=value.dtype).copy_(value).numpy()
             for name, value in network.state_dict().items()
             if name not in network.frozen and not name.startswith(objective.kept_back)
         }

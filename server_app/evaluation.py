@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from bmsfed_app.datasets.base import DataError, Split
 from bmsfed_app.datasets.finite import extents, faulty_inputs
+from bmsfed_app.devices import Precision, prepare_device
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.prototypes import ClassMeans, class_means, log_probabilities
 from server_app.metrics import measured
@@ -106,6 +107,9 @@ class Evaluator:
         Samples per forward pass.
     metrics : sequence of str, optional
         Names of further metrics; see :mod:`server_app.metrics`.
+    precision : {"float32", "tf32", "bf16"}
+    compiled : bool, default False
+        Whether encoders run by compiled code.
     """
 
     def __init__(
@@ -115,11 +119,16 @@ class Evaluator:
         device: torch.device,
         batch_size: int = 500,
         metrics: Sequence[str] = (),
+        *,
+        precision: Precision = "float32",
+        compiled: bool = False,
     ) -> None:
+        prepare_device(device, precision)
         self.networks: dict[tuple[str, ...], MultiModalNetwork] = {}
         self.spec = spec
         self.test = test.to(device)
         self.device, self.batch_size, self.metrics = device, batch_size, tuple(metrics)
+        self.precision, self.compiled = precision, compiled
 
     @torch.inference_mode()
     def __call__(
@@ -188,13 +197,14 @@ class Evaluator:
     def _network(self, arrays: Arrays) -> MultiModalNetwork:
         modalities = modalities_of(arrays)
         if modalities not in self.networks:
-            self.networks[modalities] = MultiModalNetwork(self.spec, modalities).to(self.device)
+            network = MultiModalNetwork(self.spec, modalities).to(self.device)
+            self.networks[modalities] = network.compute(self.precision, compiled=self.compiled)
         return self.networks[modalities].restart(arrays)
 
     def _features(self, network: MultiModalNetwork) -> dict[str, Tensor]:
         chunks = [
             network(self.test.batch(index, network.modalities)).features
-            for index in torch.arange(len(self.test), device=self.device).split(self.batch_size)
+            for index in torch.arange(len(self.test)).split(self.batch_size)
         ]
         return {m: torch.cat([c[m] for c in chunks]) for m in network.modalities}
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from flwr.serverapp import Grid
 
 from bmsfed_app import __version__
 from bmsfed_app.config import ExperimentConfig
+from bmsfed_app.devices import check_compiler, find_device
 from bmsfed_app.models import build_network, load_weights
 from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
@@ -98,14 +98,26 @@ def build_evaluator(config: ExperimentConfig) -> Evaluator:
     """Load the test split and build the evaluator, on the GPU if there is one and may be used.
 
     The data must be prepared; see :meth:`ExperimentConfig.check_data`.
+
+    Raises
+    ------
+    ValueError
+        If networks are to be compiled, and this machine cannot.
     """
     test = config.load_data("test").test
     assert test is not None
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    spec = config.network_spec()
-    return Evaluator(spec, test, torch.device(name), config.eval_batch_size, config.metrics)
+    device = find_device(config.device)
+    if config.compile:
+        check_compiler(device)
+    return Evaluator(
+        config.network_spec(),
+        test,
+        device,
+        config.eval_batch_size,
+        config.metrics,
+        precision=config.precision,
+        compiled=config.compile,
+    )
 
 
 def initial_model(config: ExperimentConfig) -> Arrays:

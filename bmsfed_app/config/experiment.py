@@ -18,6 +18,7 @@ from bmsfed_app.datasets import (
     ensure_prepared,
     load_dataset,
 )
+from bmsfed_app.devices import Precision
 from bmsfed_app.methods import MethodSettings, Named, find_method
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
@@ -30,7 +31,7 @@ from bmsfed_app.settings import ClientSettings
 
 #: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
 MACHINE_KEYS = {
-    *("data_dir", "device", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
+    *("data_dir", "device", "compile", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
     *("min_clients", "connect_timeout", "timeout", "max_failures", "callbacks"),
 }
 
@@ -96,6 +97,8 @@ class ExperimentConfig(BaseModel):
     callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "float32"
+    compile: bool = False
     cpus_per_client: float = Field(1.0, gt=0)
     gpus_per_client: float = Field(0.0, ge=0)
     min_clients: int = Field(2, ge=1)
@@ -257,6 +260,8 @@ class ExperimentConfig(BaseModel):
             objective_settings=objective_settings,
             device=self.device,
             packed_clients=self.packed_clients,
+            precision=self.precision,
+            compile=self.compile,
             threads=max(int(self.cpus_per_client), 1),
             prototypes=self.prototypes == "train",
             ratio_kind=self.method_settings().ratio_kind(),

@@ -7,6 +7,7 @@ from typing import Any
 
 from bmsfed_app.config.experiment import ExperimentConfig
 from bmsfed_app.config.files import own_keys
+from bmsfed_app.devices import find_device
 
 #: The partition that reads a key.
 _READ_BY = {
@@ -40,6 +41,8 @@ def idle_notes(config: ExperimentConfig, source: str, overrides: Mapping[str, An
         for key in sorted(set(overrides) & set(type(config.method_settings()).model_fields))
         if key in ExperimentConfig.model_fields
     ]
+    if config.precision == "tf32" and find_device(config.device).type == "cpu":
+        notes.append("note: precision: tf32 does nothing on a CPU; it is of GPUs from Ampere on")
     if config.subsets and config.whole_share == 1:
         notes.append("note: subsets does nothing with whole_share: 1; lower whole_share")
     return notes

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bmsfed_app.datasets.base import sent
+
 #: Area of a crop, as a share of the picture, and its aspect: torchvision's RandomResizedCrop.
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 _TRIES = 10
@@ -40,23 +42,25 @@ def crop_boxes(aspect: Tensor, rng: torch.Generator) -> Tensor:
 
     Returns
     -------
-    Tensor (b, 4)
-        Left, top, width, height, as shares of the picture's width and height.
+    Tensor (b, 4), float64
+        Left, top, width, height, as shares of the picture's width and height; on the device of
+        ``aspect``.
     """
-    b, aspect = len(aspect), aspect.cpu().double()
+    b, device, aspect = len(aspect), aspect.device, aspect.double()
     area = torch.empty(b, _TRIES, dtype=torch.float64).uniform_(*SCALE, generator=rng)
     log_ratio = torch.empty(b, _TRIES, dtype=torch.float64)
     ratio = log_ratio.uniform_(math.log(RATIO[0]), math.log(RATIO[1]), generator=rng).exp()
+    place = torch.rand(b, 2, generator=rng, dtype=torch.float64)
+    area, ratio, place = (sent(drawn, device) for drawn in (area, ratio, place))
     widths = (area * ratio / aspect[:, None]).sqrt()
     heights = (area / ratio * aspect[:, None]).sqrt()
     fits = (widths <= 1) & (heights <= 1)
-    rows, first = torch.arange(b), fits.int().argmax(dim=1)
+    rows, first = torch.arange(b, device=device), fits.int().argmax(dim=1)
     nearest = aspect.clamp(*RATIO)
     some = fits.any(dim=1)
     width = torch.where(some, widths[rows, first], (nearest / aspect).clamp(max=1))
     height = torch.where(some, heights[rows, first], (aspect / nearest).clamp(max=1))
-    place = torch.rand(b, 2, generator=rng, dtype=torch.float64)
-    place[~some] = 0.5
+    place = torch.where(some[:, None], place, 0.5)
     left, top = place[:, 0] * (1 - width), place[:, 1] * (1 - height)
     return torch.stack([left, top, width, height], dim=1)
 
@@ -82,6 +86,7 @@ def random_resized_crop(
     """
     left, top, width, height = crop_boxes(aspect, rng).unbind(dim=1)
     flip = torch.where(torch.rand(len(pictures), generator=rng) < 0.5, -1.0, 1.0).double()
+    flip = sent(flip, aspect.device)
     zero = torch.zeros_like(left)
     # A sampling grid's coordinates run from -1 to 1 over the picture.
     theta = torch.stack(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,28 @@ RESIDENT_BYTES = 2**30
 
 class DataError(ValueError):
     """Data cannot be used; the message names the culprit and the remedy."""
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; from the host to a GPU it goes while the GPU works on.
+
+    What is not pinned is first copied to memory that the GPU reads by itself.
+    """
+    if tensor.device.type != "cpu" or device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=64)
+def constant(values: Any, device: torch.device) -> Tensor:
+    """Return numbers that renderers need with every batch, on a device; not to be written to.
+
+    Parameters
+    ----------
+    values : float, or tuple of float or of such tuples
+    """
+    with torch.inference_mode(False):  # whoever asks first, others may want gradients
+        return torch.tensor(values, device=device)
 
 
 @dataclass(frozen=True)
@@ -122,7 +145,8 @@ class Split:
         Parameters
         ----------
         index : Tensor (b,), int64
-            Rows of the split, on its device.
+            Rows of the split, on its device or the host; on the host if some of its stores are
+            there: what is on the device must be waited for to be looked up there.
         modalities : sequence of str
         rng : torch.Generator, optional
             On the CPU. With it, modalities that have an augmentation are augmented.
@@ -150,20 +174,29 @@ class Split:
                 inputs[modality] = renderer.render(*own)
         return inputs
 
+    def labels_of(self, index: Tensor) -> Tensor:
+        """Return the labels (b,) of some rows; ``index`` as in :meth:`batch`."""
+        return self.labels.index_select(0, sent(index, self.labels.device))
+
+    @property
+    def on_host(self) -> bool:
+        """Whether some stores are on the host while batches are made on a device."""
+        return any(store.device != self.labels.device for store in self.stores.values())
+
     def _rows(self, name: str, index: Tensor) -> Tensor:
         store = self.stores[name]
         # index_select is ten times faster than indexing for small rows on a CPU.
-        return store.index_select(0, index.to(store.device)).to(index.device)
+        return sent(store.index_select(0, sent(index, store.device)), self.labels.device)
 
     def subset(self, index: Tensor) -> Split:
-        """Return a copy of some rows; ``index`` is (b,), int64, on the split's device."""
+        """Return a copy of some rows; ``index`` (b,), int64, as in :meth:`batch`."""
         rows = index.cpu().numpy()
         named: dict[str, Any] = {
             "owners": None if self.owners is None else self.owners[rows],
             "ids": None if self.ids is None else self.ids[rows],
         }
         stores = {name: self._rows(name, index) for name in self.stores}
-        return replace(self, labels=self.labels.index_select(0, index), stores=stores, **named)
+        return replace(self, labels=self.labels_of(index), stores=stores, **named)
 
     def only(self, modalities: Sequence[str]) -> Split:
         """Return the split with just some of its modalities and the stores they read.

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bmsfed_app.devices import Precision
 from bmsfed_app.models.encoders import (
     Encoder,
     build_encoder,
@@ -25,10 +25,13 @@ from bmsfed_app.models.encoders import (
 )
 from bmsfed_app.models.freezing import freeze, frozen_arrays, still_modules
 from bmsfed_app.models.heads import build_head
+from bmsfed_app.models.shared_memory import shared_tensor
 from strategies import Arrays
 from strategies.protocol import owner
 
 _T = TypeVar("_T")
+
+_RECOMPILE_LIMIT = 64
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ class MultiModalNetwork(nn.Module):
                 f"unknown modality '{unknown[0]}' (the network has {', '.join(spec.encoders)})"
             )
         self.spec = spec
+        self.in_bf16 = False
         self.modalities = tuple(m for m in spec.encoders if m in wanted)
         encoders = {m: spec.build(m) for m in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
@@ -233,18 +237,39 @@ class MultiModalNetwork(nn.Module):
         return self.trainable(modality) or [p for n, p in head if owner(n) == modality]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training, but for modules that are frozen as a whole."""
+        """Switch to training, but for modules that are frozen as a whole.
+
+        Recurrent layers without dropout are always in training mode: they compute the same, and
+        cuDNN's go backwards in training mode only, which signatures need in eval mode.
+        """
         super().train(mode)
         for module in self._still:
-            # Recurrent layers without dropout compute the same, and cuDNN's go backwards in
-            # training mode only.
-            if not isinstance(module, nn.RNNBase) or module.dropout:
-                module.training = False
+            module.training = False
+        for module in self.modules():
+            if isinstance(module, nn.RNNBase) and not module.dropout:
+                module.training = True
+        return self
+
+    def compute(self, precision: Precision, *, compiled: bool) -> Self:
+        """Choose how encoders compute from now on; names of arrays stay. Return itself.
+
+        Head, losses and prototypes are always computed in float32, and by torch's own code.
+        """
+        self.in_bf16 = precision == "bf16"
+        if compiled:
+            # torch counts for all encoders together, in training and in eval mode, with batches of
+            # any size; beyond the limit it would go on without compiling.
+            torch.compiler.config.recompile_limit = _RECOMPILE_LIMIT
+            for encoder in self.encoders.values():
+                encoder.compile()
         return self
 
     def encode(self, modality: str, x: Tensor) -> Tensor:
-        """Return the features (B, D) of one modality's inputs."""
-        z: Tensor = self.encoders[modality](x)
+        """Return the features (B, D), float32, of one modality's inputs."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bf16):
+            z: Tensor = self.encoders[modality](x)
+        if self.in_bf16:
+            z = z.float()
         if self.spec.feature_norm > 0:
             z = F.normalize(z, dim=1) * self.spec.feature_norm
         return z
@@ -275,7 +300,9 @@ class MultiModalNetwork(nn.Module):
                 raise ValueError(
                     f"received array '{name}' has shape {shape}, this app expects {want}"
                 )
-        self.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in arrays.items()})
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(shared_tensor(arrays[name]))
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name not in self.frozen)
         self.zero_grad(set_to_none=True)

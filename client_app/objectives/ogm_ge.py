@@ -48,7 +48,7 @@ class OgmGe(Objective):
         if len(output.features) < 2 or self.context.settings.progress >= self.until:
             return
         factors = self.factors(split_logits(self.network, output), labels)
-        for modality, k in zip(output.features, factors.tolist(), strict=True):
+        for modality, k in zip(output.features, factors.float(), strict=True):
             for weight in self.network.encoders[modality].parameters():
                 if weight.dim() >= 2 and weight.grad is not None:
                     self._modulate(weight.grad, k)
@@ -60,7 +60,7 @@ class OgmGe(Objective):
         rho = scores / others_mean(scores)
         return torch.where(rho > 1, 1 - torch.tanh(self.alpha * rho), torch.ones_like(rho))
 
-    def _modulate(self, grad: Tensor, k: float) -> None:
+    def _modulate(self, grad: Tensor, k: Tensor) -> None:
         spread = grad.std() + 1e-8 if self.noise and grad.numel() > 1 else None
         grad.mul_(k)
         if spread is not None:

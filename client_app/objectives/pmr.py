@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 
-from bmsfed_app.models import Output
 from client_app.data import LocalData
 from client_app.features import extract_features, local_prototypes
 from client_app.objectives.base import OBJECTIVES, Needs
-from client_app.objectives.modal_enhancement import ModalEnhancement
+from client_app.objectives.modal_enhancement import NOTHING, ModalEnhancement, Target
 
 
 @OBJECTIVES.register("pmr")
@@ -51,8 +51,8 @@ class PrototypicalModalRebalance(ModalEnhancement):
                 extract_features(self.network, data), data.labels, data.num_classes
             )
 
-    def target(self, output: Output, labels: Tensor) -> tuple[str, float] | None:
-        """Return the batch's weakest modality and its coefficient; None where all is plain."""
-        if len(output.features) < 2 or self.context.settings.progress >= self.until:
-            return None
-        return super().target(output, labels)
+    def target(self, features: Mapping[str, Tensor], labels: Tensor) -> Target:
+        """Return the batch's weakest modality and its coefficient; nothing where all is plain."""
+        if len(features) < 2 or self.context.settings.progress >= self.until:
+            return NOTHING
+        return super().target(features, labels)

@@ -58,4 +58,6 @@ def squared_distance(features: Tensor, labels: Tensor, prototypes: ClassMeans) -
     prototypes : ClassMeans
     """
     gaps = features - prototypes.means[labels]
-    return gaps[prototypes.present[labels]].square().sum() / features.numel()
+    if not prototypes.covering:
+        gaps = gaps[prototypes.present[labels]]
+    return gaps.square().sum() / features.numel()

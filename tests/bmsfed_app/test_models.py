@@ -87,3 +87,16 @@ def test_what_cannot_be_built_says_why(change: dict[str, dict[str, object]], mes
         MultiModalNetwork(NetworkSpec(**values, num_classes=10))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown modality 'x'"):
         MultiModalNetwork(CG, ("x",))
+
+
+def test_recurrent_layers_can_go_backwards_in_eval_mode_on_a_gpu() -> None:
+    """cuDNN's want training mode for it, where those without dropout compute the same."""
+    network = build_network(NetworkSpec({"motion": "gru"}, {"motion": (9, 5)}, 3), 0).eval()
+    encoder, x = network.encoders["motion"], torch.randn(4, 9, 5)
+    modes = {name: m.training for name, m in encoder.named_modules()}
+    assert modes == {"": False, "norm": False, "gru": True}
+    found = encoder(x)
+    encoder.get_submodule("gru").eval()
+    assert torch.equal(encoder(x), found)
+    encoder.gru = torch.nn.GRU(5, 128, num_layers=2, dropout=0.5)
+    assert not network.eval().encoders["motion"].get_submodule("gru").training

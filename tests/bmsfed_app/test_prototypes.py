@@ -37,7 +37,7 @@ def test_loss_and_score_by_hand() -> None:
     # Distances (1, 3), first class true: p = e^-1 / (e^-1 + e^-3).
     z, y, c = torch.zeros(1, 1), torch.tensor([0]), means([[1.0], [3.0]])
     assert float(enhancement_loss(z, y, c)) == pytest.approx(0.126928, abs=1e-6)
-    assert score(z, y, c) == pytest.approx(0.880797, abs=1e-6)
+    assert float(score(z, y, c)) == pytest.approx(0.880797, abs=1e-6)
 
 
 def test_an_absent_class_is_infinitely_far_not_a_zero_vector() -> None:
@@ -102,4 +102,4 @@ def test_nearest_prototype_agrees_with_scikit_learn() -> None:
     x = rng.normal(size=(200, 5)) + y[:, None]
     oracle = NearestCentroid().fit(x, y).score(x, y)
     found = class_means(torch.tensor(x), torch.tensor(y), 4)
-    assert hits(torch.tensor(x), torch.tensor(y), found) / 200 == pytest.approx(oracle)
+    assert float(hits(torch.tensor(x), torch.tensor(y), found)) / 200 == pytest.approx(oracle)

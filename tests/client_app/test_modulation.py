@@ -12,6 +12,7 @@ from bmsfed_app.prototypes import ClassMeans
 from client_app.features import extract_features, local_prototypes
 from client_app.objectives import LocalContext, Objective
 from client_app.objectives.agm import AdaptiveGradientModulation
+from client_app.objectives.modal_enhancement import NOTHING, Target
 from client_app.objectives.modulation import others_mean, split_logits
 from client_app.objectives.ogm_ge import OgmGe
 from client_app.objectives.pmr import PrototypicalModalRebalance
@@ -201,12 +202,12 @@ def test_pmr_enhances_by_own_prototypes() -> None:
     logits, labels = torch.zeros(1, 2), torch.tensor([0])
     objective = pmr(context, coefficient="constant")
     # b: distances 6 and 4, so its score is softmax(-6, -4)[0] = 0.119203 and it is the weakest.
-    assert objective.target(Output(features, logits), labels) == ("b", 1.0)
+    assert objective.target(features, labels) == Target({"a": 0.0, "b": 1.0}, 1.0)
     loss = float(objective.loss(Output(features, logits), labels))
     assert loss == pytest.approx(float(np.log(2)) + np.log1p(np.exp(2.0)), abs=1e-6)
     context.begin({"a": own, "b": own})
     weak_a = Output({"a": torch.tensor([[1.0]]), "b": torch.tensor([[0.0]])}, logits)
-    assert objective.target(weak_a, labels) == ("a", 1.0)
+    assert objective.target(weak_a.features, labels) == Target({"a": 1.0, "b": 0.0}, 1.0)
     found = float(objective.loss(weak_a, labels))
     assert found == pytest.approx(float(np.log(2)) + 0.126928, abs=1e-6)
 
@@ -248,4 +249,4 @@ def test_past_its_share_of_the_rounds_pmr_is_cross_entropy(progress: float) -> N
     objective.on_epoch(data, 0)
     assert context.local_prototypes == {}
     inputs, labels = next(data.batches(20, data.modalities))
-    assert objective.target(objective.network(inputs), labels) is None
+    assert objective.target(objective.network(inputs).features, labels) is NOTHING

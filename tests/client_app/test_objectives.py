@@ -89,7 +89,9 @@ def test_head_weight_adds_cross_entropy_through_the_weak_columns() -> None:
     local = {m: protos(*torch.randn(3, d).tolist()) for m, d in synthetic.WIDTHS.items()}
     context = synthetic.context()
     context.begin(local)
-    weak, _ = enhancing().bind(network, context).target(output, labels) or ("", 0)
+    found = enhancing().bind(network, context).target(output.features, labels).weak
+    [weak] = [m for m, share in found.items() if share == 1]
+    assert sum(found.values()) == 1
     own = F.linear(output.features[weak], network.head.weight[weak]) + network.head.bias
     expected = F.cross_entropy(output.logits, labels) + 0.3 * F.cross_entropy(own, labels)
     found = enhancing(head_weight=0.3).bind(network, context).loss(output, labels)

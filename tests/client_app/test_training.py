@@ -1,6 +1,7 @@
 """Local training and measuring: what is trained, what is sent, what a seed fixes."""
 
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_prototypes_and_ratios_are_of_the_trained_model() -> None:
         expected = class_means(features[m].detach(), labels, synthetic.CLASSES)
         np.testing.assert_allclose(update.prototypes[m].means, expected.means, rtol=1e-4, atol=1e-5)
         assert update.prototypes[m].counts.tolist() == [20, 20, 20]
-        scores[m] = score(features[m], labels, expected)
+        scores[m] = float(score(features[m], labels, expected))
     assert update.ratios == pytest.approx(imbalance_ratios(scores), rel=1e-4)
     assert max(update.ratios, key=lambda m: update.ratios[m]) == "smell"
     alone = run(task(("smell",)), data, prototypes=True)
@@ -292,6 +293,20 @@ def test_nothing_of_an_earlier_task_is_left_in_a_workers_network() -> None:
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
     assert network.head.frozen is None
     assert all(torch.equal(v, torch.tensor(arrays[n])) for n, v in network.state_dict().items())
+
+
+def test_received_arrays_may_be_read_only_and_are_not_written_to() -> None:
+    what = task()
+    received = {n: v.tobytes() for n, v in what.arrays.items()}
+    read_only = {
+        n: np.frombuffer(received[n], v.dtype).reshape(v.shape) for n, v in what.arrays.items()
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        update = run(Task(what.orders, read_only))
+    assert all(update.arrays[n].tobytes() == v.tobytes() for n, v in run(what).arrays.items())
+    assert {n: v.tobytes() for n, v in read_only.items()} == received
+    assert any(update.arrays[n].tobytes() != v for n, v in received.items())
 
 
 @pytest.mark.parametrize("encoder", ["identity", "mlp"])

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bmsfed_app.datasets import media
+from bmsfed_app.datasets.base import constant
 from bmsfed_app.datasets.kinds.base import Kind, Rows
 from bmsfed_app.datasets.media import BadSample
 
@@ -141,7 +142,7 @@ class Array(Kind):
 
 
 def _scaled(values: Tensor, offset: Scale, scale: Scale) -> Tensor:
-    by, over = (torch.tensor(v, device=values.device) for v in (offset, scale))
+    by, over = (constant(v, values.device) for v in (offset, scale))
     return (values.float() - by) / over
 
 

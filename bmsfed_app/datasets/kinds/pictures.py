@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bmsfed_app.datasets import augment, media
+from bmsfed_app.datasets.base import constant, sent
 from bmsfed_app.datasets.kinds.base import Kind, Rows
 from bmsfed_app.datasets.media import BadSample
 
@@ -111,7 +112,7 @@ class Frames(Kind):
 
     def augment(self, *rows: Any) -> Tensor:
         pixels, number, aspect, rng = rows
-        keys = torch.rand(len(pixels), self.most, generator=rng).to(pixels.device)
+        keys = sent(torch.rand(len(pixels), self.most, generator=rng), pixels.device)
         keys = keys.masked_fill(torch.arange(self.most, device=pixels.device) >= number[:, None], 2)
         chosen = keys.argsort(dim=1)[:, : self.count]
         # Fewer frames than wanted: some come again.
@@ -148,6 +149,5 @@ def _normal(pixels: Tensor) -> Tensor:
         else ((0.449,) * channels, (0.226,) * channels)
     )
     shape = (channels, 1, 1)
-    centre = torch.tensor(mean, device=pixels.device).view(shape)
-    scale = torch.tensor(std, device=pixels.device).view(shape)
+    centre, scale = (constant(v, pixels.device).view(shape) for v in (mean, std))
     return (pixels.float() / 255 - centre) / scale

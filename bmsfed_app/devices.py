@@ -1,0 +1,58 @@
+"""Where networks are computed, how exactly, and whether by compiled code.
+
+On a CPU a seed gives the same bits. On a GPU it gives the same history on the same machine as far
+as torch has deterministic algorithms, which are then chosen, by rule and not by trial
+(``cudnn.benchmark`` stays off); torch warns of an operation that has none.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+#: How exactly: in 32 bits throughout; with matrix products and convolutions on a GPU's tensor
+#: cores, of 10 bits of mantissa; encoders in bfloat16 by autocast, all else in 32 bits.
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of a name; of "auto", the GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def prepare_device(device: torch.device, precision: Precision) -> None:
+    """Set how this process computes on a GPU; on a CPU there is nothing to set."""
+    if device.type != "cuda":
+        return
+    # What cuBLAS needs for the same bits every time; read when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"  # torch's own default is True
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@lru_cache
+def check_compiler(device: torch.device) -> None:
+    """Compile something small, once per process.
+
+    Raises
+    ------
+    ValueError
+        If ``torch.compile`` does not work here; says what to do.
+    """
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device))
+    except Exception as error:  # whatever compilers and torch's makers of code raise
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        needed = "g++, Triton and a driver that fits it" if device.type == "cuda" else "g++"
+        raise ValueError(
+            f"compile: torch.compile does not work on this machine ({reason}): install {needed}, "
+            "or set compile to false"
+        ) from None
