@@ -28,6 +28,7 @@ from benchmarks.common import write
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.models import MultiModalNetwork
+from bmsfed_app.optimizers import OPTIMIZERS
 from bmsfed_app.record.run import read_run
 from client_app import training
 from client_app.data import local_data
@@ -109,7 +110,7 @@ TIMED = [
     (MultiModalNetwork, "forward", "forward"),
     (torch.Tensor, "backward", "backward"),
     (torch.autograd, "grad", "backward"),
-    (torch.optim.SGD, "step", "optimizer"),
+    (OPTIMIZERS.find("sgd"), "step", "optimizer"),
     (Split, "batch", "rendering"),
 ]
 

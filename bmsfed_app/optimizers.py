@@ -28,6 +28,18 @@ OPTIMIZERS: Registry[OptimizerBuilder] = Registry(
     check=not_callable,
 )
 
+
+def _uncompiled(kind: type[Optimizer]) -> type[Optimizer]:
+    """Return an optimiser of torch's that computes the same without torch's compiler.
+
+    torch wraps these methods so that its compiler treats them well, and loads it at their first
+    call: most of a second of every process that trains, where nothing of them is compiled.
+    """
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    others = {n: inspect.unwrap(getattr(kind, n)) for n in ("zero_grad", "add_param_group")}
+    return type(kind.__name__, (kind,), {"step": step, "__doc__": kind.__doc__, **others})
+
+
 # Those of torch's that take a step per batch on any parameters: not LBFGS, which evaluates the loss
 # anew, SparseAdam, which takes sparse gradients, nor Muon, which takes matrices alone.
 for _one in (
@@ -35,19 +47,15 @@ for _one in (
     *(torch.optim.Adagrad, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax),
     *(torch.optim.Adadelta, torch.optim.Adafactor, torch.optim.ASGD, torch.optim.Rprop),
 ):
-    OPTIMIZERS.add(_one.__name__.lower(), _one)
+    OPTIMIZERS.add(_one.__name__.lower(), _uncompiled(_one))
+
+#: Adafactor alone looks at rows, columns and whole tensors.
+_BY_ENTRY = frozenset(OPTIMIZERS.own.values()) - {OPTIMIZERS.own["adafactor"]}
 
 
 def steps_by_entry(choice: Mapping[str, Any]) -> bool:
-    """Whether each entry of a parameter steps by its own gradient, whatever the tensor's shape.
-
-    Known of torch's own, of which Adafactor looks at rows, columns and whole tensors.
-    """
-    builder = OPTIMIZERS.find(str(choice["name"]))
-    own = inspect.getmodule(builder)
-    return bool(own and own.__name__.startswith("torch.optim.")) and (
-        builder is not torch.optim.Adafactor
-    )
+    """Whether each entry of a parameter is known to step by its own gradient alone."""
+    return OPTIMIZERS.find(str(choice["name"])) in _BY_ENTRY
 
 
 def build_optimizer(
@@ -78,7 +86,7 @@ def build_optimizer(
     values: dict[str, Any] = {"lr": lr}
     if "weight_decay" in inspect.signature(builder).parameters:
         values["weight_decay"] = weight_decay
-    if builder is torch.optim.SGD:
+    if builder is OPTIMIZERS.own["sgd"]:
         values["momentum"] = momentum
     return builder(parameters, **values | settings_of(choice))
 

@@ -6,8 +6,10 @@ settings, the orders, the node's own configuration and the data on its disk tell
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -57,6 +59,9 @@ class ClientSettings:
     lr: float = 0.01
     progress: float = 0.0
 
+    def __hash__(self) -> int:  # dictionaries have none; processes keep what settings name
+        return hash((self.dataset, self.data, self.network, self.seed, self.lr, self.progress))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; :meth:`from_json` turns them back."""
         return asdict(self)
@@ -82,3 +87,15 @@ class ClientSettings:
 
 
 _ADAPTER = TypeAdapter(ClientSettings)
+
+
+@lru_cache(maxsize=8)
+def read_settings(text: str) -> ClientSettings:
+    """Read settings from a message's JSON, once for all clients of a process and round.
+
+    Raises
+    ------
+    ValueError
+        As :meth:`ClientSettings.from_json`.
+    """
+    return ClientSettings.from_json(json.loads(text))

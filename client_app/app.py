@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
 
 import torch
 from flwr.app import Context, Error, Message
@@ -15,13 +15,13 @@ from flwr.clientapp import ClientApp
 from bmsfed_app import __version__
 from bmsfed_app.devices import check_compiler
 from bmsfed_app.plugins import check_plug_ins
-from bmsfed_app.settings import ClientSettings
+from bmsfed_app.settings import ClientSettings, read_settings
 from client_app.data import LocalData, local_data, training_device
 from client_app.divergence import DivergedError
 from client_app.packed import packing_fault, train_together
 from client_app.training import run_task
 from strategies import Task, Update
-from strategies.protocol import pack_enrolment, pack_update, unpack_settings, unpack_task
+from strategies.protocol import pack_enrolment, pack_update, unpack_task
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
@@ -92,21 +92,16 @@ def answer_together(messages: Sequence[Message], contexts: Sequence[Context]) ->
 
 def _packable(messages: Sequence[Message]) -> list[dict[int, Task]]:
     """Group training tasks of the same settings and modalities; each by its message's place."""
-    groups: list[tuple[dict[str, Any], tuple[str, ...], dict[int, Task]]] = []
+    groups: defaultdict[tuple[ClientSettings, tuple[str, ...]], dict[int, Task]] = defaultdict(dict)
     for place, message in enumerate(messages):
-        try:
-            told = unpack_settings(message.content)
-            if message.metadata.message_type != "train" or told["packed_clients"] < 2:
-                continue
-            task = unpack_task(message.content)
-        except Exception:  # the client that answers alone says what is wrong
+        if message.metadata.message_type != "train":
             continue
-        modalities = task.orders.modalities
-        same = (tasks for t, m, tasks in groups if t == told and m == modalities)
-        if (tasks := next(same, None)) is None:
-            groups.append((told, modalities, tasks := {}))
-        tasks[place] = task
-    return [tasks for _, _, tasks in groups if len(tasks) > 1]
+        with suppress(Exception):  # the client that answers alone says what is wrong
+            settings = _told(message)
+            if settings.packed_clients > 1:
+                task = unpack_task(message.content)
+                groups[settings, task.orders.modalities][place] = task
+    return [tasks for tasks in groups.values() if len(tasks) > 1]
 
 
 def _packed_replies(
@@ -128,8 +123,8 @@ def _packed_replies(
             data[place] = local_data(contexts[place].node_config, settings)
     # Clients of like size take most of their steps together.
     places = sorted(data, key=lambda place: len(data[place]))
-    replies: dict[int, Message] = {}
     size = settings.packed_clients
+    replies: dict[int, Message] = {}
     for pack in (places[start : start + size] for start in range(0, len(places), size)):
         if len(pack) == 1:
             continue
@@ -165,6 +160,10 @@ def _say_once(fault: str) -> None:
     log.warning("packed_clients: clients train one by one: %s", fault.strip().split("\n")[0])
 
 
+def _told(message: Message) -> ClientSettings:
+    return read_settings(str(message.content.config_records["config"]["settings"]))
+
+
 def _settings(message: Message, context: Context) -> ClientSettings:
     """Read what the server tells everybody; this process may know no plug-in yet.
 
@@ -173,11 +172,16 @@ def _settings(message: Message, context: Context) -> ClientSettings:
     ValueError
         If this client lacks one, or has another version.
     """
-    settings = ClientSettings.from_json(unpack_settings(message.content))
+    settings = _told(message)
     try:
-        check_plug_ins(settings.plugins)
+        _check_plug_ins(settings)
     except ValueError as error:
         config = context.node_config
         name = config.get("client-id", config.get("partition-id", "of no name"))
         raise ValueError(f"client '{name}': {error}") from None
     return settings
+
+
+@lru_cache(maxsize=2)
+def _check_plug_ins(settings: ClientSettings) -> None:
+    check_plug_ins(settings.plugins)

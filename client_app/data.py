@@ -13,8 +13,10 @@ from torch import Tensor
 
 from bmsfed_app.datasets import (
     DataError,
+    DatasetInfo,
     SourceSettings,
     Split,
+    data_state,
     dataset_info,
     find_source,
     load_dataset,
@@ -117,43 +119,24 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
         If the node configuration names no data, the data cannot be read, or the simulation has
         another number of clients than the experiment.
     """
-    source = find_source(settings.dataset)
-    own = source.parse(settings.dataset_settings)
-    info = source.info(own)
-    held = _held(node_config, info.modalities)
-    device = training_device(settings)
     if "partition-id" in node_config:
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
-        folder = Path(settings.data_dir) if settings.data_dir else None
-        train = load_dataset(
-            settings.dataset,
-            folder,
-            seed=settings.seed,
-            settings=own,
-            splits=("train",),
-            fingerprint=settings.data,
-        ).train
-        assert train is not None
-        partition = read_partition(settings.partition)
-        if partition.clients not in (0, total):
-            raise PartitionError(
-                f"the experiment has clients: {partition.clients}, this federation {total}: start "
-                f"it with num-supernodes={partition.clients}, or set clients={total}"
-            )
-        share = _shares(train, partition, total, settings.seed)[number]
-        split, held = _on(train, device), tuple(m for m in held if m in share.modalities)
-        index = torch.from_numpy(share.rows).to(device)
-        client_id = str(node_config.get("client-id", share.name))
+        everything = _simulated(settings, total, settings.data or _present_state(settings))
+        share, split, info = everything.shares[number], everything.split, everything.info
+        index = torch.from_numpy(share.rows).to(split.labels.device)
+        owned, client_id = share.modalities, str(node_config.get("client-id", share.name))
     elif "data-dir" in node_config and "client-id" in node_config:
+        own = find_source(settings.dataset).parse(settings.dataset_settings)
+        info, device = dataset_info(settings.dataset, own), training_device(settings)
         whole, owned = _shard(str(node_config["data-dir"]), settings.dataset, own)
-        split, held = _on(whole, device), tuple(m for m in held if m in owned)
+        split, client_id = _on(whole, device), str(node_config["client-id"])
         index = torch.arange(len(split), device=device)
-        client_id = str(node_config["client-id"])
     else:
         raise DataError(
             "the node configuration names no data: start the SuperNode with "
             '--node-config \'client-id="NAME" data-dir="FOLDER"\''
         )
+    held = tuple(m for m in _held(node_config, info.modalities) if m in owned)
     if not held:
         raise DataError(
             f"client '{client_id}' holds none of the modalities {', '.join(info.modalities)}: "
@@ -175,6 +158,49 @@ def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[
             f"{', '.join(modalities)}"
         )
     return tuple(m for m in modalities if not named or m in named)
+
+
+@dataclass(frozen=True)
+class _Simulation:
+    """What all simulated clients of a process share: the training data, and how it is divided."""
+
+    info: DatasetInfo
+    split: Split
+    shares: list[Share]
+
+
+# A round's settings are others than the last one's by their learning rate alone: the data is
+# loaded, moved and divided once all the same, by what the functions below keep.
+@lru_cache(maxsize=2)
+def _simulated(settings: ClientSettings, total: int, state: str) -> _Simulation:
+    """Load and divide the training data of ``total`` clients, in a state: its fingerprint."""
+    own = find_source(settings.dataset).parse(settings.dataset_settings)
+    data = load_dataset(
+        settings.dataset,
+        _folder(settings),
+        seed=settings.seed,
+        settings=own,
+        splits=("train",),
+        fingerprint=state,
+    )
+    assert data.train is not None
+    partition = read_partition(settings.partition)
+    if partition.clients not in (0, total):
+        raise PartitionError(
+            f"the experiment has clients: {partition.clients}, this federation {total}: start "
+            f"it with num-supernodes={partition.clients}, or set clients={total}"
+        )
+    shares = _shares(data.train, partition, total, settings.seed)
+    return _Simulation(data.info, _on(data.train, training_device(settings)), shares)
+
+
+def _present_state(settings: ClientSettings) -> str:
+    """The state that the data is in, where the server did not look at it."""
+    return data_state(settings.dataset, _folder(settings), settings.dataset_settings)
+
+
+def _folder(settings: ClientSettings) -> Path | None:
+    return Path(settings.data_dir) if settings.data_dir else None
 
 
 # Splits are themselves and nothing else, so what is kept of them goes by who they are.

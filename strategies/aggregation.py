@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from .messages import Arrays, Update, owner
 
+#: Numbers that are averaged at a time: two arrays of them in float64 stay in a core's cache, where
+#: whole models of many clients would go through memory several times over.
+_BLOCK = 1 << 16
+
 
 def weighted_mean(values: Sequence[NDArray[Any]], weights: Sequence[float]) -> NDArray[Any]:
     """Return ``sum_k q_k value_k`` with ``q_k = weight_k / sum(weights)``.
@@ -27,10 +31,29 @@ def weighted_mean(values: Sequence[NDArray[Any]], weights: Sequence[float]) -> N
         raise ValueError(f"the weights of {len(values)} arrays sum to {total}, not to more than 0")
     if not np.issubdtype(values[0].dtype, np.floating):
         return np.asarray(np.maximum.reduce(list(values)))
-    mean, part = np.zeros(values[0].shape), np.empty(values[0].shape)
-    for value, weight in zip(values, weights, strict=True):
-        mean += np.multiply(value, weight / total, out=part, dtype=np.float64)
-    return mean.astype(values[0].dtype)
+    flat = [(np.ravel(v), w / total) for v, w in zip(values, weights, strict=True)]
+    mean = np.empty(values[0].size, values[0].dtype)
+    sums, part = np.empty((2, min(_BLOCK, mean.size)))
+    for start in range(0, mean.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        mean[block] = _weighted_sum([(v[block], q) for v, q in flat], sums, part)
+    return mean.reshape(values[0].shape)
+
+
+def _weighted_sum(
+    values: Sequence[tuple[NDArray[Any], float]],
+    sums: NDArray[np.float64],
+    part: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Sum vectors (b,) times their shares, in this order; uses two vectors of at least b."""
+    size = values[0][0].size
+    sums, part = sums[:size], part[:size]
+    sums[:] = 0.0
+    for value, share in values:
+        part[:] = value
+        part *= share
+        sums += part
+    return sums
 
 
 def imbalance_ratios(scores: Mapping[str, float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .fedavg import FedAvg
-from .messages import Arrays, Assignment, Kind, Orders, Update
+from .messages import Arrays, Assignment, Kind, Orders, Update, copied
 
 
 class AGM(FedAvg):
@@ -44,5 +44,6 @@ class AGM(FedAvg):
         """Average the parts and keep the clients' running means."""
         for update in updates:
             if update.measurements:
-                self.state.memory.setdefault(update.client_id, {}).update(update.measurements)
+                kept = self.state.memory.setdefault(update.client_id, {})
+                kept.update(copied(update.measurements))
         return super().aggregate_fit(server_round, updates)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .decisions import EvaluationModel
 from .fedavg import FedAvg
-from .messages import Arrays, Assignment, Update, select_parts
+from .messages import Arrays, Assignment, Update, copied, select_parts
 
 
 class LocalTraining(FedAvg):
@@ -40,7 +40,7 @@ class LocalTraining(FedAvg):
         for update in sorted(updates, key=lambda u: u.client_id):
             self.state.absorb(update)
             own = self.state.memory.setdefault(update.client_id, {})
-            own |= update.arrays | {"round": np.array(server_round)}
+            own |= copied(update.arrays) | {"round": np.array(server_round)}
         self.state.round = server_round
         return self.state.arrays
 

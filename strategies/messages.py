@@ -82,6 +82,10 @@ class Prototypes:
     means: NDArray[np.float32]
     counts: NDArray[np.int64]
 
+    def copy(self) -> Prototypes:
+        """Return the same in memory of its own."""
+        return Prototypes(self.means.copy(), self.counts.copy())
+
 
 @dataclass(frozen=True)
 class SignatureOrders:
@@ -162,6 +166,9 @@ class Task:
 class Update:
     """What one client answers to a :class:`Task`.
 
+    Its arrays are lent: they may lie in memory that is shared with other processes and freed after
+    the round. Nobody writes into them; whoever keeps one beyond the round keeps a copy.
+
     Attributes
     ----------
     client_id : str
@@ -196,6 +203,11 @@ class Update:
     signatures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     measurements: Arrays = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+def copied(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Return arrays in memory of their own, to keep what an :class:`Update` lends."""
+    return {name: np.array(value) for name, value in arrays.items()}
 
 
 # --- parts ---------------------------------------------------------------------------------

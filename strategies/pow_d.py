@@ -10,7 +10,7 @@ import numpy as np
 
 from .base import ModalityStrategy, StrategyOptions
 from .decisions import whole
-from .messages import Assignment, ClientInfo, Kind, Update
+from .messages import Assignment, ClientInfo, Kind, Update, copied
 from .randomness import generator
 from .ranges import Parameter
 
@@ -91,7 +91,7 @@ class PowerOfChoice(ModalityStrategy):
 
     def aggregate_probe(self, server_round: int, updates: Sequence[Update]) -> None:
         """Take the candidates' losses; nothing else of them is known or kept."""
-        self.state.measured = {u.client_id: u.measurements for u in updates}
+        self.state.measured = {u.client_id: copied(u.measurements) for u in updates}
 
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Take the n candidates with the largest loss."""

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from .messages import Arrays, ClientInfo, Prototypes, Update, modalities_of
+from .messages import Arrays, ClientInfo, Prototypes, Update, copied, modalities_of
 
 _FORMAT = 2
 
@@ -61,12 +61,13 @@ class ServerState:
         return modalities_of(self.arrays)
 
     def absorb(self, update: Update) -> None:
-        """Take over what an update says about its client (not its arrays)."""
+        """Take over copies of what an update says about its client (not its arrays)."""
         client = update.client_id
-        self.prototypes.setdefault(client, {}).update(update.prototypes)
+        prototypes = {m: p.copy() for m, p in update.prototypes.items()}
+        self.prototypes.setdefault(client, {}).update(prototypes)
         self.scores.setdefault(client, {}).update(update.scores)
         self.ratios.setdefault(client, {}).update(update.ratios)
-        self.signatures.setdefault(client, {}).update(update.signatures)
+        self.signatures.setdefault(client, {}).update(copied(update.signatures))
 
     def global_prototypes(self) -> dict[str, Prototypes]:
         """Count-weighted mean of the local prototypes, per modality and class (Eq. 15).

@@ -1,15 +1,18 @@
 """Every method of the registry in whole federations with real local training, without Ray."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bmsfed_app.methods import METHODS, find_method
 from bmsfed_app.models import build_network
 from bmsfed_app.settings import ClientSettings
-from strategies import ClientInfo, FederationError, ModalityStrategy, ServerState
+from strategies import ClientInfo, FederationError, ModalityStrategy, ServerState, Update
 from strategies.testing import FakeGrid, Handler
 from tests import synthetic
 from tests.test_three_modalities import HELD, Keep, answering, handler
@@ -50,6 +53,7 @@ def federate(
     **changes: Any,
 ) -> tuple[ServerState, Keep]:
     strategy, settings = build(name, encoder, freeze, **changes)
+    lend(strategy)
     spec = ClientSettings.from_json(settings).network
     initial = {n: v.numpy().copy() for n, v in build_network(spec, 0).state_dict().items()}
     handlers = handlers or {client: handler(client) for client in HELD}
@@ -66,6 +70,46 @@ def federate(
         frozen=spec.frozen(),
     )
     return state, keep
+
+
+def lend(strategy: ModalityStrategy) -> None:
+    """Hold a strategy to what answers are: lent, in memory that is shared and used again.
+
+    It may not write into them, and has copies of what it keeps of them.
+    """
+
+    def lent(aggregate: Callable[[int, Sequence[Update]], Any]) -> Any:
+        def call(server_round: int, updates: Sequence[Update]) -> Any:
+            answers = [array for update in updates for array in arrays_of(update)]
+            for array in answers:
+                array.flags.writeable = False
+            aggregated = aggregate(server_round, updates)
+            kept = list(arrays_kept(strategy.state))
+            shared = [a for a in answers for k in kept if np.may_share_memory(a, k)]
+            assert not shared, "the state holds an array of an answer: it needs a copy"
+            return aggregated
+
+        return call
+
+    for hook in ("aggregate_fit", "aggregate_probe"):
+        setattr(strategy, hook, lent(getattr(strategy, hook)))
+
+
+def arrays_of(update: Update) -> Iterator[NDArray[Any]]:
+    for named in (update.arrays, update.measurements, update.signatures):
+        yield from named.values()
+    for p in update.prototypes.values():
+        yield from (p.means, p.counts)
+
+
+def arrays_kept(state: ServerState) -> Iterator[NDArray[Any]]:
+    yield from state.arrays.values()
+    for by_client in (state.memory, state.measured, state.signatures):
+        for named in by_client.values():
+            yield from named.values()
+    for prototypes in state.prototypes.values():
+        for p in prototypes.values():
+            yield from (p.means, p.counts)
 
 
 def whole_holders() -> dict[str, Handler]:

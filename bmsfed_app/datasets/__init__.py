@@ -34,6 +34,7 @@ __all__ = [
     "SourceSettings",
     "Split",
     "data_changes",
+    "data_state",
     "dataset_info",
     "ensure_prepared",
     "find_source",
@@ -93,9 +94,23 @@ def load_dataset(
     if unknown := [s for s in splits if s not in SPLITS]:
         raise DataError(f"unknown split '{unknown[0]}' of '{name}' (known: {', '.join(SPLITS)})")
     folder = _folder(name, data_dir)
-    wanted = fingerprint or source.fingerprint(folder, parsed)
+    wanted = fingerprint or data_state(name, data_dir, parsed)
     loaded = {s: _cached_split(name, s, folder, seed, parsed, wanted) for s in splits}
     return Dataset(source.info(parsed), loaded.get("train"), loaded.get("test"))
+
+
+def data_state(
+    name: str, data_dir: Path | None, settings: Mapping[str, Any] | SourceSettings | None = None
+) -> str:
+    """Return the state of the data that would be loaded now; see :meth:`Source.fingerprint`.
+
+    Raises
+    ------
+    DataError
+        If it has not been prepared.
+    """
+    source = find_source(name)
+    return source.fingerprint(_folder(name, data_dir), source.parse(settings or {}))
 
 
 def ensure_prepared(

@@ -14,7 +14,7 @@ from bmsfed_app.config import ExperimentConfig, load_config
 from bmsfed_app.datasets import Account, DataError, LeftOut, Scan, ensure_prepared, load_dataset
 from bmsfed_app.datasets.inspection import inspect
 from bmsfed_app.datasets.preparation import prepare
-from client_app.data import local_data
+from client_app.data import _simulated, local_data
 from tests.readings import Readings, ReadingsSettings, register, rows, write
 
 
@@ -171,6 +171,7 @@ def test_simulated_clients_load_what_the_server_looked_at_and_nothing_else(folde
     from bmsfed_app.datasets import _cached_split
 
     _cached_split.cache_clear()
+    _simulated.cache_clear()
     with pytest.raises(DataError, match=f"{seen} is wanted: the data was changed and prepared"):
         local_data(node, settings)
 

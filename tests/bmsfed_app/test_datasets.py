@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from bmsfed_app.datasets import DataError, Split, cg_mnist, dataset_info, load_dataset
-from bmsfed_app.datasets.cg_digits import enlarge
+from bmsfed_app.datasets.cg_digits import enlarge, read_digits
 from bmsfed_app.datasets.colored import PALETTE, ColorSettings, colors, pair_info, pair_split
 from bmsfed_app.datasets.shard import FILE_NAME, load_shard, save_shard
 
@@ -219,6 +219,18 @@ def test_digits_split_is_complete_and_stratified() -> None:
     assert np.abs(test.class_counts(10).numpy() - official / 5).max() < 1
     both = torch.cat([train.stores["digits"], test.stores["digits"]]).flatten(1)
     assert len(both.unique(dim=0)) == len(np.unique(load_digits().data, axis=0))
+
+
+def test_digits_are_read_as_scikit_learn_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.datasets import load_digits
+
+    for ours, theirs in zip(read_digits(), load_digits(return_X_y=True), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs)
+    read_digits.cache_clear()
+    monkeypatch.setattr("bmsfed_app.datasets.cg_digits.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"digits cannot be read .*: pip install scikit-learn"):
+        read_digits()
 
 
 def test_digits_pixels_are_the_same_everywhere() -> None:

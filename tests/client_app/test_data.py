@@ -1,5 +1,7 @@
 """A client's data: read once for all clients and messages of a process."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ from bmsfed_app.config import load_config
 from bmsfed_app.datasets.cg_digits import CgDigits
 from bmsfed_app.datasets.shard import save_shard
 from bmsfed_app.partitions.schemes import Dirichlet
+from bmsfed_app.settings import ClientSettings
 from client_app.data import local_data
+from tests.federation import simulated
 
 
 def node(number: int) -> dict[str, int]:
@@ -38,9 +42,33 @@ def test_the_split_is_loaded_and_divided_once(monkeypatch: pytest.MonkeyPatch) -
     assert len({id(data.split) for data in found}) == 1
     assert torch.equal(found[0].index, found[-1].index)
     assert not set(found[0].index.tolist()) & set(found[1].index.tolist())
+    later = local_data(node(0), replace(settings, lr=0.5, progress=0.5))  # another round's settings
+    assert later.split is found[0].split
+    assert calls == ["load_split", "divide"]
     rows = local_data(node(1), load_config("cg-digits", given | {"alpha": 9.0}).client_settings())
     assert calls == ["load_split", "divide", "divide"]
     assert rows.split is found[0].split
+
+
+def test_settings_are_read_and_plug_ins_compared_once_a_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {"data_fraction": 0.1, "rounds": 2, "method": "fedavg", "per_round": 3, "lr": 0.0123}
+    read: list[float] = []
+    compared: list[Any] = []
+    from_json = ClientSettings.from_json
+
+    def counted(values: Mapping[str, Any]) -> ClientSettings:
+        read.append(values["lr"])
+        return from_json(values)
+
+    monkeypatch.setattr(ClientSettings, "from_json", counted)
+    monkeypatch.setattr("client_app.app.check_plug_ins", compared.append)
+    config = load_config("cg-digits", given)
+    assert simulated(config, 3).round == 2
+    # Three clients say who they are, then train for two rounds.
+    assert read[1:] == [config.lr, config.learning_rate(2)]
+    assert compared == [[], [], []]
 
 
 def test_a_shard_is_read_once(tmp_path: Path) -> None:

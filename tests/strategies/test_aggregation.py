@@ -1,5 +1,7 @@
 """Averaging against a direct per-part loop, and what must not move."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,38 @@ def test_all_head_columns_count_the_untrained_ones_as_sent() -> None:
     expected = 0.25 * updates[0].arrays["head.weight.a"] + 0.75 * current["head.weight.a"]
     np.testing.assert_allclose(new["head.weight.a"], expected, rtol=1e-6)
     np.testing.assert_array_equal(new["encoders.a.weight"], updates[0].arrays["encoders.a.weight"])
+
+
+def plain_mean(values: list[np.ndarray], weights: list[float]) -> np.ndarray:
+    """Whole arrays at once, in float64."""
+    result = np.zeros(values[0].shape)
+    for value, weight in zip(values, weights, strict=True):
+        result += np.multiply(value, weight / sum(weights), dtype=np.float64)
+    return result.astype(values[0].dtype)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 2), (2, 65536), (257, 511)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_blocks_give_the_bits_of_whole_arrays(shape: tuple[int, ...], dtype: type) -> None:
+    weights = [3.0, 0.7, 11.0]
+    values = [np.asarray(RNG.normal(size=shape) * 10.0 ** RNG.integers(-4, 4)) for _ in weights]
+    values = [v.astype(dtype) for v in values]
+    values[1] = np.array(values[1], order="F")
+    for value in values:
+        value.flags.writeable = False  # it may be a view of memory that others read
+    mean, expected = weighted_mean(values, weights), plain_mean(values, weights)
+    assert (mean.dtype, mean.shape) == (expected.dtype, expected.shape)
+    assert mean.tobytes() == expected.tobytes()
+
+
+def test_a_mean_of_large_arrays_needs_little_more_memory_than_its_result() -> None:
+    values = [np.full(4 << 20, value, np.float32) for value in (1.0, 2.0, 6.0)]
+    tracemalloc.start()
+    mean = weighted_mean(values, [1, 1, 2])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (mean == 3.75).all()
+    assert peak < mean.nbytes + 4 * 2**20
 
 
 def test_order_of_replies_does_not_change_a_bit() -> None:

@@ -23,6 +23,10 @@ _T = TypeVar("_T")
 
 HUGGING_FACE = "hf:"
 
+#: Encoders of up to so many parameters are tried with numbers: that takes a tenth of the second
+#: in which torch loads what works with shapes alone.
+_SOON_TRIED = 20_000_000
+
 
 def build_encoder(
     name: str, shape: tuple[int, ...], *, vocabulary: int = 0, width: int = 0
@@ -63,28 +67,28 @@ def build_encoder(
 
 def encoder_width(name: str, shape: tuple[int, ...], *, vocabulary: int = 0, width: int = 0) -> int:
     """Return the width of an encoder's features without building its weights."""
-    return _measure(name, tuple(shape), vocabulary, width)
+    return _measure(name, tuple(shape), vocabulary, width)[0]
 
 
 def check_encoder(
     name: str, shape: tuple[int, ...], *, vocabulary: int = 0, width: int = 0
 ) -> None:
-    """Check that an encoder turns two inputs into features (2, D), without data or weights.
+    """Check that an encoder turns two inputs into features (2, D), without data.
 
     Raises
     ------
     ValueError
         If it cannot be built, or does not.
     """
-    expected = (2, _measure(name, tuple(shape), vocabulary, width))
-    given = _describe(shape, vocabulary)
+    features_width, size = _measure(name, tuple(shape), vocabulary, width)
+    expected, given = (2, features_width), _describe(shape, vocabulary)
 
     def _of_two() -> Any:
         encoder = build_encoder(name, shape, vocabulary=vocabulary, width=width)
         return encoder(torch.zeros((2, *shape), dtype=torch.int64 if vocabulary else None))
 
     try:
-        features = without_values(_of_two)
+        features = _for_nothing(_of_two) if size <= _SOON_TRIED else without_values(_of_two)
     except Exception as error:  # whatever a library raises where an input does not fit
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"encoder {name} takes other inputs, not {given}: {reason}") from None
@@ -103,6 +107,11 @@ def without_values(work: Callable[[], _T]) -> _T:
     except RuntimeError as error:
         if "meta" not in str(error):
             raise
+    return _for_nothing(work)
+
+
+def _for_nothing(work: Callable[[], _T]) -> _T:
+    """Do work and leave no trace of what it draws."""
     with torch.random.fork_rng(devices=[]):
         return work()
 
@@ -113,10 +122,10 @@ def _describe(shape: tuple[int, ...], vocabulary: int) -> str:
 
 
 @lru_cache
-def _measure(name: str, shape: tuple[int, ...], vocabulary: int, width: int) -> int:
-    return without_values(
-        lambda: build_encoder(name, shape, vocabulary=vocabulary, width=width)
-    ).width
+def _measure(name: str, shape: tuple[int, ...], vocabulary: int, width: int) -> tuple[int, int]:
+    """An encoder's width of features, and how many parameters it has."""
+    encoder = without_values(lambda: build_encoder(name, shape, vocabulary=vocabulary, width=width))
+    return encoder.width, sum(p.numel() for p in encoder.parameters())
 
 
 def _builder(name: str) -> Builder:
