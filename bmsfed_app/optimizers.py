@@ -42,24 +42,20 @@ def _uncompiled(kind: type[Optimizer]) -> type[Optimizer]:
 
 # Those of torch's that take a step per batch on any parameters: not LBFGS, which evaluates the loss
 # anew, SparseAdam, which takes sparse gradients, nor Muon, which takes matrices alone.
-_TORCHS = (
+for _one in (
     *(torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop),
     *(torch.optim.Adagrad, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax),
     *(torch.optim.Adadelta, torch.optim.Adafactor, torch.optim.ASGD, torch.optim.Rprop),
-)
-for _one in _TORCHS:
+):
     OPTIMIZERS.add(_one.__name__.lower(), _uncompiled(_one))
+
+#: Adafactor alone looks at rows, columns and whole tensors.
+_BY_ENTRY = frozenset(OPTIMIZERS.own.values()) - {OPTIMIZERS.own["adafactor"]}
 
 
 def steps_by_entry(choice: Mapping[str, Any]) -> bool:
-    """Whether each entry of a parameter steps by its own gradient, whatever the tensor's shape.
-
-    Known of torch's own, of which Adafactor looks at rows, columns and whole tensors.
-    """
-    builder = OPTIMIZERS.find(str(choice["name"]))
-    if not (isinstance(builder, type) and builder.__mro__[1] in _TORCHS):
-        return False
-    return not issubclass(builder, torch.optim.Adafactor)
+    """Whether each entry of a parameter is known to step by its own gradient alone."""
+    return OPTIMIZERS.find(str(choice["name"])) in _BY_ENTRY
 
 
 def build_optimizer(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
 
 import torch
 from flwr.app import Context, Error, Message
@@ -21,7 +21,7 @@ from client_app.divergence import DivergedError
 from client_app.packed import packing_fault, train_together
 from client_app.training import run_task
 from strategies import Task, Update
-from strategies.protocol import pack_enrolment, pack_update, unpack_settings, unpack_task
+from strategies.protocol import pack_enrolment, pack_update, unpack_task
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
@@ -93,21 +93,16 @@ def answer_together(
 
 def _packable(messages: Sequence[Message]) -> list[dict[int, Task]]:
     """Group training tasks of the same settings and modalities; each by its message's place."""
-    groups: list[tuple[dict[str, Any], tuple[str, ...], dict[int, Task]]] = []
+    groups: defaultdict[tuple[ClientSettings, tuple[str, ...]], dict[int, Task]] = defaultdict(dict)
     for place, message in enumerate(messages):
-        try:
-            told = unpack_settings(message.content)
-            if message.metadata.message_type != "train" or told["packed_clients"] < 2:
-                continue
-            task = unpack_task(message.content)
-        except Exception:  # the client that answers alone says what is wrong
+        if message.metadata.message_type != "train":
             continue
-        modalities = task.orders.modalities
-        same = (tasks for t, m, tasks in groups if t == told and m == modalities)
-        if (tasks := next(same, None)) is None:
-            groups.append((told, modalities, tasks := {}))
-        tasks[place] = task
-    return [tasks for _, _, tasks in groups if len(tasks) > 1]
+        with suppress(Exception):  # the client that answers alone says what is wrong
+            settings = _told(message)
+            if settings.packed_clients > 1:
+                task = unpack_task(message.content)
+                groups[settings, task.orders.modalities][place] = task
+    return [tasks for tasks in groups.values() if len(tasks) > 1]
 
 
 def _packed_replies(
@@ -129,8 +124,8 @@ def _packed_replies(
             data[place] = local_data(contexts[place].node_config, settings)
     # Clients of like size take most of their steps together.
     places = sorted(data, key=lambda place: len(data[place]))
-    replies: dict[int, Message] = {}
     size = settings.packed_clients
+    replies: dict[int, Message] = {}
     for pack in (places[start : start + size] for start in range(0, len(places), size)):
         if len(pack) == 1:
             continue
@@ -159,6 +154,10 @@ def _say_once(fault: str) -> None:
     log.warning("packed_clients: clients train one by one: %s", fault.strip().split("\n")[0])
 
 
+def _told(message: Message) -> ClientSettings:
+    return read_settings(str(message.content.config_records["config"]["settings"]))
+
+
 def _settings(message: Message, context: Context) -> ClientSettings:
     """Read what the server tells everybody; this process may know no plug-in yet.
 
@@ -167,7 +166,7 @@ def _settings(message: Message, context: Context) -> ClientSettings:
     ValueError
         If this client lacks one, or has another version.
     """
-    settings = read_settings(str(message.content.config_records["config"]["settings"]))
+    settings = _told(message)
     try:
         check_plug_ins(settings.plugins)
     except ValueError as error:

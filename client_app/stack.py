@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from bmsfed_app.datasets.base import sent
 from client_app.objectives import Objective
 
 #: Before the names of a network's arrays, where the network is a part of :class:`_Loss`.
@@ -74,47 +75,46 @@ class Stack:
     def step(self, groups: Sequence[Group]) -> Tensor:
         """Train every client on its mini-batch; return the losses (C,)."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses = [self._losses(group) for group in groups]
+        indices = [self._index(group.rows) for group in groups]
+        losses = torch.cat([self._losses(g, i) for g, i in zip(groups, indices, strict=True)])
         # A client's loss depends on its own arrays alone: the sum's gradient is that of each.
-        torch.cat(losses).sum().backward()
+        losses.sum().backward()
         if self.clip_norm > 0:
             self._clip()
         self.optimizer.step()
-        found = losses[0].new_empty(len(self))
-        for group, values in zip(groups, losses, strict=True):
-            found[group.rows] = values.detach()
-        return found
+        return torch.empty_like(losses).index_copy_(0, torch.cat(indices), losses.detach())
 
     def keep(self, rows: list[int]) -> None:
         """Go on with just these clients."""
+        index = self._index(rows)
         for parameter in self.parameters.values():
             state = self.optimizer.state.get(parameter, {})
             for name, value in state.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
-                    state[name] = value[rows]
+                    state[name] = value.index_select(0, index)
             parameter.grad = None
-            parameter.data = parameter.data[rows]
-        self.buffers = _rows(self.buffers, rows)
-        self.own = _rows(self.own, rows)
+            parameter.data = parameter.data.index_select(0, index)
+        self.buffers, self.own = _picked(self.buffers, index), _picked(self.own, index)
 
     def arrays(self, row: int) -> Tensors:
         """Return copies of one client's parameters and buffers, by name."""
         both = {**self.parameters, **self.buffers}
         return {n: value[row].detach().clone() for n, value in both.items()}
 
-    def _losses(self, group: Group) -> Tensor:
+    def _index(self, rows: list[int]) -> Tensor:
+        return sent(torch.tensor(rows, dtype=torch.int64), self.trained[0].device)
+
+    def _losses(self, group: Group, index: Tensor) -> Tensor:
         """Return the losses (G,) of a group; its buffers follow."""
-        whole = len(group.rows) == len(self)
-        # Buffers are copied in any case: batch norms write into them.
-        buffers = _rows(self.buffers, group.rows)
-        parameters: Tensors = dict(self.parameters)
-        own = self.own
-        if not whole:
-            parameters, own = _rows(parameters, group.rows), _rows(own, group.rows)
+        parameters, own = dict[str, Tensor](self.parameters), self.own
+        if len(group.rows) < len(self):
+            parameters, own = _picked(parameters, index), _picked(own, index)
+        buffers = _picked(self.buffers, index)  # copies: batch norm writes into them
         losses, buffers = vmap(self._one)(parameters, buffers, group.inputs, group.labels, own)
         for name, values in buffers.items():
-            self.buffers[name][group.rows] = values.detach()
-        return losses
+            self.buffers[name].index_copy_(0, index, values.detach())
+        found: Tensor = losses
+        return found
 
     def _one(
         self, parameters: Tensors, buffers: Tensors, inputs: Tensors, labels: Tensor, own: Tensors
@@ -145,5 +145,5 @@ class _Loss(nn.Module):
         return self.objective.packed_loss(self.network(inputs), labels, own)
 
 
-def _rows(tensors: Mapping[str, Tensor], rows: list[int]) -> Tensors:
-    return {n: value[rows] for n, value in tensors.items()}
+def _picked(tensors: Mapping[str, Tensor], index: Tensor) -> Tensors:
+    return {n: value.index_select(0, index) for n, value in tensors.items()}

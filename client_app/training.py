@@ -82,12 +82,16 @@ def received_network(task: Task, data: LocalData, settings: ClientSettings) -> M
     """
     if lacking := sorted(set(task.orders.modalities) - set(data.modalities)):
         raise ValueError(f"client '{data.client_id}' was told to train '{lacking[0]}', it lacks it")
+    return _network_for(task, settings).restart(task.arrays)
+
+
+def _network_for(task: Task, settings: ClientSettings) -> MultiModalNetwork:
+    """Return the process's network of the modalities assigned, wherever its arrays are from."""
     device = training_device(settings)
     prepare_device(device, settings.precision)
-    network = _network(
+    return _network(
         settings.network, task.orders.modalities, device, settings.precision, settings.compile
     )
-    return network.restart(task.arrays)
 
 
 @lru_cache(maxsize=8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from bmsfed_app.methods.bmsfed import EnhancementSettings
 from bmsfed_app.models import Output
 from bmsfed_app.prototypes import (
-    MIN_SCORE,
     ClassMeans,
     coefficient,
     enhancement_loss,
@@ -91,16 +90,28 @@ class ModalEnhancement(Objective):
 
     def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
-        loss, context = super().loss(output, labels), self.context
         local = self.prototypes == "local"
-        prototypes = context.local_prototypes if local else context.global_prototypes
+        known = self.context.local_prototypes if local else self.context.global_prototypes
         target = self.target(output.features, labels)
+        loss = super().loss(output, labels)
+        return self._enhanced(loss, output, labels, target, known, enhancement_loss)
+
+    def _enhanced(
+        self,
+        loss: Tensor,
+        output: Output,
+        labels: Tensor,
+        target: Target,
+        prototypes: Mapping[str, ClassMeans],
+        measure: Callable[[Tensor, Tensor, ClassMeans], Tensor],
+    ) -> Tensor:
+        """Add the target's terms to a loss; ``measure`` is the enhancement loss of a modality."""
         for modality, z in output.features.items():
             if modality not in target.weak:
                 continue
             if target.enhances and modality in prototypes:
                 coef = target.weak[modality] * target.coefficient
-                loss = loss + coef * enhancement_loss(z, labels, prototypes[modality])
+                loss = loss + coef * measure(z, labels, prototypes[modality])
             if self.head_weight > 0 and len(output.features) > 1:
                 own = F.cross_entropy(self.network.head({modality: z}), labels)
                 loss = loss + target.weak[modality] * self.head_weight * own
@@ -124,7 +135,9 @@ class ModalEnhancement(Objective):
             if modality != orders.weak and self.uni_enhancement == "weak":
                 return NOTHING
             return Target({modality: 1.0}, self.weigh(orders.ratio))  # Eq. 9
-        ratios = self.batch_ratios(features, labels)
+        return self._weak_of(features, self.batch_ratios(features, labels))
+
+    def _weak_of(self, features: Mapping[str, Tensor], ratios: Tensor) -> Target:
         is_weak = torch.arange(len(ratios), device=ratios.device) == ratios.argmax()
         weak = dict(zip(features, is_weak.float(), strict=True))
         if self.coefficient == "constant":
@@ -133,9 +146,7 @@ class ModalEnhancement(Objective):
 
     def batch_ratios(self, features: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """Imbalance ratios (a,) on a batch, float64, from local prototypes (Eqs. 16, 17)."""
-        own = self.context.local_prototypes
-        scores = torch.stack([score(z, labels, own[m]) for m, z in features.items()])
-        return scores.max() / scores
+        return _ratios(features, labels, self.context.local_prototypes)
 
     def weigh(self, ratio: float) -> float:
         """Return the coefficient of the enhancement loss at a ratio (Eq. 19)."""
@@ -160,28 +171,16 @@ class ModalEnhancement(Objective):
         return own
 
     def packed_loss(self, output: Output, labels: Tensor, own: dict[str, Tensor]) -> Tensor:
-        """Return the batch's loss: every modality is enhanced, all but the weak one by 0."""
+        """Return the batch's loss."""
+        features = output.features
+        if len(features) == 1:
+            target = Target(dict.fromkeys(features, 1.0), own["coefficient"])
+        else:
+            local = {m: _means(f"own.{m}", own) for m in features}
+            target = self._weak_of(features, _ratios(features, labels, local))
+        known = {m: _means(f"target.{m}", own) for m in features}
         loss = super().packed_loss(output, labels, own)
-        if len(output.features) == 1:
-            [modality] = output.features
-            target = _means(f"target.{modality}", own)
-            z = output.features[modality]
-            return loss + own["coefficient"] * _enhancement(z, labels, target)
-        scores = {m: _score(z, labels, _means(f"own.{m}", own)) for m, z in output.features.items()}
-        found = torch.stack(list(scores.values()))
-        ratios = found.max() / found
-        weak = torch.arange(len(found), device=found.device) == ratios.argmax()
-        for i, (m, z) in enumerate(output.features.items()):
-            coef = torch.full_like(ratios[i], self.coefficient_value)
-            if self.coefficient == "clipped":
-                coef = (ratios[i] - 1.0).clamp(0.0, 1.0)
-            chosen = weak[i].to(z.dtype)
-            enhancement = _enhancement(z, labels, _means(f"target.{m}", own))
-            loss = loss + chosen * coef.to(z.dtype) * enhancement
-            if self.head_weight > 0:
-                columns = F.cross_entropy(self.network.head({m: z}), labels)
-                loss = loss + chosen * self.head_weight * columns
-        return loss
+        return self._enhanced(loss, output, labels, target, known, _masked_enhancement)
 
     def _no_means(self, modality: str) -> ClassMeans:
         classes = self.network.spec.num_classes
@@ -201,13 +200,15 @@ def _means(name: str, own: Mapping[str, Tensor]) -> ClassMeans:
     return ClassMeans(own[f"{name}.means"], own[f"{name}.counts"])
 
 
-def _score(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
-    """Return :func:`~bmsfed_app.prototypes.score` as a tensor, float64."""
-    log_p = log_probabilities(features.detach(), prototypes)
-    return log_p.gather(1, labels[:, None]).exp().double().sum().clamp(min=MIN_SCORE)
+def _ratios(
+    features: Mapping[str, Tensor], labels: Tensor, prototypes: Mapping[str, ClassMeans]
+) -> Tensor:
+    """Imbalance ratios (a,), float64."""
+    scores = torch.stack([score(z, labels, prototypes[m]) for m, z in features.items()])
+    return scores.max() / scores
 
 
-def _enhancement(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
+def _masked_enhancement(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
     """Return :func:`~bmsfed_app.prototypes.enhancement_loss` without looking into tensors."""
     usable = prototypes.present[labels]
     log_p = log_probabilities(features, prototypes)

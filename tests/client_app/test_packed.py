@@ -239,6 +239,7 @@ def test_who_does_not_say_that_it_can_be_packed_cannot(monkeypatch: pytest.Monke
         assert fault == f"the objective '{name}' cannot be packed"
     fault = packing_fault(settings(optimizer={"name": "adafactor"}), ALL)
     assert fault == "the optimizer 'adafactor' cannot be packed"
+    assert packing_fault(settings(compile=True), ALL) == "compiled networks cannot be packed"
     assert packing_fault(settings(), ALL) is None
 
 
