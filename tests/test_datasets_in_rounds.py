@@ -13,7 +13,7 @@ from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies.testing import FakeGrid
 from tests import made_media
-from tests.e2e.conftest import rows
+from tests.run_folders import rows
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data"
 SMALL: dict[str, Any] = {

@@ -15,7 +15,7 @@ from client_app.data import local_data
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies.testing import FakeGrid
-from tests.e2e.conftest import rows
+from tests.run_folders import rows
 
 CLIENTS = 8
 SMALL: dict[str, Any] = {
