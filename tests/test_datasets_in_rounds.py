@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.common import client
 from bmsfed_app.config import load_config
+from bmsfed_app.engine import InlineGrid
+from client_app.app import app
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
-from strategies.testing import FakeGrid
 from tests import made_media
 from tests.run_folders import rows
 
@@ -57,8 +57,7 @@ def two_rounds(tmp_path: Path, name: str, data: Path, **own: Any) -> list[dict[s
     config = load_config(name, SMALL | own | {"data_dir": str(data)})
     folder = RunFolder.create(tmp_path / "run", config)
     clients = config.clients
-    grid = FakeGrid({f"node {i}": client(i, clients) for i in range(clients)})
-    run_experiment(grid, folder)
+    run_experiment(InlineGrid(app, clients), folder)
     found = rows(folder.path)
     assert {r["status"] for r in found if r["kind"] == "client"} == {"ok"}
     last = [r for r in found if r["kind"] == "round"][-1]

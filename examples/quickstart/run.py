@@ -1,7 +1,7 @@
 """Run one of the three projects, as it is, on stand-in data: ``python run.py with_modalities``.
 
-This does what ``flwr run`` does with a simulated federation, but in this process: nothing is installed
-or downloaded.
+This does what ``flwr run`` does with a simulated federation, but in this process, and nothing is
+installed or downloaded.
 """
 
 import argparse

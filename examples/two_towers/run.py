@@ -5,6 +5,8 @@ import importlib
 import sys
 from pathlib import Path
 
+import torch
+
 from bmsfed_app import engine
 
 VERSIONS = ("message_fedavg", "message_bmsfed", "classic_fedavg", "classic_bmsfed")
@@ -19,6 +21,7 @@ def main() -> None:
     parser.add_argument("--ray", action="store_true", help="clients in a process per core")
     args = parser.parse_args()
     app = importlib.import_module(f"two_towers.{args.version}")
+    torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
     kind = engine.RayGrid if args.ray else engine.InlineGrid
     with kind(app.client_app, args.clients) as grid:
         engine.run_apps(app.server_app, grid, {"rounds": args.rounds})

@@ -1,4 +1,4 @@
-"""An experiment has one history: on every engine, with any number of workers, resumed on another."""
+"""An experiment has one history, on whatever engine, with however many workers, resumed or not."""
 
 from collections.abc import Iterator
 from pathlib import Path

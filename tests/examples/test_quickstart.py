@@ -16,13 +16,15 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 
 import strategies
+from bmsfed_app.engine import InlineGrid, run_apps
 from strategies import ClientInfo
-from strategies.testing import FakeGrid
 
 pytest.importorskip("flwr_datasets")
+
+pytestmark = pytest.mark.xdist_group("quickstart")  # its data are written once
 
 HERE = Path(__file__).resolve().parents[2] / "examples" / "quickstart"
 PROJECTS = ("published", "with_strategy", "with_modalities")
@@ -118,24 +120,21 @@ def run(load: Load, project: str) -> tuple[dict[str, Any], list[Reply]]:
     replies: list[Reply] = []
     client_app = load(f"{project}/client_app").app
 
-    def client(partition: int) -> Callable[[Message], RecordDict]:
-        node = {"partition-id": partition, "num-partitions": CLIENTS}
+    def answer(message: Message, context: Context) -> Message:
+        config = next(iter(message.content.config_records.values()), {})
+        partition = int(context.node_config["partition-id"])
+        torch.manual_seed(100 * int(config.get("server-round", 0)) + partition)
+        reply = client_app(message, context)
+        if message.metadata.message_type == "train" and not reply.has_error():
+            received = message.content["arrays"].to_torch_state_dict()
+            trained = reply.content["arrays"].to_torch_state_dict()
+            replies.append((partition, config.get("modalities"), received, trained))
+        return reply
 
-        def answer(message: Message) -> RecordDict:
-            config = next(iter(message.content.config_records.values()), {})
-            torch.manual_seed(100 * int(config.get("server-round", 0)) + partition)
-            content = client_app(message, Context(0, 0, node, RecordDict(), CONFIG)).content
-            if message.metadata.message_type == "train":
-                received = message.content["arrays"].to_torch_state_dict()
-                trained = content["arrays"].to_torch_state_dict()
-                replies.append((partition, config.get("modalities"), received, trained))
-            return content
-
-        return answer
-
-    grid = FakeGrid({str(i): client(i) for i in range(CLIENTS)})
     torch.manual_seed(0)
-    load(f"{project}/server_app").app(grid, Context(0, 0, {}, RecordDict(), CONFIG))
+    run_apps(
+        load(f"{project}/server_app").app, InlineGrid(answer, CLIENTS, run_config=CONFIG), CONFIG
+    )
     return torch.load("final_model.pt"), replies
 
 
@@ -234,7 +233,6 @@ def test_towers_train_apart_from_those_not_assigned(load: Load) -> None:
         assert torch.equal(value, before[f"towers.color.{name}"])
 
 
-@pytest.mark.e2e
 def test_one_command_runs_it_without_a_network(tmp_path: Path) -> None:
     command = [sys.executable, str(HERE / "run.py"), "with_modalities"]
     environment = {
