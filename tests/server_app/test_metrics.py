@@ -17,7 +17,6 @@ from server_app.run_folder import RunFolder
 from strategies import Callback, Metric, ModalityStrategy, RoundReport
 from strategies.testing import FakeGrid
 
-
 pytestmark = pytest.mark.xdist_group("metrics")  # of one run
 
 
