@@ -16,7 +16,7 @@ from tests.run_folders import rows
 
 pytestmark = pytest.mark.e2e
 
-ROUNDS = 30
+ROUNDS = 20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

@@ -4,12 +4,13 @@ import difflib
 import hashlib
 import importlib
 import logging
-import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -233,22 +234,18 @@ def test_towers_train_apart_from_those_not_assigned(load: Load) -> None:
         assert torch.equal(value, before[f"towers.color.{name}"])
 
 
-def test_one_command_runs_it_without_a_network(tmp_path: Path) -> None:
-    command = [sys.executable, str(HERE / "run.py"), "with_modalities"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(HERE.parents[1]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
-    }
-    done = subprocess.run(
-        [*command, "--clients", "2", "--rounds", "1"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "round 1 trains " in done.stderr + done.stdout
+@pytest.mark.usefixtures("load")
+def test_one_command_runs_it_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
+    offline = importlib.import_module("offline_data")
+    monkeypatch.setattr(offline, "write", partial(offline.write, copies=1))
+    monkeypatch.setattr(sys, "argv", "run.py with_modalities --clients 2 --rounds 1".split())
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.INFO, "flwr"):
+        runpy.run_path(str(HERE / "run.py"), run_name="__main__")
+    assert "round 1 trains " in caplog.text
     model = torch.load(tmp_path / "runs/quickstart/final_model.pt")
     assert {name.split(".")[1] for name in model} == {"color", "gray"}

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import logging
 import re
 import runpy
 import sys
@@ -64,13 +65,16 @@ def test_the_message_version_selects_and_learns(
 
 @pytest.mark.xdist_group("ray")
 def test_the_classic_version_runs_in_processes_of_ray(
-    ray_cluster: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ray_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["run.py", "classic_bmsfed", "--rounds", "2"])
-    sys.argv += ["--clients", "4", "--ray"]
+    words = "run.py classic_bmsfed --rounds 2 --clients 4 --ray"
+    monkeypatch.setattr(sys, "argv", words.split())
     monkeypatch.syspath_prepend(str(FOLDER))
-    runpy.run_path(str(FOLDER / "run.py"), run_name="__main__")
-    said = capfd.readouterr()
-    assert len(re.findall(r"^round +\d+", said.out, re.M)) == 3, said.out
-    assert "round 2 trains" in said.err
-    assert "left out" not in said.err
+    with caplog.at_level(logging.INFO, "flwr"):
+        runpy.run_path(str(FOLDER / "run.py"), run_name="__main__")
+    assert len(re.findall(r"^round +\d+", capsys.readouterr().out, re.M)) == 3
+    assert "round 2 trains" in caplog.text
+    assert "left out" not in caplog.text
