@@ -1,4 +1,6 @@
-"""Settings of the whole test run."""
+"""Settings of the whole test run, and what tests of different folders share."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -6,25 +8,31 @@ import torch
 # The tensors are tiny: more threads only wait for each other.
 torch.set_num_threads(1)
 
-#: Of pyproject's `-n`: more than the cores of a small machine, as those that start processes wait.
-WORKERS = 4
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is prepared lies in a folder of the test run: Ray's processes look there as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BMSFED_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Ray with two cores: grids leave it to whoever began with it.
+
+    Mark what uses it ``xdist_group("ray")``: one for all of them, in one process.
+    """
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
+    yield
+    ray.shutdown()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that start processes: they are long, and must not be left over last.
+    """Begin with the tests that are long, so that none is left over last: they wait for processes.
 
-    Every worker gets its share of the list at first, and later steals from the others' ends. The
-    tests on one federation of SuperNodes head the first share, the others two more.
+    xdist takes groups in the order of their first tests.
     """
-    processes = [i for i in items if i.get_closest_marker("e2e")]
-    nodes = [i for i in processes if "federation" in getattr(i, "fixturenames", ())]
-    simulated = [i for i in processes if "whole" in getattr(i, "fixturenames", ())]
-    others = [i for i in processes if i not in nodes and i not in simulated]
-    rest = [i for i in items if i not in processes]
-    shares: list[pytest.Item] = []
-    for worker, long in enumerate([nodes, simulated, others, []]):
-        size = (len(items) - len(shares)) // (WORKERS - worker)
-        fill = max(size - len(long), 0)
-        shares += [*long, *rest[:fill]]
-        rest = rest[fill:]
-    items[:] = [*shares, *rest]
+    items.sort(key=lambda item: not item.get_closest_marker("e2e"))

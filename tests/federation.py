@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from flwr.app import Context, RecordDict
-
 from bmsfed_app.config import ExperimentConfig
+from bmsfed_app.engine import InlineGrid
 from bmsfed_app.models import NetworkSpec, build_network
 from client_app.app import app
 from server_app.experiment import build_strategy, initial_model
@@ -63,15 +62,8 @@ def federate(
 def simulated(config: ExperimentConfig, nodes: int) -> ServerState:
     """Run an experiment on its own data, which is prepared, with so many simulated clients."""
 
-    def client(number: int) -> Handler:
-        def answer(message: Any) -> RecordDict:
-            node = {"partition-id": number, "num-partitions": nodes}
-            return app(message, Context(0, 0, node, RecordDict(), {})).content
-
-        return answer
-
     return build_strategy(config).run(
-        FakeGrid({str(n): client(n) for n in range(nodes)}),
+        InlineGrid(app, nodes),
         initial_model(config),
         num_rounds=config.rounds,
         settings=config.client_settings().to_json(),

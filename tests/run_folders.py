@@ -1,4 +1,4 @@
-"""Run folders as a run would leave them, written by the tests themselves."""
+"""Run folders: as a run would leave them, written by the tests; stopping and reading real ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from strategies import Callback, ModalityStrategy, RoundReport
 
 MODALITIES = ["colored", "gray"]
 
@@ -73,3 +75,26 @@ def round_row(
         "bytes_up": 2**20 if number else 0,
         "seconds": 60.0,
     }
+
+
+class StopAfter(Callback):
+    """Ends a run after a round, as if it had been interrupted there."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> bool:
+        return report.round == self.last
+
+
+def rows(run: Path, file: str = "history.jsonl") -> list[dict[str, Any]]:
+    """A run's rows without what a clock says."""
+    path = run / file
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [_timeless(json.loads(line)) for line in lines]
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if not k.startswith("seconds")}
+    return value

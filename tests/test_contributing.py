@@ -17,14 +17,14 @@ import json, sys
 from pathlib import Path
 from typer.testing import CliRunner
 
-from benchmarks.common import client
+from bmsfed_app.engine import InlineGrid
+from client_app.app import app
 from bmsfed_app.config import load_config
 from bmsfed_app.record.run import read_run
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies import FedAvg, Task, Orders, Update
 from strategies.federation.wire import Encoder, pack_task, unpack_task
-from strategies.testing import FakeGrid
 
 config = load_config("cg-digits", {
     "method": "round-robin", "encoders": {"gray": "pooled"}, "callbacks": {"norms": {}},
@@ -33,7 +33,7 @@ config = load_config("cg-digits", {
     "decay_from": 1.0, "metrics": ["brier"], "optimizer": {"name": "lookahead", "every": 2},
 })
 folder = RunFolder.create(Path(sys.argv[1]), config)
-run_experiment(FakeGrid({f"node {i}": client(i, 4) for i in range(4)}), folder)
+run_experiment(InlineGrid(app, 4), folder)
 
 found = read_run(folder.path)
 turns = [json.loads(line) for line in folder.selection.read_text().splitlines()]

@@ -24,6 +24,8 @@ from strategies.testing import FakeGrid, Handler
 from tests import synthetic
 from tests.test_three_modalities import HELD, Keep, answering, handler
 
+pytestmark = pytest.mark.xdist_group("methods")  # whole runs are compared with many others
+
 ROUNDS = 3
 #: Patterns of an encoder's parameters, by modality.
 Freeze = dict[str, list[str]]

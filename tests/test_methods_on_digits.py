@@ -11,9 +11,8 @@ from bmsfed_app.config import ConfigError, load_config
 from bmsfed_app.methods import METHODS
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
-from strategies import Callback, ModalityStrategy, RoundReport
 from strategies.testing import FakeGrid
-from tests.e2e.conftest import rows
+from tests.run_folders import StopAfter, rows
 
 CLIENTS = 5
 SMALL: dict[str, Any] = {
@@ -35,14 +34,6 @@ def _threads() -> Any:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-class StopAfter(Callback):
-    def __init__(self, last: int) -> None:
-        self.last = last
-
-    def after_round(self, strategy: ModalityStrategy, report: RoundReport) -> bool:
-        return report.round == self.last
 
 
 def run(folder: RunFolder, last: int = 3, seed: int = 0) -> None:

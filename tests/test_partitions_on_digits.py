@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.common import client
 from bmsfed_app.config import ExperimentConfig, load_config
 from bmsfed_app.datasets import load_dataset
+from bmsfed_app.engine import InlineGrid
 from bmsfed_app.partitions import experiment_shares
+from client_app.app import app
 from client_app.data import local_data
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
-from strategies.testing import FakeGrid
-from tests.e2e.conftest import rows
+from tests.run_folders import rows
 
 CLIENTS = 8
 SMALL: dict[str, Any] = {
@@ -64,8 +64,7 @@ def test_a_node_may_hold_less_than_its_share_and_name_itself() -> None:
 def federate(config: ExperimentConfig, path: Path) -> dict[str, Any]:
     """Run a federation and return its clients, by name."""
     folder = RunFolder.create(path, config)
-    grid = FakeGrid({f"node {i}": client(i, config.clients) for i in range(config.clients)})
-    state = run_experiment(grid, folder)
+    state = run_experiment(InlineGrid(app, config.clients), folder)
     rounds = [r for r in rows(folder.path) if r["kind"] == "round"]
     assert [r["round"] for r in rounds] == [0, 1, 2]
     assert all(r["failures"] == {} for r in rounds)

@@ -1,9 +1,8 @@
 """Every code block of the READMEs runs.
 
 Commands of ``bmsfed`` run as they stand, with three substitutions: the embedded digits stand in for
-sets that are not at hand, capitals for folders, and rounds, clients and samples are cut down. The
-federation itself takes place in this process. What needs processes of its own runs in the test
-that is named beside it.
+sets that are not at hand, capitals for folders, and rounds, clients and samples are cut down. What
+needs processes of its own runs in the test that is named beside it.
 """
 
 import re
@@ -12,15 +11,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import flwr.simulation
 import pytest
-from flwr.app import Context, RecordDict
 from typer.testing import CliRunner
 
 import benchmarks.compare
 from bmsfed_app.cli.main import cli
 from server_app.app import folder_from_run_config
-from strategies.testing import FakeGrid
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "strategies/README.md")
@@ -33,11 +29,12 @@ ELSEWHERE = {
     "pip install ./examples/own_data": "examples/test_own_data.py::test_the_data_are_written",
     "bmsfed run examples/own_data/tones.yaml": "examples/test_own_data.py::test_the_data_are",
     "python examples/two_towers/run.py": "examples/test_two_towers.py::test_the_message_version",
-    "flower-superlink": "e2e/test_flower.py::test_supernodes_with_their_own_data",
-    "flower-supernode": "e2e/test_flower.py::test_supernodes_with_their_own_data",
-    "flwr run . my-federation": "e2e/test_flower.py::test_supernodes_with_their_own_data",
+    "flower-superlink": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
+    "flower-supernode": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
+    "flwr run . my-federation": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
 }
 SMALL = "--rounds 1 --clients 12 --per-round 2 --set data_fraction=0.1 --set local_epochs=1".split()
+SMALL += ["--engine", "inline"]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -57,20 +54,7 @@ def elsewhere(command: str) -> str | None:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The commands' folder, in which Flower's simulation is a grid of this process."""
-
-    def simulation(server_app: Any, client_app: Any, num_supernodes: int, **rest: Any) -> None:
-        def handler(number: int) -> Any:
-            def answer(message: Any) -> RecordDict:
-                node = {"partition-id": number, "num-partitions": num_supernodes}
-                return client_app(message, Context(0, 0, node, RecordDict(), {})).content
-
-            return answer
-
-        grid = FakeGrid({str(n): handler(n) for n in range(num_supernodes)})
-        server_app(grid, Context(0, 0, {}, RecordDict(), {}))
-
-    monkeypatch.setattr(flwr.simulation, "run_simulation", simulation)
+    """The commands' folder; an experiment of this size has its clients in this process."""
     monkeypatch.setenv("BMSFED_HOME", str(tmp_path / "home"))
     for name in ("conf", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)

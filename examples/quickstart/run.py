@@ -1,44 +1,36 @@
 """Run one of the three projects, as it is, on stand-in data: ``python run.py with_modalities``.
 
-This does what ``flwr run`` does with a simulated federation, but installs and downloads nothing.
+This does what ``flwr run`` does with a simulated federation, but in this process, and nothing is
+installed or downloaded.
 """
 
 import argparse
 import os
 import sys
 import tomllib
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message
-from flwr.serverapp import Grid
-from flwr.simulation import run_simulation
+from bmsfed_app.engine import InlineGrid, run_apps
 
 HERE = Path(__file__).resolve().parent
 PROJECTS = ("published", "with_strategy", "with_modalities")
+KINDS = ("serverapp", "clientapp")
 
 
 def simulate(project: str, clients: int, overrides: dict[str, Any]) -> None:
     """Simulate a project's apps in the current folder; ``final_model.pt`` is left there."""
-    sys.path.insert(0, str(HERE / project))  # also found by the workers that run the clients
+    sys.path.insert(0, str(HERE / project))
     settings = tomllib.loads((HERE / project / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
-    apps = {}
-    for kind, where in settings["components"].items():
-        module, name = where.split(":")
-        apps[kind] = getattr(import_module(module), name)
-
-    # `flwr run` would fill in the run's config; `run_simulation` leaves it empty.
+    server_app, client_app = (
+        getattr(import_module(module), name)
+        for module, name in (settings["components"][kind].split(":") for kind in KINDS)
+    )
+    # `flwr run` would fill in the run's config.
     config = settings["config"] | overrides
-
-    def server_app(grid: Grid, context: Context) -> None:
-        apps["serverapp"](grid, replace(context, run_config=config))
-
-    def client_app(message: Message, context: Context) -> Message:
-        return apps["clientapp"](message, replace(context, run_config=config))
-
-    run_simulation(server_app, client_app, clients)  # type: ignore[arg-type]
+    with InlineGrid(client_app, clients, run_config=config) as grid:
+        run_apps(server_app, grid, config)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -12,9 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from bmsfed_app.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -74,6 +75,15 @@ class Processes:
     def text(self, log: str) -> str:
         return (self.folder / log).read_text()
 
+    def alive(self) -> list[int]:
+        """Ids of all processes that were started here, by themselves or by others of them."""
+        mark, found = f"BMSFED_HOME={self.env['BMSFED_HOME']}".encode(), []
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in environment.read_bytes().split(b"\0"):
+                    found.append(int(environment.parent.name))
+        return found
+
     def stop_all(self) -> None:
         for sign in (signal.SIGTERM, signal.SIGKILL):
             for process in self.started:
@@ -91,18 +101,11 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     made.stop_all()
 
 
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of an uninterrupted run of four rounds, for all tests to compare theirs with."""
-    made = Processes(tmp_path_factory.mktemp("whole"))
-    run = made.folder / "run"
-    try:
-        code, text = made.run("bmsfed", "run", *SMALL, "--rounds", "4", "--out", str(run))
-        assert code == 0, text
-        assert f"run folder: {run}" in text
-        yield run
-    finally:
-        made.stop_all()
+def bmsfed(*arguments: str) -> str:
+    """Call the command line in this process, and return what it printed."""
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def wait_until(true: Callable[[], bool], what: str, process: subprocess.Popen[str]) -> None:
@@ -116,18 +119,6 @@ def wait_until(true: Callable[[], bool], what: str, process: subprocess.Popen[st
         time.sleep(0.1)
 
 
-def rows(run: Path, file: str = "history.jsonl") -> list[dict[str, Any]]:
-    """A run's rows without what a clock says."""
-    path = run / file
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [_timeless(json.loads(line)) for line in lines]
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if not k.startswith("seconds")}
-    return value
-
-
-#: A federation small enough for a test: a fifth of the digits, two epochs.
-SMALL = ["conf/cg-digits.yaml", "--clients", "4", "--per-round", "3", "--set", "data_fraction=0.2"]
+#: A federation small enough for a test: a tenth of the digits, one epoch.
+SMALL = ["cg-digits", "--clients", "4", "--per-round", "3"]
+SMALL += ["--set", "data_fraction=0.1", "--set", "local_epochs=1"]

@@ -1,35 +1,59 @@
-"""Simulated federations in real processes: run, kill, resume, interrupt."""
+"""`bmsfed run` in processes of its own: killed, resumed on Ray, interrupted."""
 
 import json
 import os
-import re
 import signal
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.e2e.conftest import PATIENCE, SMALL, Processes, rows, wait_until
+from tests.e2e.conftest import PATIENCE, SMALL, Processes, bmsfed, wait_until
+from tests.run_folders import rows
 
 pytestmark = pytest.mark.e2e
 
+ROUNDS = 20
 
-def test_a_killed_run_resumes_to_the_same_last_bit(
-    processes: Processes, whole: Path, tmp_path: Path
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_run_that_is_killed_and_one_that_is_interrupted_resume_to_the_same_last_bit(
+    processes: Processes, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken"
-    process = processes.start("bmsfed", "run", *SMALL, "--rounds", "4", "--out", str(broken))
-    wait_until(lambda: reached(broken, 2), "round 2", process)
+    """Begun in one process, killed, resumed on Ray, interrupted, finished here."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    rounds = [*SMALL, "--rounds", str(ROUNDS), "--engine", "inline"]
+    process = processes.start("bmsfed", "run", *rounds, "--out", str(run))
+    wait_until(lambda: reached(run, 2), "round 2", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (broken / "model.safetensors").exists()
+    assert not (run / "model.safetensors").exists()
 
-    code, text = processes.run("bmsfed", "run", "--resume", str(broken))
-    assert code == 0, text
-    assert rows(broken) == rows(whole)
-    assert rows(broken, "selection.jsonl") == rows(whole, "selection.jsonl")
-    ours, theirs = (load_file(run / "model.safetensors") for run in (broken, whole))
+    resume = ("run", "--resume", str(run), "--engine")
+    before = rows(run)[-1]["round"]
+    process = processes.start("bmsfed", *resume, "ray", log="ray.log")
+    wait_until(lambda: reached(run, before + 2), "two rounds more", process)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
+    text = processes.text("ray.log")
+    assert "engine: ray (as set)" in text
+    assert f"go on with: bmsfed run --resume {run}" in text
+    assert "Traceback" not in text
+    while processes.alive():  # Ray's own processes see that it is over, a moment later
+        time.sleep(0.1)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["complete"] is False
+    assert before + 2 <= summary["rounds"] < ROUNDS
+    assert (run / "model.safetensors").exists()
+
+    bmsfed(*resume, "inline")
+    assert f"run folder: {whole}" in bmsfed("run", *rounds, "--out", str(whole))
+    for file in ("history.jsonl", "selection.jsonl"):
+        assert rows(run, file) == rows(whole, file)
+    ours, theirs = (load_file(path / "model.safetensors") for path in (run, whole))
     assert {n: v.tobytes() for n, v in ours.items()} == {n: v.tobytes() for n, v in theirs.items()}
     check_folder(whole)
 
@@ -49,61 +73,10 @@ def check_folder(run: Path) -> None:
     assert all(sum(c["class_counts"]) == c["num_samples"] for c in clients.values())
     history = rows(run)
     by_round = [r for r in history if r["kind"] == "round"]
-    assert [r["round"] for r in by_round] == [0, 1, 2, 3, 4]
+    assert [r["round"] for r in by_round] == list(range(ROUNDS + 1))
     assert set(by_round[-1]["accuracy_by_modality"]) == {"colored", "gray"}
     assert all(len(r["assignments"]) == 3 for r in by_round[1:])
     trained = [r for r in history if r["kind"] == "client" and r["phase"] == "train"]
     assert all(np.isfinite(r["losses"]["loss"]) and r["bytes_up"] > 0 for r in trained)
     picks = rows(run, "selection.jsonl")
     assert {p["client"] for p in picks if p["round"] == 3} == set(by_round[3]["assignments"])
-
-
-def test_ctrl_c_keeps_what_was_reached(processes: Processes, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = processes.start("bmsfed", "run", *SMALL, "--rounds", "500", "--out", str(run))
-    wait_until(lambda: reached(run, 1), "round 1", process)
-    os.kill(process.pid, signal.SIGINT)
-    assert process.wait(PATIENCE) == 130
-    text = processes.text("bmsfed.log")
-    assert f"go on with: bmsfed run --resume {run}" in text
-    assert "Traceback" not in text
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["complete"] is False
-    assert summary["rounds"] >= 1
-    assert (run / "model.safetensors").exists()
-
-
-def test_a_method_with_a_probe_of_its_own(processes: Processes, tmp_path: Path) -> None:
-    """Every method runs in `tests/test_methods_on_digits.py`; this one through Ray as well."""
-    run = tmp_path / "run"
-    arguments = [*SMALL, "--rounds", "2", "--method", "pow-d", "--out", str(run)]
-    arguments += ["--partition", "dirichlet", "--alpha", "1"]
-    code, text = processes.run("bmsfed", "run", *arguments)
-    assert code == 0, text
-    # The table: a line a round, with both modalities and traffic.
-    assert re.search(r"^ +2 +\d+\.\d +\d+\.\d +\d+\.\d .* \d+\.\dM +\d+\.\dM +\d+\.\d$", text, re.M)
-    code, text = processes.run("bmsfed", "report", str(run))
-    assert code == 0, text
-    assert (run / "report" / "report.html").is_file()
-
-
-def test_three_modalities_of_real_subjects_that_lack_some(
-    processes: Processes, tmp_path: Path
-) -> None:
-    data = Path(__file__).resolve().parents[3] / "shared/data/utd_mhad"
-    if not data.is_dir():
-        pytest.skip(f"needs the files of {data}")
-    run = tmp_path / "run"
-    small = ["--rounds", "2", "--set", "data_fraction=0.2", "--set", "side=28"]
-    lack = ["--set", "whole_share=0.5", "--set", "subsets=[[skeleton],[inertial,depth]]"]
-    code, text = processes.run(
-        "bmsfed", "run", "utd-mhad", "--data-dir", str(data), *small, *lack, "--out", str(run)
-    )
-    assert code == 0, text
-    clients = json.loads((run / "clients.json").read_text())
-    held = {name: c["modalities"] for name, c in clients.items()}
-    assert sorted(map(len, held.values())) == [1, 2, 3, 3]
-    assert all(name.startswith("subject-") for name in held)
-    trained = [r for r in rows(run) if r["kind"] == "client" and r["phase"] == "train"]
-    assert len(trained) == 4
-    assert all(set(r["assigned"]) <= set(held[r["client"]]) for r in trained)

@@ -1,8 +1,6 @@
 """The notebook runs from its first to its last cell and leaves a figure."""
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,6 @@ def test_the_notebook_runs_to_its_figure(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("ROUNDS", "1")
     monkeypatch.setenv("BMSFED_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     book = nbformat.read(NOTEBOOK, as_version=4)
     client = nbclient.NotebookClient(
         book, timeout=None, resources={"metadata": {"path": str(tmp_path)}}

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks.common import client
 from bmsfed_app.config import load_config
+from bmsfed_app.engine import InlineGrid
 from bmsfed_app.models import HEADS, Output
 from bmsfed_app.record.run import read_run
+from client_app.app import app
 from client_app.objectives import OBJECTIVES
 from server_app.callbacks import CALLBACKS
 from server_app.experiment import run_experiment
 from server_app.metrics import METRICS
 from server_app.run_folder import RunFolder
-from strategies.testing import FakeGrid
 from tests.plugins import install
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/own_package"
@@ -45,7 +45,7 @@ def test_an_experiment_uses_all_of_it(attentive: Any, tmp_path: Path) -> None:
     small = {"clients": 4, "per_round": 2, "rounds": 2, "data_fraction": 0.1, "local_epochs": 1}
     config = load_config(str(FOLDER / "digits.yaml"), small)
     folder = RunFolder.create(tmp_path / "run", config)
-    state = run_experiment(FakeGrid({str(n): client(n, 4) for n in range(4)}), folder)
+    state = run_experiment(InlineGrid(app, 4), folder)
 
     assert {"head.query", "head.gate.gray", "head.value.colored"} <= set(state.arrays)
     found = read_run(folder.path)

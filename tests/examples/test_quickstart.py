@@ -4,25 +4,28 @@ import difflib
 import hashlib
 import importlib
 import logging
-import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 
 import strategies
+from bmsfed_app.engine import InlineGrid, run_apps
 from strategies import ClientInfo
-from strategies.testing import FakeGrid
 
 pytest.importorskip("flwr_datasets")
+
+pytestmark = pytest.mark.xdist_group("quickstart")  # its data are written once
 
 HERE = Path(__file__).resolve().parents[2] / "examples" / "quickstart"
 PROJECTS = ("published", "with_strategy", "with_modalities")
@@ -118,24 +121,21 @@ def run(load: Load, project: str) -> tuple[dict[str, Any], list[Reply]]:
     replies: list[Reply] = []
     client_app = load(f"{project}/client_app").app
 
-    def client(partition: int) -> Callable[[Message], RecordDict]:
-        node = {"partition-id": partition, "num-partitions": CLIENTS}
+    def answer(message: Message, context: Context) -> Message:
+        config = next(iter(message.content.config_records.values()), {})
+        partition = int(context.node_config["partition-id"])
+        torch.manual_seed(100 * int(config.get("server-round", 0)) + partition)
+        reply = client_app(message, context)
+        if message.metadata.message_type == "train" and not reply.has_error():
+            received = message.content["arrays"].to_torch_state_dict()
+            trained = reply.content["arrays"].to_torch_state_dict()
+            replies.append((partition, config.get("modalities"), received, trained))
+        return reply
 
-        def answer(message: Message) -> RecordDict:
-            config = next(iter(message.content.config_records.values()), {})
-            torch.manual_seed(100 * int(config.get("server-round", 0)) + partition)
-            content = client_app(message, Context(0, 0, node, RecordDict(), CONFIG)).content
-            if message.metadata.message_type == "train":
-                received = message.content["arrays"].to_torch_state_dict()
-                trained = content["arrays"].to_torch_state_dict()
-                replies.append((partition, config.get("modalities"), received, trained))
-            return content
-
-        return answer
-
-    grid = FakeGrid({str(i): client(i) for i in range(CLIENTS)})
     torch.manual_seed(0)
-    load(f"{project}/server_app").app(grid, Context(0, 0, {}, RecordDict(), CONFIG))
+    run_apps(
+        load(f"{project}/server_app").app, InlineGrid(answer, CLIENTS, run_config=CONFIG), CONFIG
+    )
     return torch.load("final_model.pt"), replies
 
 
@@ -234,23 +234,18 @@ def test_towers_train_apart_from_those_not_assigned(load: Load) -> None:
         assert torch.equal(value, before[f"towers.color.{name}"])
 
 
-@pytest.mark.e2e
-def test_one_command_runs_it_without_a_network(tmp_path: Path) -> None:
-    command = [sys.executable, str(HERE / "run.py"), "with_modalities"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(HERE.parents[1]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
-    }
-    done = subprocess.run(
-        [*command, "--clients", "2", "--rounds", "1"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "round 1 trains " in done.stderr + done.stdout
+@pytest.mark.usefixtures("load")
+def test_one_command_runs_it_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
+    offline = importlib.import_module("offline_data")
+    monkeypatch.setattr(offline, "write", partial(offline.write, copies=1))
+    monkeypatch.setattr(sys, "argv", "run.py with_modalities --clients 2 --rounds 1".split())
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.INFO, "flwr"):
+        runpy.run_path(str(HERE / "run.py"), run_name="__main__")
+    assert "round 1 trains " in caplog.text
     model = torch.load(tmp_path / "runs/quickstart/final_model.pt")
     assert {name.split(".")[1] for name in model} == {"color", "gray"}

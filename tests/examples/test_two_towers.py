@@ -2,16 +2,17 @@
 
 import difflib
 import importlib
+import logging
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord, Context, RecordDict
+from flwr.app import ConfigRecord
 
-from strategies.testing import FakeGrid
+from bmsfed_app.engine import InlineGrid, run_apps
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/two_towers"
 
@@ -33,25 +34,12 @@ def test_the_readme_shows_the_diff_and_it_is_short(interface: str) -> None:
     assert f"{interface}_bmsfed` | {added} added, {removed} removed |" in listed
 
 
-def nodes(app: Any, clients: int) -> FakeGrid:
-    """A grid of the example's own ClientApps."""
-
-    def handler(number: int) -> Any:
-        def answer(message: Any) -> RecordDict:
-            node = {"partition-id": number, "num-partitions": clients}
-            return app.client_app(message, Context(0, 0, node, RecordDict(), {})).content
-
-        return answer
-
-    return FakeGrid({str(n): handler(n) for n in range(clients)})
-
-
 def test_the_message_version_selects_and_learns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     app = importlib.import_module("two_towers.message_bmsfed")
-    grid, told = nodes(app, 6), []
+    grid, told = InlineGrid(app.client_app, 6), []
     sent = grid.push_messages
 
     def push(messages: Any) -> Any:
@@ -64,7 +52,7 @@ def test_the_message_version_selects_and_learns(
         return sent(messages)
 
     monkeypatch.setattr(grid, "push_messages", push)
-    app.server_app(grid, Context(0, 0, {}, RecordDict(), {"rounds": 5}))
+    run_apps(app.server_app, grid, {"rounds": 5})
     both = [float(x) for x in re.findall(r"both +([\d.]+)", capsys.readouterr().out)]
     assert len(both) == 6
     assert both[-1] > 70 > 25 > both[0]
@@ -75,14 +63,18 @@ def test_the_message_version_selects_and_learns(
     assert any(not p and m == ["text"] for p, m, _ in told)
 
 
-@pytest.mark.e2e
-def test_the_classic_version_runs_in_flowers_simulation(tmp_path: Path) -> None:
-    command = [sys.executable, str(FOLDER / "run.py"), "classic_bmsfed", "--rounds", "2"]
-    done = subprocess.run(
-        [*command, "--clients", "4"], capture_output=True, text=True, cwd=tmp_path
-    )
-    text = done.stdout + done.stderr
-    assert done.returncode == 0, text
-    assert len(re.findall(r"^round +\d+", done.stdout, re.M)) == 3, text
-    assert "round 2 trains" in text
-    assert "left out" not in text
+@pytest.mark.xdist_group("ray")
+def test_the_classic_version_runs_in_processes_of_ray(
+    ray_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    words = "run.py classic_bmsfed --rounds 2 --clients 4 --ray"
+    monkeypatch.setattr(sys, "argv", words.split())
+    monkeypatch.syspath_prepend(str(FOLDER))
+    with caplog.at_level(logging.INFO, "flwr"):
+        runpy.run_path(str(FOLDER / "run.py"), run_name="__main__")
+    assert len(re.findall(r"^round +\d+", capsys.readouterr().out, re.M)) == 3
+    assert "round 2 trains" in caplog.text
+    assert "left out" not in caplog.text

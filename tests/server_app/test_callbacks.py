@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.common import client
 from bmsfed_app.config import ExperimentConfig, load_config
+from bmsfed_app.engine import InlineGrid
 from bmsfed_app.record.run import read_run
+from client_app.app import app
 from server_app.evaluation import Evaluator
 from server_app.experiment import build_evaluator, initial_model, run_experiment
 from server_app.run_folder import RunFolder
-from strategies.testing import FakeGrid
 
 SMALL: dict[str, Any] = {"clients": 3, "per_round": 2, "data_fraction": 0.1, "method": "fedavg"}
 
@@ -23,7 +23,7 @@ def experiment(rounds: int, callbacks: dict[str, Any]) -> ExperimentConfig:
 
 def run(path: Path, config: ExperimentConfig) -> RunFolder:
     folder = RunFolder.create(path, config)
-    run_experiment(FakeGrid({f"node {i}": client(i, 3) for i in range(3)}), folder)
+    run_experiment(InlineGrid(app, 3), folder)
     return folder
 
 

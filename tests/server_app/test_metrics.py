@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks.common import client
 from bmsfed_app.config import load_config
+from bmsfed_app.engine import InlineGrid
 from bmsfed_app.record.run import read_run
 from bmsfed_app.report import write_report
+from client_app.app import app
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies import Callback, Metric, ModalityStrategy, RoundReport
 from strategies.testing import FakeGrid
+
+pytestmark = pytest.mark.xdist_group("metrics")  # of one run
 
 
 class Gap(Callback):
@@ -38,8 +41,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     config = load_config("cg-digits", small | {"method": "fedavg", "connect_timeout": 5})
     folder = RunFolder.create(tmp_path_factory.mktemp("metrics") / "run", config)
     lines: list[str] = []
-    grid = FakeGrid({f"node {i}": client(i, 3) for i in range(3)})
-    run_experiment(grid, folder, callbacks=[TableCallback(folder, lines.append), Gap()])
+    shown = [TableCallback(folder, lines.append), Gap()]
+    run_experiment(InlineGrid(app, 3), folder, callbacks=shown)
     return folder.path, lines
 
 

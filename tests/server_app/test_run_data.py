@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
 
-from benchmarks.common import client
 from bmsfed_app.cli import simulate
 from bmsfed_app.cli.main import main
 from bmsfed_app.config import load_config
+from bmsfed_app.engine import InlineGrid, run_apps
 from bmsfed_app.record.files import RunFolderError, read_json, write_json
 from bmsfed_app.record.rows import RunInfo
+from client_app.app import app as client_app
 from server_app.app import app, folder_from_run_config
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
-from strategies.testing import FakeGrid
 from tests.readings import register, rows, write
 
 
@@ -43,7 +42,7 @@ def new_run(data: Path, path: Path, **given: Any) -> RunFolder:
 
 
 def federate(folder: RunFolder) -> None:
-    run_experiment(FakeGrid({f"node {i}": client(i, 2) for i in range(2)}), folder)
+    run_experiment(InlineGrid(client_app, 2), folder)
 
 
 def test_a_run_says_what_data_it_saw_and_goes_on_with_no_other(data: Path, tmp_path: Path) -> None:
@@ -129,8 +128,7 @@ def test_flwr_run_prints_it_too_and_refuses_other_data(
     given |= {"set": "clients=2 per_round=2 connect_timeout=600"}
 
     def start(**folder: str) -> None:
-        grid = FakeGrid({f"node {i}": client(i, 2) for i in range(2)})
-        app(grid, Context(0, 0, {}, RecordDict(), given | folder))
+        run_apps(app, InlineGrid(client_app, 2), given | folder)
 
     start(out=str(tmp_path / "run"))
     assert capsys.readouterr().out.startswith("train: 16 listed, 15 used; left out: 1 x shares its")
