@@ -26,8 +26,8 @@ from benchmarks.memory import end_tree, tree_memory
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("bare", "inline", "ray 1", "ray 2", "run_simulation", "flwr run")
 OTHERS = ("pfl", "fluke")
-#: Where enrolling alone takes Flower's simulation minutes.
-LEFT_OUT = {(MANY, "run_simulation")}
+#: What would take minutes, and the row that is there for the memory of the large one.
+LEFT_OUT = {MANY: ("run_simulation", *OTHERS), SMALL: ("run_simulation", "flwr run", *OTHERS)}
 #: Row, column and the share of the bare loop's time that is the goal.
 GOALS = [
     *((name, "inline", 1.05) for name in ROWS),
@@ -122,7 +122,7 @@ def _verdict(value: float, goal: float) -> str:
 def main() -> None:
     """Measure all, and print and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a try of two small federations")
+    parser.add_argument("--quick", action="store_true", help="a try of one small federation")
     parser.add_argument("--only", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--ways", nargs="*", metavar="WAY", help=f"of {', '.join(WAYS[1:])}")
     parser.add_argument("--others", type=Path, help="a folder made by benchmarks/others.sh")
@@ -136,7 +136,7 @@ def main() -> None:
     for name in given.only or rows:
         found[name] = {}
         for way, python in pythons.items():
-            if (name, way) in LEFT_OUT:
+            if way in LEFT_OUT.get(name, ()):
                 continue
             found[name][way] = figures = measure(rows[name], way, python, quick=given.quick)
             print(f"{name}, {way}: {figures}", file=sys.stderr, flush=True)

@@ -73,18 +73,12 @@ ROWS = {
         Row(LARGE, "resnet18", 20, 5, 4),
         Row(SMALL, "conv4", 20, 5, 4, rounds=6),
         Row(FEW, "conv4", 300, 50, 6, rounds=6),
-        Row(TRAINING, "conv4", 300, 50, 96),
-        Row(MANY, "conv4", 10_000, 1_000, 6, rounds=3),
+        Row(TRAINING, "conv4", 300, 50, 64, rounds=3),
+        Row(MANY, "conv4", 10_000, 1_000, 6, rounds=2),
     )
 }
 
-QUICK = {
-    row.name: row
-    for row in (
-        Row(LARGE, "resnet18", 6, 2, 4, rounds=2),
-        Row(FEW, "conv4", 40, 10, 6, rounds=3),
-    )
-}
+QUICK = {FEW: Row(FEW, "conv4", 40, 10, 6, rounds=4)}
 
 
 def chosen(name: str) -> Row:
