@@ -94,8 +94,8 @@ def simulation(row: Row) -> Measured:
         client_app=client_app,
         num_supernodes=row.clients,
         backend_config={
-            "client_resources": {"num_cpus": 1, "num_gpus": 0},  # type: ignore[dict-item]
-            "init_args": {"log_to_driver": False},  # type: ignore[dict-item]
+            "client_resources": {"num_cpus": 1, "num_gpus": 0},
+            "init_args": {"log_to_driver": False},
         },
     )
     return found[0]
@@ -128,7 +128,7 @@ def _over(grid: Any, row: Row) -> Measured:
     return ends, _model(state.arrays)
 
 
-def _of_round(config: Any, number: int) -> dict[str, float]:
+def _of_round(config: Any, number: int) -> dict[str, Any]:
     return {"lr": config.learning_rate(number), "progress": (number - 1) / config.rounds}
 
 
