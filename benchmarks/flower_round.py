@@ -142,12 +142,14 @@ def run_ours(experiment: ExperimentConfig) -> list[float]:
     """Seconds of every round of this app, evaluation included."""
     from rich.console import Console
 
-    from bmsfed_app.cli.simulate import simulate
+    from bmsfed_app.cli.simulate import check_experiment, simulate
     from server_app.run_folder import RunFolder
 
+    experiment, shares = check_experiment(experiment)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", experiment)
-        simulate(run, Console(file=sys.stderr))
+        if (ended := simulate(run, Console(file=sys.stderr), shares)) is not None:
+            raise ended
         done = [r for r in read_run(run.path).rounds if r.round]
         return [r.seconds + r.metrics["seconds_evaluation"] for r in done]
 

@@ -25,6 +25,7 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.common import write
+from benchmarks.memory import tree_memory
 from bmsfed_app.config import load_config
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.models import MultiModalNetwork
@@ -56,31 +57,6 @@ def simulate(data_dir: str, rounds: int, folder: Path) -> float:
     if process.returncode:
         raise SystemExit("the run failed")
     return peak
-
-
-def tree_memory(root: int) -> float:
-    """Proportional set size of a process and all below it, GiB: shared pages count once."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents[int(entry.name)] = int(fields[1])
-            except OSError:
-                continue
-    family, grown = {root}, True
-    while grown:
-        more = {p for p, parent in parents.items() if parent in family} - family
-        family |= more
-        grown = bool(more)
-    total = 0
-    for pid in family:
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += int(text.partition("\nPss:")[2].split()[0])
-        except (OSError, IndexError):
-            continue
-    return total / 2**20
 
 
 def passes(data_dir: str) -> dict[str, float]:

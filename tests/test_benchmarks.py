@@ -1,4 +1,4 @@
-"""The comparison of methods and the measurements on a GPU run what they were asked for."""
+"""The comparison of methods and measurements run what they were asked for, like with like."""
 
 import json
 import subprocess
@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import compare, gpu
+from benchmarks import compare, engine, gpu
+from benchmarks.engines import columns
+from benchmarks.engines.rows import LARGE, SMALL, TRAINING, Row
 from bmsfed_app.config import load_config
 from tests.run_folders import make_run
 
@@ -96,3 +98,31 @@ def test_without_a_gpu_nothing_is_measured(
         gpu.main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == "no GPU is available; --device cpu --tiny tries this out\n"
+
+
+def test_the_bare_loop_and_an_engine_end_with_the_same_model() -> None:
+    row = Row("tiny", "conv4", clients=5, per_round=3, samples=4, rounds=2)
+    (bare, model), (inline, other) = columns.bare(row), columns.inline(row)
+    assert len(bare) == len(inline) == row.rounds
+    assert model == other
+    encoders, head, batch_norms = 98_786 + 100_390, 10 * 1024 + 10, 2 * (4 * 4) + 2 * 8
+    assert model["bytes"] == 4 * (encoders + head) + batch_norms
+
+
+def test_goals_are_compared_with_the_bare_loop() -> None:
+    def figures(seconds: float, mib: float = 0.0, model: str = "a") -> dict[str, Any]:
+        return {"seconds": seconds, "start": 1, "peak_mib": mib, "model": model, "bytes": 2**20}
+
+    found = {
+        TRAINING: {"bare": figures(2), "ray 2": figures(1.5, model="b")},
+        LARGE: {"bare": figures(2), "inline": figures(2), "ray 2": figures(2, 106)},
+        SMALL: {"bare": figures(1), "inline": {"failed": "why"}, "ray 2": figures(2, 100)},
+    }
+    assert engine.judged(found) == [
+        f"{LARGE}, inline: 1.00 of bare, goal 1.05",
+        f"{TRAINING}, ray 2: 0.75 of bare, goal 0.6 MISSED",
+        f"{LARGE}, ray 2: 1.00 of bare, goal 1.1",
+        f"{LARGE}, ray 2: peak memory 6.0 models above the same with {SMALL}, goal 5 MISSED",
+        f"{TRAINING}: OUR WAYS DO NOT END WITH THE SAME MODEL",
+    ]
+    assert "|  | inline | failed | | | |" in engine.table(found, engine.ROWS)

@@ -1,0 +1,1 @@
+"""What :mod:`benchmarks.engine` compares."""
