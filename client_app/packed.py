@@ -96,7 +96,8 @@ class _Member:
     """One client of a pack.
 
     ``data`` is what it trains on, ``own`` what the loss looks at, ``arrays`` its parameters and
-    buffers before and after training; ``losses`` and ``sizes`` are of its mini-batches so far.
+    buffers before and after training, ``trained`` the names of those that train; ``losses`` and
+    ``sizes`` are of its mini-batches so far.
     """
 
     work: Work
@@ -104,6 +105,7 @@ class _Member:
     rng: torch.Generator
     own: Tensors
     arrays: Tensors
+    trained: set[str]
     losses: list[Tensor] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
 
@@ -122,7 +124,10 @@ def _ready(task: Task, data: LocalData, settings: ClientSettings) -> _Member:
     work = begin(Update(data.client_id, network.modalities, len(data)), network, data, context)
     trained_on, _ = ready(work.objective, data)
     arrays = {n: value.detach().clone() for n, value in _arrays(network).items()}
-    return _Member(work, trained_on, context.generator("batches"), work.objective.pack(), arrays)
+    # Kept by name: the network is the next client's from here on.
+    trained = {n for n, p in network.named_parameters() if p.requires_grad}
+    rng, own = context.generator("batches"), work.objective.pack()
+    return _Member(work, trained_on, rng, own, arrays, trained)
 
 
 def _train(members: Sequence[_Member]) -> None:
@@ -132,8 +137,8 @@ def _train(members: Sequence[_Member]) -> None:
     network = objective.network
     try:
         with _training(network):
-            stack = Stack(objective, [m.arrays for m in members], [m.own for m in members])
-            _steps(stack, members)
+            arrays, own = [m.arrays for m in members], [m.own for m in members]
+            _steps(Stack(objective, arrays, own, members[0].trained), members)
     except RuntimeError as error:
         settings = objective.context.settings
         reason = str(error).strip().split("\n")[0]

@@ -5,7 +5,7 @@ Shape legend: C clients, B samples of a mini-batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,24 +45,29 @@ class Stack:
     Parameters
     ----------
     objective : Objective
-        Of any one of the clients; its network, in training mode, says what is computed and what
-        is trained.
+        Of any one of the clients; its network, in training mode, says what is computed.
     arrays : sequence of dict
         Parameters and buffers of each client's network, by name.
     own : sequence of dict
         What the objective's loss looks at of each client.
+    trained : collection of str
+        Names of the parameters that are trained.
     """
 
     def __init__(
-        self, objective: Objective, arrays: Sequence[Tensors], own: Sequence[Tensors]
+        self,
+        objective: Objective,
+        arrays: Sequence[Tensors],
+        own: Sequence[Tensors],
+        trained: Collection[str],
     ) -> None:
         network = objective.network
         self.module = _Loss(objective)
         self.clip_norm = objective.context.settings.clip_norm
         stacked = {n: torch.stack([client[n] for client in arrays]) for n in arrays[0]}
         self.parameters = {
-            n: nn.Parameter(stacked[n], requires_grad=p.requires_grad)
-            for n, p in network.named_parameters()
+            n: nn.Parameter(stacked[n], requires_grad=n in trained)
+            for n, _ in network.named_parameters()
         }
         self.buffers = {n: stacked[n] for n, _ in network.named_buffers()}
         self.own = {n: torch.stack([client[n] for client in own]) for n in own[0]}

@@ -170,20 +170,39 @@ def pictures(told: ClientSettings, n: int, seed: int) -> LocalData:
     return replace(data, split=held, modalities=tuple(shapes))
 
 
+PAIR = {"colored": (3, 8, 8), "gray": (1, 8, 8)}
+CONV4 = NetworkSpec(dict.fromkeys(PAIR, "conv4"), PAIR, 3, feature_norm=10.0)
+
+
 @pytest.mark.parametrize("modalities", [("colored", "gray"), ("gray",)])
 def test_pairs_of_four_convolutions_with_batch_norm_and_augmentation(
     modalities: tuple[str, ...],
 ) -> None:
-    shapes = {"colored": (3, 8, 8), "gray": (1, 8, 8)}
-    network = NetworkSpec(dict.fromkeys(shapes, "conv4"), shapes, 3, feature_norm=10.0)
-    told = settings(network=network, local_epochs=2, **synthetic.ENHANCING)
+    told = settings(network=CONV4, local_epochs=2, **synthetic.ENHANCING)
     # Two clients of one size, and a rest of one sample, which batch norm cannot do with.
     data = [pictures(told, n, k) for k, n in enumerate((41, 30, 41))]
-    known = prototypes(("colored", "gray"), 512)
+    known = prototypes(tuple(PAIR), 512)
     what = tasks(told, modalities, prototypes=known, weak="gray", ratio=1.3)[: len(data)]
     for task, update in zip(what, assert_alike(told, what, data), strict=True):
         name = "encoders.gray.layers.0.running_mean"
         assert not np.allclose(update.arrays[name], task.arrays[name])
+
+
+def test_who_cannot_start_changes_nothing_of_what_the_others_train() -> None:
+    told = settings(network=CONV4, local_epochs=1, objective="frozen_head")
+    what = tasks(told, tuple(PAIR))[:3]
+    data = [pictures(told, n, k) for k, n in enumerate((25, 25, 1))]
+    *found, failed = train_together(what, data, told)
+    assert str(failed).startswith("client 'c2' has 1 sample to train on, but encoder conv4")
+    for task, client, update in zip(what, data, found, strict=False):
+        assert isinstance(update, Update)
+        alone = run_task(task, client, told)
+        for name, values in alone.arrays.items():
+            np.testing.assert_allclose(update.arrays[name], values, rtol=1e-5, atol=1e-5)
+        name = "directions.gray"
+        np.testing.assert_allclose(
+            update.measurements[name], alone.measurements[name], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_clients_of_one_split_are_rendered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
