@@ -34,11 +34,11 @@ class _Answers:
     asked: int = 0
     lost: list[_Lost] = field(default_factory=list)
 
-    def add(self, round_: int, client: str, status: str) -> None:
-        """Count an answer."""
+    def add(self, server_round: int, client: str, status: str) -> None:
+        """Count one more."""
         self.asked += 1
         if status != "ok":
-            self.lost.append(_Lost(round_, client, status))
+            self.lost.append(_Lost(server_round, client, status))
 
 
 class FailureLimit(Callback):
