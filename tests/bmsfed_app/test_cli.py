@@ -71,7 +71,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "resume nothing": (("run", "--resume", "nowhere"), "not a run folder"),
     "resume otherwise": (
         ("run", "--resume", "nowhere", "--seed", "1"),
-        "give no settings but where",
+        "give no settings but",
     ),
     "data": (("run", "cg-mnist", "--data-dir", "nowhere"), "nowhere.*bmsfed data"),
     "describe": (("methods", "--describe", "fedavgg"), "did you mean 'fedavg'"),
