@@ -69,7 +69,10 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "modality": ((*RUN, "--set", "encoders={grey: conv4}"), "did you mean 'gray'"),
     "resume nothing": (("run", "--resume", "nowhere"), "not a run folder"),
-    "resume otherwise": (("run", "--resume", "nowhere", "--seed", "1"), "no other settings"),
+    "resume otherwise": (
+        ("run", "--resume", "nowhere", "--seed", "1"),
+        "give no settings but",
+    ),
     "data": (("run", "cg-mnist", "--data-dir", "nowhere"), "nowhere.*bmsfed data"),
     "describe": (("methods", "--describe", "fedavgg"), "did you mean 'fedavg'"),
     "report": (("report", "nowhere"), "nowhere"),

@@ -47,7 +47,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def test_every_natural_client_takes_part(tmp_path: Path) -> None:
-    config = check_experiment(loaded(tmp_path, ACTORS))
+    config, _ = check_experiment(loaded(tmp_path, ACTORS))
     assert config.clients == 18
     settings = config.client_settings()
     nodes = [{"partition-id": n, "num-partitions": 18} for n in range(18)]
@@ -57,7 +57,7 @@ def test_every_natural_client_takes_part(tmp_path: Path) -> None:
 def test_fewer_are_groups_and_said_to_be(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = check_experiment(loaded(tmp_path, ACTORS, clients=10))
+    config, _ = check_experiment(loaded(tmp_path, ACTORS, clients=10))
     assert config.clients == 10
     assert "18 natural clients in 10 groups" in capsys.readouterr().out
     with pytest.raises(PartitionError, match="20 clients of 18 natural ones: have at most 18"):
@@ -84,7 +84,7 @@ def test_as_many_as_the_file_lists(tmp_path: Path, capsys: pytest.CaptureFixture
     sites = tmp_path / "sites.csv"
     sites.write_text("client,sample\nnorth,s0\nsouth,s7\nnorth,s2\nwest,s9\n")
     more = {"partition": "file", "partition_file": str(sites)}
-    assert check_experiment(loaded(tmp_path, ACTORS, **more)).clients == 3
+    assert check_experiment(loaded(tmp_path, ACTORS, **more))[0].clients == 3
     assert "104 of 108 training samples are no client's\n" in capsys.readouterr().out
     sites.write_text("client,sample\nnorth,s0\nsouth,s2\nwest,s4\n")
     check_experiment(loaded(tmp_path, ACTORS, **more))
@@ -94,7 +94,7 @@ def test_as_many_as_the_file_lists(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_any_number_will_do_for_the_others(tmp_path: Path) -> None:
-    assert check_experiment(loaded(tmp_path, ACTORS, partition="iid")).clients == 10
+    assert check_experiment(loaded(tmp_path, ACTORS, partition="iid"))[0].clients == 10
 
 
 @pytest.mark.parametrize(("options", "folders"), [((), 18), (("--clients", "5"), 5)])
@@ -122,7 +122,7 @@ def test_samples_without_a_client_are_named(tmp_path: Path) -> None:
     with pytest.raises(PartitionError, match="this data set does not: choose another partition"):
         check_experiment(loaded(tmp_path / "all", [""]))
     unnamed = loaded(tmp_path / "iid", ["ann", ""], partition="iid", clients=2)
-    assert check_experiment(unnamed) == unnamed
+    assert check_experiment(unnamed)[0] == unnamed
 
 
 def test_a_client_that_is_left_nothing_is_named() -> None:
