@@ -106,8 +106,8 @@ def pfl(row: Row) -> list[float]:
 
 
 def _optimizer(parameters: Any, config: ExperimentConfig, lr: float) -> torch.optim.Optimizer:
-    about = {"momentum": config.momentum, "weight_decay": config.weight_decay}
-    return torch.optim.SGD(parameters, lr=lr, **about)
+    decay = config.weight_decay
+    return torch.optim.SGD(parameters, lr=lr, momentum=config.momentum, weight_decay=decay)
 
 
 def fluke(row: Row) -> list[float]:

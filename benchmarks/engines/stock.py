@@ -47,8 +47,8 @@ def flwr_run(row: Row) -> list[float]:
             command += ["--federation-config", federation]
             done = subprocess.run(command, env=env, capture_output=True, text=True)
             if not (folder / "ends.json").exists():
-                log = (folder / "superlink.log").read_text()
-                raise SystemExit(f"flwr run failed:\n{log[-2000:]}\n{done.stdout[-2000:]}")
+                said = (folder / "superlink.log").read_text()
+                raise SystemExit(f"flwr run failed:\n{said[-2000:]}\n{done.stdout[-2000:]}")
             ends: list[float] = json.loads((folder / "ends.json").read_text())
             return ends
         finally:
