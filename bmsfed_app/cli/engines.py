@@ -11,6 +11,7 @@ import torch
 from flwr.app import Message
 
 from bmsfed_app.config import ConfigError, ExperimentConfig
+from bmsfed_app.devices import check_compiler, find_device
 from bmsfed_app.engine import InlineGrid, Work
 from bmsfed_app.engine.base import SimulationGrid
 from bmsfed_app.engine.work import Describe
@@ -34,7 +35,11 @@ def check_machine(config: ExperimentConfig) -> None:
     ------
     ConfigError
         If it lacks cores or GPUs, or the engine cannot do what is asked for.
+    ValueError
+        If ``torch.compile`` does not work here and is asked for.
     """
+    if config.compile:
+        check_compiler(find_device(config.device))
     if config.ray_address:
         if config.engine == "inline":
             raise ConfigError(
