@@ -118,7 +118,8 @@ class Work:
         Bound to network and context.
     data : LocalData
     received : dict
-        What is signed of the received model, flat (d,) by modality.
+        What is signed of the received model, flat (d,) by modality; empty where nothing is signed
+        by what changes.
     """
 
     update: Update
@@ -155,7 +156,8 @@ def begin(
     context.begin(local_prototypes(context.features, data.labels, data.num_classes))
     if orders.signature and orders.signature.gradient == "decoupled":
         update.signatures = _signatures(objective, orders.signature, data)
-    return Work(update, objective, data, flat_signed(network))
+    by_update = orders.signature is not None and orders.signature.gradient == "update"
+    return Work(update, objective, data, flat_signed(network) if by_update else {})
 
 
 def finish(work: Work) -> None:

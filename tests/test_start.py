@@ -15,28 +15,19 @@ NOT_NEEDED = {
 
 RUN = """
 import json, sys
-from pathlib import Path
-from benchmarks.common import client
-from bmsfed_app.cli.main import _wanted
-from bmsfed_app.cli.simulate import check_experiment, check_machine
-from server_app.experiment import run_experiment
-from server_app.run_folder import RunFolder
-from strategies.testing import FakeGrid
+from bmsfed_app.cli.main import cli
 
-given = {"clients": 2, "per_round": 2, "rounds": 1, "data_fraction": 0.03}
-config = _wanted("cg-digits", given, None)
-check_machine(config)
-account = config.check_data()
-folder = RunFolder.create(Path(sys.argv[1]), check_experiment(config))
-folder.record_data(account)
-run_experiment(FakeGrid({str(n): client(n, 2) for n in range(2)}), folder)
+small = ["--clients", "2", "--per-round", "2", "--rounds", "1", "--set", "data_fraction=0.03"]
+cli(["run", "cg-digits", *small, "--out", sys.argv[1]], standalone_mode=False)
 print(json.dumps(list(sys.modules)))
 """
 
 
 def test_a_run_loads_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    """A small run, of which the engine is chosen by its work."""
     command = [sys.executable, "-c", RUN, str(tmp_path / "run")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "engine: inline" in done.stdout
     assert NOT_NEEDED.isdisjoint(json.loads(done.stdout.splitlines()[-1]))
     assert (tmp_path / "run/checkpoint.safetensors").exists()
