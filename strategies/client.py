@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import Code, GetPropertiesRes, MessageTypeLegacy, Scalar, Status
 
 from ._flower import private
 from .federation.dialects import CLIENT_ID, MODALITIES, NAMES, NUM_SAMPLES, PROBING, SCORE, Parcel
+from .federation.lazy_array import LazyArray, record_of
 from .federation.wire import ENROL, pack_enrolment
 from .messages import ClientInfo
 
@@ -155,13 +156,13 @@ def _complete(
     for position in range(len(names) + len(missing)):
         if position in missing:
             name, dtype, shape = missing[position]
-            whole[name] = Array(np.zeros(shape, dtype))
+            whole[name] = LazyArray(np.zeros(shape, dtype))
         else:
             name, whole[name] = next(there)
     if classic:
         config[NAMES] = json.dumps(list(whole))
         whole = {str(place): value for place, value in enumerate(whole.values())}
-    content.array_records[record] = ArrayRecord(whole)
+    content.array_records[record] = record_of(whole)
     return list(whole)
 
 
@@ -174,7 +175,7 @@ def _cut(answer: Message, sent: list[str], withheld: set[int]) -> Message:
     dropped = {name for position, name in enumerate(sent) if position in withheld}
     if key.startswith("fitres.") and len(records[key]) != len(sent):
         return answer  # without names there is no telling which are which
-    records[key] = ArrayRecord({n: v for n, v in records[key].items() if n not in dropped})
+    records[key] = record_of({n: v for n, v in records[key].items() if n not in dropped})
     return answer
 
 

@@ -18,9 +18,9 @@ from bmsfed_app.partitions import Share
 from client_app.app import app
 
 #: Work of fewer seconds on one core is done before processes have paid for their start.
-_WORTHWHILE = 30.0
+_WORTHWHILE = 60.0
 #: What a core is taken to do: operations a second, and seconds of a step whatever it computes.
-_FLOPS, _STEP = 2e10, 0.003
+_FLOPS, _STEP = 4e10, 0.003
 #: Answers of a round that shared memory is made to hold; further ones are copied out of it.
 _ANSWERS = 8
 

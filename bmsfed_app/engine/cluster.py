@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import warnings
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address:
+            _check_answers(address)
             options["address"] = address
         else:
             # Nobody looks at Ray's dashboard, which takes seconds to start.
@@ -67,10 +69,7 @@ class Cluster:
         except Exception as error:
             if not address:
                 raise EngineError(f"Ray does not start: {error}") from None
-            raise EngineError(
-                f"no Ray cluster answers at '{address}' ({type(error).__name__}): start one there "
-                "with `ray start --head`, or mend --ray-address"
-            ) from None
+            raise _nobody(address, type(error).__name__) from None
 
     def leave(self) -> None:
         """Leave the cluster; one that was started here ends with its last user."""
@@ -115,6 +114,24 @@ class Cluster:
         counts = [machine.get("CPU", 0.0) / self.cpus] if self.cpus else []
         counts += [machine.get("GPU", 0.0) / self.gpus] if self.gpus else []
         return int(min(counts) + 1e-9) if counts else os.cpu_count() or 1
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nobody listens, which Ray itself tries for many minutes."""
+    host, colon, port = address.rpartition("//")[2].rpartition(":")
+    if not colon:
+        return  # such as "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=30).close()
+    except (OSError, ValueError) as error:
+        raise _nobody(address, str(error)) from None
+
+
+def _nobody(address: str, why: str) -> EngineError:
+    return EngineError(
+        f"no Ray cluster answers at '{address}' ({why}): start one there with "
+        "`ray start --head`, or mend --ray-address"
+    )
 
 
 def _checked_store(wanted: int) -> int:

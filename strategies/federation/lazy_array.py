@@ -7,12 +7,13 @@ the numpy array itself; what sends it over a network makes the bytes, once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
 import numpy as np
-from flwr.app import Array
+from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 
@@ -85,6 +86,14 @@ class LazyArray(Array):
 
     def __reduce__(self) -> Any:
         return LazyArray, (self.view,)
+
+
+def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """Return a record that holds these very arrays; Flower's constructor makes others of them."""
+    record = ArrayRecord()
+    for name, value in arrays.items():
+        record[name] = value
+    return record
 
 
 @lru_cache(maxsize=4096)

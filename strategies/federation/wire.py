@@ -19,7 +19,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from ..messages import Arrays, ClientInfo, Orders, Prototypes, SignatureOrders, Task, Update
-from .lazy_array import LazyArray
+from .lazy_array import LazyArray, record_of
 
 #: Raised by one whenever a message changes its meaning; both sides must agree.
 PROTOCOL_VERSION = 4
@@ -75,7 +75,7 @@ class Encoder:
 
     def __call__(self, arrays: Arrays) -> ArrayRecord:
         """Return arrays as Flower's record, in their order."""
-        return ArrayRecord({name: self._encode(value) for name, value in arrays.items()})
+        return record_of({name: self._encode(value) for name, value in arrays.items()})
 
     def _encode(self, value: NDArray[Any]) -> Array:
         if id(value) not in self._made:

@@ -6,9 +6,11 @@ import os
 import time
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
+
+from strategies.federation.lazy_array import LazyArray, record_of
 
 
 def count_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -36,12 +38,12 @@ def train(message: Message, context: Context) -> Message:
     if orders.get("hang") == number:
         time.sleep(3600)
     arrays = {
-        name: Array(value.numpy() + np.float32(number))
+        name: LazyArray(value.numpy() + np.float32(number))
         for name, value in message.content.array_records["arrays"].items()
     }
     about = {"process": os.getpid(), "number": number}
     return Message(
-        RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord(about)}),
+        RecordDict({"arrays": record_of(arrays), "metrics": MetricRecord(about)}),
         reply_to=message,
     )
 

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from bmsfed_app.engine import EngineError, InlineGrid, run_apps
 from bmsfed_app.engine.base import SimulationGrid
-from strategies.federation.lazy_array import LazyArray
+from strategies.federation.lazy_array import LazyArray, record_of
 from tests.engine.apps import app
 
 CLIENTS = 6
@@ -38,7 +38,7 @@ def engine(request: pytest.FixtureRequest, **options: Any) -> SimulationGrid:
 
 def asked(grid: SimulationGrid, kind: str = "train", **orders: Any) -> dict[int, Message]:
     """Ask every client, and return the replies by ``partition-id``."""
-    arrays = ArrayRecord({"w": LazyArray(np.full((500, 500), 2, np.float32))})
+    arrays = record_of({"w": LazyArray(np.full((500, 500), 2, np.float32))})
     content = {"arrays": arrays, "config": ConfigRecord(orders)}
     messages = [Message(RecordDict(content), node, kind) for node in grid.get_node_ids()]
     replies = grid.send_and_receive(messages)
@@ -98,13 +98,13 @@ def test_other_peoples_apps_run(grid: SimulationGrid) -> None:
     @server_app.main()
     def main(grid: Any, context: Any) -> None:
         strategy = FedAvg(fraction_evaluate=0, weighted_by_key="number")
-        start = ArrayRecord({"w": LazyArray(np.zeros((3, 3), np.float32))})
+        start = ArrayRecord([np.zeros((3, 3), np.float32)])
         rounds = int(context.run_config["rounds"])
         found["result"] = strategy.start(grid, start, num_rounds=rounds)
 
     run_apps(server_app, grid, {"rounds": 2})
     # Weighted by their numbers: 0 + 1·1 + 2·2 + … + 5·5 = 55 of 15, twice.
-    np.testing.assert_allclose(found["result"].arrays["w"].numpy(), 2 * 55 / 15, rtol=1e-5)
+    np.testing.assert_allclose(found["result"].arrays["0"].numpy(), 2 * 55 / 15, rtol=1e-5)
 
 
 def test_no_clients_is_refused() -> None:
