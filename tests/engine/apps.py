@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
 
 from strategies.federation.lazy_array import LazyArray, record_of
 
+#: What comes after a mod.
+Handler = Callable[[Message, Context], Message]
 
-def count_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+
+def count_mod(message: Message, context: Context, call_next: Handler) -> Message:
     """Count a client's messages in its context, and say how many there were."""
     kept = context.state.setdefault("seen", MetricRecord({"messages": 0}))
     kept["messages"] += 1
