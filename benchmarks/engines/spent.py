@@ -1,7 +1,7 @@
 """What a round's messages cost in this process: CPU milliseconds for every client that trained.
 
-``python -m benchmarks.engines.spent [ROW] [--way "ray 2"]``. CPU time, which other programs hardly disturb;
-with Ray that of the server's process alone, Ray's threads in it included. Indented lines
+``python -m benchmarks.engines.spent [ROW] [--way "ray 2"]``. CPU time, which other programs hardly
+disturb; with Ray that of the server's process alone, Ray's threads in it included. Indented lines
 are part of what stands above them.
 """
 
