@@ -60,8 +60,8 @@ class TableCallback(Callback):
         """Print the round's line, and a line for every client left out."""
         if report.joined and len(strategy.state.clients) < 3:
             self.write(
-                "      (two clients leave the selection nothing to choose; a larger simulation: bmsfed "
-                "run --clients 10, or flwr run . --federation-config "
+                "      (two clients leave the selection nothing to choose; a larger simulation: "
+                "bmsfed run --clients 10, or flwr run . --federation-config "
                 '"num-supernodes=10 client-resources-num-cpus=1")'
             )
         held = {c: set(i.modalities) for c, i in strategy.state.clients.items()}
