@@ -152,9 +152,7 @@ class RayGrid(SimulationGrid):
         wanted = list(message_ids)
         with self._lock:
             self._hand_out()
-            if not any(i in self._replies for i in wanted):
-                self._collect(_WAIT)
-            self._collect(0)
+            self._collect(0 if any(i in self._replies for i in wanted) else _WAIT)
             self._hand_out()
             return self._ready(wanted)
 
@@ -214,9 +212,9 @@ class RayGrid(SimulationGrid):
         calls = {p.call: p for p in self._processes if p.call is not None}
         if not calls:
             return
-        done, _ = ray.wait(list(calls), num_returns=1, timeout=seconds)
-        if done:
-            done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        done, rest = ray.wait(list(calls), num_returns=1, timeout=seconds)
+        if done and rest:
+            done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
         for call in done:
             self._take(calls[call])
 
