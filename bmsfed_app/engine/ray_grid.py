@@ -117,6 +117,7 @@ class RayGrid(SimulationGrid):
             fitting = self._cluster.slots(cpus, gpus)
             count = min(fitting, num_clients, workers or fitting)
             self._cluster.check_store(payload, count)
+            self._room = self._cluster.store / 2  # for answers that wait to be taken over
             self._actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
             app = ray.put(pickled(client_app, together))
             path = [os.path.abspath(entry) for entry in sys.path]
@@ -240,7 +241,7 @@ class RayGrid(SimulationGrid):
         self, jobs: list[Job], data: bytes, arrays: list[NDArray[Any]], states: bytes
     ) -> None:
         size = sum(a.nbytes for a in arrays)
-        if self._held + size > self._cluster.store / 2:
+        if self._held + size > self._room:
             arrays = [np.array(a) for a in arrays]  # shared memory is for what is under way
         else:
             self._held += size
