@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from benchmarks.common import write
 from bmsfed_app.config import ExperimentConfig, load_config
 from bmsfed_app.models import MultiModalNetwork
+from bmsfed_app.plugins import check_plug_ins
 from bmsfed_app.record.run import read_run
 from client_app.data import local_data
 from server_app.experiment import build_evaluator, initial_model
@@ -61,6 +62,7 @@ def stock_client(experiment: ExperimentConfig) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         torch.set_num_threads(1)
+        check_plug_ins(settings.plugins)  # in a process that knows none of them yet
         data = local_data(context.node_config, settings)
         network = MultiModalNetwork(settings.network).train()
         network.load_state_dict(message.content["arrays"].to_torch_state_dict())  # type: ignore[union-attr]

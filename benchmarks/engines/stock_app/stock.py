@@ -39,5 +39,7 @@ def main(grid: Grid, context: Context) -> None:
         min_available_nodes=row.clients,
     )
     model = {n: torch.from_numpy(v) for n, v in initial_model(experiment).items()}
-    strategy.start(grid, ArrayRecord(model), num_rounds=row.rounds, evaluate_fn=note)
+    result = strategy.start(grid, ArrayRecord(model), num_rounds=row.rounds, evaluate_fn=note)
+    if len(result.train_metrics_clientapp) < row.rounds:
+        raise SystemExit("there are rounds in which no client trained")
     Path(os.environ["BENCHMARK_ENDS"]).write_text(json.dumps(ends[1:]))  # the first: before all
