@@ -19,15 +19,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import client, made_up_digits, write
+from benchmarks.common import made_up_digits, write
 from bmsfed_app.config import check_config
 from bmsfed_app.datasets import DATASETS
 from bmsfed_app.datasets.base import Split
 from bmsfed_app.datasets.colored import ColoredPair
+from bmsfed_app.engine import InlineGrid
+from client_app.app import app
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies import Callback, Decisions, RoundReport
-from strategies.testing import FakeGrid
 
 FEW, SAMPLES = 100, 6
 ROUNDS = 3  # the first loads and measures
@@ -91,11 +92,11 @@ def measure(method: str, clients: int) -> dict[str, Any]:
     values = {"dataset": "made-up", "method": method, "clients": clients, "rounds": ROUNDS}
     values |= {"per_round": max(clients // 10, 10), "device": "cpu", "eval_every": ROUNDS}
     watch = Watch()
-    grid = FakeGrid({str(n): client(n, clients) for n in range(clients)})
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", check_config(values))
         started = time.perf_counter()
-        run_experiment(grid, run, callbacks=[watch])
+        with InlineGrid(app, clients) as grid:
+            run_experiment(grid, run, callbacks=[watch], overlap=False)
         whole = time.perf_counter() - started
     return {
         "clients": clients,
