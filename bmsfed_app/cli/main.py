@@ -161,6 +161,8 @@ def _run_on_engine(
 
         account = prepare_if_needed(config)
         config, shares = check_experiment(config)
+        if cluster is not None:  # before there is a folder of a run that cannot begin
+            cluster().slots(config.cpus_per_client, config.gpus_per_client)
         folder = folder_of(config)
         for line in folder.record_data(account):
             print(line, flush=True)

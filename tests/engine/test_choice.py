@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from flwr.app import Message
 
 from bmsfed_app.cli import engines
 from bmsfed_app.cli.engines import check_machine, choose_engine, work_of
+from bmsfed_app.cli.main import cli
 from bmsfed_app.config import ConfigError, load_config
+from bmsfed_app.engine import EngineError
 from bmsfed_app.models import build_network
 from bmsfed_app.models.cost import forward_flops, model_bytes
 from bmsfed_app.partitions import Share
@@ -57,6 +60,14 @@ def test_an_address_and_this_process_exclude_each_other() -> None:
     config = load_config("cg-digits", {"engine": "inline", "ray_address": "auto"})
     with pytest.raises(ConfigError, match="set one of them"):
         check_machine(config)
+
+
+def test_a_run_whose_cluster_does_not_answer_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--clients", "2", "--ray-address", "127.0.0.1:1", "--out", str(out)]
+    with pytest.raises(EngineError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
+        cli(["run", "cg-digits", *options], standalone_mode=False)
+    assert not out.exists()
 
 
 def test_a_gpu_of_this_process_needs_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
