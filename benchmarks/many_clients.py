@@ -19,12 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import made_up_digits, write
+from benchmarks.common import write
 from bmsfed_app.config import check_config
-from bmsfed_app.datasets import DATASETS
-from bmsfed_app.datasets.base import Split
-from bmsfed_app.datasets.colored import ColoredPair
 from bmsfed_app.engine import InlineGrid
+from bmsfed_app.plugins import import_plugins
 from client_app.app import app
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
@@ -32,22 +30,6 @@ from strategies import Callback, Decisions, RoundReport
 
 FEW, SAMPLES = 100, 6
 ROUNDS = 3  # the first loads and measures
-
-
-class MadeUp(ColoredPair):
-    """As many random digits as the clients need."""
-
-    name = "made-up"
-    summary, obtain, layout = "random digits", "", "nothing"
-    clients = FEW
-
-    def digits(self) -> str:
-        """Say how many there are."""
-        return str(self.clients)
-
-    def load_split(self, split: str, data_dir: Path, seed: int, settings: Any) -> Split:
-        """Make them."""
-        return made_up_digits(SAMPLES * self.clients if split == "train" else 100)
 
 
 class Watch(Callback):
@@ -87,9 +69,10 @@ def peak_mib() -> float:
 
 def measure(method: str, clients: int) -> dict[str, Any]:
     """Run a federation in this process."""
-    MadeUp.clients = clients
-    DATASETS.add(MadeUp.name, MadeUp())
-    values = {"dataset": "made-up", "method": method, "clients": clients, "rounds": ROUNDS}
+    import_plugins(["benchmarks.made_up"])
+    values: dict[str, Any] = {"method": method, "clients": clients, "rounds": ROUNDS}
+    values |= {"dataset": "made-up-digits", "plugins": ["benchmarks.made_up"]}
+    values["dataset_settings"] = {"train": SAMPLES * clients, "test": 100}
     values |= {"per_round": max(clients // 10, 10), "device": "cpu", "eval_every": ROUNDS}
     watch = Watch()
     with tempfile.TemporaryDirectory() as folder:

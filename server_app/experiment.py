@@ -65,12 +65,6 @@ def run_experiment(
     assert folder.account is not None
     settings = replace(config.client_settings(), data=folder.account.fingerprint)
     strategy = build_strategy(config)
-    evaluator = build_evaluator(config)
-    evaluate = EvaluateCallback(evaluator, config)
-    named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
-    adding = [c for c in (*named, *callbacks) if c.metrics]
-    showing = [c for c in (*named, *callbacks) if not c.metrics]
-    record = RecordCallback(folder, evaluate, adding)
     return strategy.run(
         grid,
         folder.load_checkpoint() or initial_model(config),
@@ -80,16 +74,26 @@ def run_experiment(
             "lr": config.learning_rate(r),
             "progress": (r - 1) / config.rounds,
         },
-        # The last one may end the run, whose round all others have seen by then.
-        callbacks=[
-            Overlapped([evaluate, *adding, record, *showing, FailureLimit(folder)], overlap)
-        ],
+        callbacks=[Overlapped(_watching(folder, callbacks), overlap)],
         min_clients=config.clients or config.min_clients,
         connect_timeout=config.connect_timeout,
         timeout=config.timeout,
         stop=stop,
         frozen=settings.network.frozen(),
     )
+
+
+def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback]:
+    """Return all that sees a round, in its order."""
+    config = folder.config
+    evaluator = build_evaluator(config)
+    evaluate = EvaluateCallback(evaluator, config)
+    named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
+    adding = [c for c in (*named, *callbacks) if c.metrics]
+    showing = [c for c in (*named, *callbacks) if not c.metrics]
+    record = RecordCallback(folder, evaluate, adding)
+    # The last one may end the run, whose round all others have seen by then.
+    return [evaluate, *adding, record, *showing, FailureLimit(folder)]
 
 
 def build_strategy(config: ExperimentConfig) -> ModalityStrategy:

@@ -121,9 +121,8 @@ def _stop_on_interrupt(stop: threading.Event, grid: SimulationGrid) -> Iterator[
         )
         stop.set()
         if isinstance(grid, InlineGrid) and grid.working:
-            raise KeyboardInterrupt(
-                "stopped on request"
-            )  # out of a client's work, which nobody waits for
+            # Out of a client's work, which nobody waits for.
+            raise KeyboardInterrupt("stopped on request")
 
     previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -96,7 +96,7 @@ class Clients:
         started = time.perf_counter()
         context = self._context(message)
         try:
-            done = Done(self.app(message, context))
+            done = Done(_checked(self.app(message, context), message))
         except Exception as error:
             done = Done(failure(message, str(error) or type(error).__name__))
             done.trace = traceback.format_exc()
@@ -126,6 +126,21 @@ class Clients:
             self.states[context.node_id] = context.state
         else:
             self.states.pop(context.node_id, None)
+
+
+def _checked(reply: object, message: Message) -> Message:
+    """Refuse what is no reply to a message: nobody could be told whose it is."""
+    if not isinstance(reply, Message):
+        raise TypeError(
+            f"the ClientApp returned {type(reply).__name__}, not a Message: end its function with "
+            "`return Message(content, reply_to=message)`"
+        )
+    if reply.metadata.reply_to_message_id != message.metadata.message_id:
+        raise ValueError(
+            "the ClientApp returned a Message that answers another one: make it with "
+            "`Message(content, reply_to=message)`"
+        )
+    return reply
 
 
 def failure(message: Message, reason: str) -> Message:

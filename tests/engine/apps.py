@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -21,6 +22,8 @@ def count_mod(message: Message, context: Context, call_next: Handler) -> Message
     kept = context.state.setdefault("seen", MetricRecord({"messages": 0}))
     kept["messages"] += 1
     reply = call_next(message, context)
+    if reply is None:
+        return reply
     for record in reply.content.metric_records.values():
         record["messages"] = kept["messages"]
     return reply
@@ -34,6 +37,8 @@ def train(message: Message, context: Context) -> Message:
     """Add one's number to the arrays, or do what the config asks for."""
     orders = message.content.config_records.get("config", ConfigRecord({}))
     number = int(context.node_config["partition-id"])
+    if orders.get("other") == number:
+        return Message(RecordDict(), 1, "train")
     if orders.get("raise") == number:
         raise ValueError(f"client {number} cannot")
     if orders.get("die") == number:
@@ -49,6 +54,11 @@ def train(message: Message, context: Context) -> Message:
         RecordDict({"arrays": record_of(arrays), "metrics": MetricRecord(about)}),
         reply_to=message,
     )
+
+
+@app.query("nothing")
+def nothing(message: Message, context: Context) -> Any:
+    """Return no reply."""
 
 
 @app.evaluate()

@@ -77,6 +77,14 @@ def test_a_client_that_raises_is_an_error_of_its_own(
     assert caplog.text.count("Traceback") == 1  # said once
 
 
+def test_what_is_no_reply_is_an_error_of_its_client(grid: SimulationGrid) -> None:
+    replies = asked(grid, other=3)
+    assert {n for n, r in replies.items() if r.has_error()} == {3}
+    assert "answers another one: make it with" in replies[3].error.reason
+    for reply in asked(grid, "query.nothing").values():
+        assert "returned NoneType, not a Message: end its function with" in reply.error.reason
+
+
 def test_a_node_that_is_not_there_never_answers(grid: SimulationGrid) -> None:
     message = Message(RecordDict(), CLIENTS + 1, "train")
     assert list(grid.send_and_receive([message], timeout=0)) == []

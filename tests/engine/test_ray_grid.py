@@ -99,6 +99,7 @@ def test_arrays_go_into_shared_memory_once(grid: RayGrid, monkeypatch: pytest.Mo
 def test_more_answers_than_shared_memory_holds(grid: RayGrid) -> None:
     """Five answers of 64 MB where half of 256 MB is for answers: the rest is copied out."""
     answers = exchanged(grid, size=4000)
+    assert 0 < grid._held <= grid._room < 2**28
     for node, answer in answers.items():
         assert answer.error == ""
         assert (answer.content.array_records["arrays"]["w"].numpy() == node - 1).all()
