@@ -1,5 +1,6 @@
 """A client's data: read once for all clients and messages of a process."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from bmsfed_app.config import load_config
+from bmsfed_app.config import check_config, load_config
+from bmsfed_app.datasets import DataError
 from bmsfed_app.datasets.cg_digits import CgDigits
 from bmsfed_app.datasets.shard import save_shard
 from bmsfed_app.partitions.schemes import Dirichlet
 from bmsfed_app.settings import ClientSettings
+from client_app import data as client_data
 from client_app.data import local_data
 from tests.federation import simulated
+from tests.own_table import SETTINGS, write_table
 
 
 def node(number: int) -> dict[str, int]:
@@ -75,3 +79,25 @@ def test_a_shard_is_read_once(tmp_path: Path) -> None:
     first, again = (local_data(device, config.client_settings()) for _ in range(2))
     assert again.split is first.split
     assert (len(first), first.client_id) == (5, "clinic")
+
+
+def test_a_machine_may_keep_its_data_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cluster whose machines were given a copy, which was prepared there."""
+
+    def prepared(folder: Path) -> ClientSettings:
+        keys = {"dataset": "table", "dataset_settings": SETTINGS, "data_dir": str(folder)}
+        config = check_config(keys | {"partition": "natural", "clients": 2})
+        return replace(config.client_settings(), data=config.check_data().fingerprint)
+
+    settings = prepared(write_table(tmp_path / "there", ["ann", "bob"]))
+    shutil.copytree(tmp_path / "there", tmp_path / "here", copy_function=shutil.copy)
+    assert prepared(tmp_path / "here").data == settings.data
+    first = {"partition-id": 0, "num-partitions": 2}
+    monkeypatch.setenv("BMSFED_DATA_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nowhere"):
+        local_data(first, settings)
+    client_data._simulated.cache_clear()
+    monkeypatch.setenv("BMSFED_DATA_DIR", str(tmp_path / "here"))
+    assert len(local_data(first, settings)) == 6
