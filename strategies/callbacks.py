@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,3 +145,33 @@ class Callback:
 
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Run once, at the end, also after an error."""
+
+
+def tell_end(
+    callbacks: Iterable[Callback], strategy: Decisions, error: BaseException | None, *, failed: bool
+) -> None:
+    """Tell all callbacks of the end, also after one of them has raised.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        What ended the run early.
+    failed : bool
+        Whether the caller raises it: what callbacks raise is then noted with it, and not raised.
+
+    Raises
+    ------
+    Exception
+        The first that one of them raised; the others are noted with it.
+    """
+    first = error if failed else None
+    for callback in callbacks:
+        try:
+            callback.on_end(strategy, error)
+        except Exception as raised:
+            if first is None:
+                first = raised
+            elif raised is not first:
+                first.add_note(f"besides, at the end: {type(raised).__name__}: {raised}")
+    if first is not None and not failed:
+        raise first
