@@ -18,16 +18,22 @@ from strategies import FederationError
 
 app = ServerApp()
 
+#: The experiment that runs where the run config names none.
+_DEFAULT = "cg-digits"
+
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run config names."""
     try:
         folder = folder_from_run_config(context.run_config)
-        folder.check_unchanged()
-        for line in folder.record_data(folder.config.check_data()):
-            _print(line)
-        run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
+        with folder.writing():
+            if (number := int(context.run_config.get("round", -1))) >= 0:
+                folder.go_back(number)
+            folder.check_unchanged()
+            for line in folder.record_data(folder.config.check_data()):
+                _print(line)
+            run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
     except (ValueError, FederationError) as error:
         _print(f"bmsfed: {error}")
         raise
@@ -43,7 +49,8 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         it unless empty (0 rounds, seed -1); ``set`` holds further "key=value" pairs, separated
         by spaces; ``out`` and ``resume`` name run folders on the ServerApp's machine. A pair with
         spaces in it stands in double quotes, and all of them then in single ones:
-        ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``.
+        ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``. With ``resume`` the folder's own
+        configuration holds; what else is given must be as it is there, or say where and how fast.
 
     Raises
     ------
@@ -56,12 +63,14 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         if value != empty:
             overrides[key.replace("-", "_")] = value
     overrides |= split_pairs(str(run_config.get("set", "")))
-    source = str(run_config.get("config", "cg-digits"))
-    config = load_config(source, overrides)
-    for note in idle_notes(config, source, overrides):
-        _print(note)
-    if resume := str(run_config.get("resume", "")):
-        return RunFolder.reopen(Path(resume).expanduser(), config)
+    source, resume = (str(run_config.get(key, "")) for key in ("config", "resume"))
+    config = None
+    if source or not resume:
+        config = load_config(source or _DEFAULT, overrides)
+        for note in idle_notes(config, source or _DEFAULT, overrides):
+            _print(note)
+    if config is None or resume:
+        return RunFolder.reopen(Path(resume).expanduser(), config, overrides)
     out = str(run_config.get("out", ""))
     path = default_run_dir(config.dataset_name, config.method, config.seed)
     return RunFolder.create(Path(out).expanduser() if out else path, config, "flwr run")

@@ -54,10 +54,22 @@ def run_experiment(
     DataError, WeightsError, ValueError
         If the data or initial weights cannot be read, or a callback is not known.
     RunFolderError
-        If the run began on other data.
+        If the run began on other data, another process writes in its folder, or the folder cannot
+        be written.
     FederationError
         If the federation cannot go on, or more answers were left out than ``max_failures`` allows.
     """
+    with folder.writing():
+        return _run(grid, folder, callbacks, stop, overlap)
+
+
+def _run(
+    grid: Grid,
+    folder: RunFolder,
+    callbacks: Sequence[Callback],
+    stop: threading.Event | None,
+    overlap: bool,
+) -> ServerState:
     config = folder.config
     if folder.account is None:
         folder.check_unchanged()

@@ -15,7 +15,6 @@ from bmsfed_app.config import (
     MACHINE_KEYS,
     ConfigError,
     ExperimentConfig,
-    check_config,
     idle_notes,
     load_config,
     parse_pairs,
@@ -76,6 +75,10 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with, from its last complete round.")
     ] = None,
+    from_round: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --resume: go back to this round; 0 begins anew."),
+    ] = None,
 ) -> None:
     """Run one experiment as a simulated federation."""
     given = {
@@ -94,7 +97,9 @@ def run(
     }
     overrides = parse_pairs(set_ or []) | {k: v for k, v in given.items() if v is not None}
     wanted = _wanted(config, overrides, resume)
-    raise typer.Exit(_run(wanted, out, resume, overrides))
+    if from_round is not None and resume is None:
+        raise ConfigError("--from-round goes back in the run that --resume names: give both")
+    raise typer.Exit(_run(wanted, out, resume, overrides, from_round))
 
 
 def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> ExperimentConfig | None:
@@ -119,6 +124,7 @@ def _run(
     out: Path | None,
     resume: Path | None,
     overrides: dict[str, Any],
+    from_round: int | None,
 ) -> int:
     if resume is None:
         assert wanted is not None
@@ -127,15 +133,17 @@ def _run(
         raise ConfigError("--out and --resume exclude each other: a resumed run keeps its folder")
     from server_app.run_folder import RunFolder
 
-    folder = RunFolder.reopen(resume.expanduser(), wanted)
-    folder.config = check_config(folder.config.model_dump() | overrides)
+    folder = RunFolder.reopen(resume.expanduser(), wanted, overrides)
     if not folder.config.clients:
         raise ConfigError(
             f"'{resume}' leaves the number of clients to Flower: go on with flwr run . "
             f"--run-config 'resume=\"{resume}\"'"
         )
-    folder.check_unchanged()
-    return _run_on_engine(folder.config, lambda config: folder)
+    with folder.writing():
+        if from_round is not None:
+            folder.go_back(from_round)
+        folder.check_unchanged()
+        return _run_on_engine(folder.config, lambda config: folder)
 
 
 def _new_folder(config: ExperimentConfig, out: Path | None) -> RunFolder:
