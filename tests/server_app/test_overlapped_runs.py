@@ -118,6 +118,18 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not(
     same(whole, killed / moment)
 
 
+@pytest.mark.parametrize("server_round", [0, 1, 2])
+def test_a_run_that_goes_back_comes_to_the_same_end(
+    server_round: int, whole: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    folder = RunFolder.reopen(path)
+    folder.go_back(server_round)
+    run(folder)
+    same(whole, path)
+
+
 class Fills(Callback):
     """Fills the disk when the second round has been evaluated, before it is recorded."""
 
