@@ -19,6 +19,7 @@ from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
 from server_app.overlap import Overlapped
 from server_app.run_folder import RunFolder
+from server_app.status import StatusCallback
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
 from strategies.randomness import integer_seed
 
@@ -105,7 +106,7 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     # The last one may end the run, whose round all others have seen by then.
-    return [evaluate, *adding, record, *showing, FailureLimit(folder)]
+    return [evaluate, *adding, record, StatusCallback(folder), *showing, FailureLimit(folder)]
 
 
 def build_strategy(config: ExperimentConfig) -> ModalityStrategy:

@@ -110,7 +110,7 @@ class RecordCallback(Callback):
             self.folder.save_checkpoint(strategy.state)
 
     def after_round(self, strategy: Decisions, report: RoundReport) -> None:
-        clients = [_client_row(report.round, c) for c in report.clients]
+        clients = [client_row(report.round, c) for c in report.clients]
         append_rows(self.folder.history, [*clients, _round_row(report)])
         picks = [PickRow(round=report.round, **pick) for pick in report.picks]
         append_rows(self.folder.selection, picks)
@@ -162,7 +162,8 @@ def _round_row(report: RoundReport) -> RoundRow:
     )
 
 
-def _client_row(server_round: int, client: ClientReport) -> ClientRow:
+def client_row(server_round: int, client: ClientReport) -> ClientRow:
+    """Return what is recorded of one client's part in a round."""
     return ClientRow(
         kind="client",
         round=server_round,

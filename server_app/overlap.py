@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from server_app.failures import is_failure
 from strategies import Callback, Decisions, RoundReport
-from strategies.callbacks import tell_end
+from strategies.callbacks import Connections, tell_end
 
 
 class Overlapped(Callback):
@@ -41,6 +41,11 @@ class Overlapped(Callback):
         self.num_rounds = num_rounds
         for callback in self.callbacks:
             callback.on_start(strategy, num_rounds)
+
+    def on_connections(self, connections: Connections) -> None:
+        """Tell all of them."""
+        for callback in self.callbacks:
+            callback.on_connections(connections)
 
     def on_dispatch(self, server_round: int, phase: str, total: int) -> None:
         """Tell all of them, unless one has failed meanwhile."""

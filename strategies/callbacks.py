@@ -113,6 +113,25 @@ class RoundReport:
         return [c for c in self.clients if c.phase == "train" and c.status == "ok"]
 
 
+@dataclass(frozen=True)
+class Connections:
+    """Who is there at one moment.
+
+    Attributes
+    ----------
+    clients : dict
+        Every client known, by client id.
+    nodes : dict
+        The node of every client that is connected, by client id.
+    refused : dict
+        Why nodes that are connected may not take part, by node id.
+    """
+
+    clients: dict[str, ClientInfo]
+    nodes: dict[str, int]
+    refused: dict[int, str]
+
+
 class Callback:
     """Base class; every hook does nothing until overridden.
 
@@ -133,6 +152,9 @@ class Callback:
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Run once, before the first round; ``strategy.state`` is the state started from."""
+
+    def on_connections(self, connections: Connections) -> None:
+        """Run after every look at who is connected: while clients are waited for, and in rounds."""
 
     def on_dispatch(self, server_round: int, phase: str, total: int) -> None:
         """Run when ``total`` tasks of a phase ("enrol", "probe", "train") have been sent."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from bmsfed_app.cli import data
+from bmsfed_app.cli import data, nodes
 from bmsfed_app.config import (
     MACHINE_KEYS,
     ConfigError,
@@ -29,6 +29,7 @@ cli = typer.Typer(
     help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 cli.add_typer(data.cli, name="data")
+cli.add_typer(nodes.cli, name="nodes")
 
 
 def main() -> None:
