@@ -13,30 +13,47 @@ from bmsfed_app.config import idle_notes, load_config, split_pairs
 from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
+from server_app.failures import ending
 from server_app.run_folder import RunFolder
-from strategies import FederationError
 
 app = ServerApp()
 
 #: The experiment that runs where the run config names none.
 _DEFAULT = "cg-digits"
 
+_RESUME = "flwr run . --run-config 'resume=\"{}\"'"
+
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment that the run config names."""
+    """Run the experiment that the run config names; the last line says how it ended."""
     try:
         folder = folder_from_run_config(context.run_config)
-        with folder.writing():
+    except Exception as error:
+        _end(error, "")
+        raise
+    with folder.writing():
+        try:
             if (number := int(context.run_config.get("round", -1))) >= 0:
                 folder.go_back(number)
             folder.check_unchanged()
             for line in folder.record_data(folder.config.check_data()):
                 _print(line)
+                folder.log.note(line)
             run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
-    except (ValueError, FederationError) as error:
-        _print(f"bmsfed: {error}")
-        raise
+        except Exception as error:
+            folder.log.note(_end(error, _RESUME.format(folder.path)))
+            raise
+        folder.log.note(_end(None, ""))
+
+
+def _end(error: Exception | None, resume: str) -> str:
+    """Say how the run ended; of an error also in what Flower prints of it, which comes last."""
+    line = ending(error, resume)
+    _print(f"bmsfed: {line}")
+    if error is not None:
+        error.add_note(f"bmsfed: {line}")
+    return line
 
 
 def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from bmsfed_app.record.files import (
 from bmsfed_app.record.lock import RunLock
 from bmsfed_app.record.origin import bundle, commit, hardware, source_hash, versions
 from bmsfed_app.record.rows import Member, RunInfo
+from bmsfed_app.record.run_log import RunLog
 from server_app.aside import Aside
 from server_app.checkpoints import Checkpoints, differing
 from server_app.run_data import difference, seen
@@ -55,7 +56,7 @@ class RunFolder:
         self.model = path / "model.safetensors"
         self.checkpoints = Checkpoints(path)
         self.checkpoint_file = self.checkpoints.newest
-        self.lock = RunLock(path)
+        self.lock, self.log = RunLock(path), RunLog(path)
         self.account: Account | None = None
 
     @classmethod
@@ -209,15 +210,17 @@ class RunFolder:
 
     # --- writing ------------------------------------------------------------------------------
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Keep other runs out of the folder; whoever writes in it holds this.
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and its log; whoever writes in it holds this.
 
         Raises
         ------
         RunFolderError
             If another process, or object, writes in it.
         """
-        return self.lock.held()
+        with self.lock.held(), self.log.kept():
+            yield
 
     def save_checkpoint(self, state: ServerState) -> None:
         """Replace the checkpoint, atomically and durably."""

@@ -173,15 +173,25 @@ def _run_on_engine(
         if cluster is not None:  # before there is a folder of a run that cannot begin
             cluster().slots(config.cpus_per_client, config.gpus_per_client)
         folder = folder_of(config)
-        for line in folder.record_data(account):
-            print(line, flush=True)
-        error = simulate(folder, Console(), shares, cluster)
+        with folder.writing():
+            for line in folder.record_data(account):
+                print(line, flush=True)
+                folder.log.note(line)
+            error = simulate(folder, Console(), shares, cluster)
+            return _ended(error, folder)
+
+
+def _ended(error: BaseException | None, folder: RunFolder) -> int:
+    """Say how a run ended, and return the exit code."""
+    from server_app.failures import ending
+
+    line = ending(error, f"bmsfed run --resume {folder.path}")
+    print(f"bmsfed: {line}", file=sys.stderr if error else sys.stdout, flush=True)
+    folder.log.note(line)
     if error is None:
         return 0
     if isinstance(error, KeyboardInterrupt):
-        print(f"bmsfed: stopped; go on with: bmsfed run --resume {folder.path}", file=sys.stderr)
         return 130
-    print(f"bmsfed: FAILED: {error}", file=sys.stderr)
     return 2 if isinstance(error, ValueError) else 1
 
 
