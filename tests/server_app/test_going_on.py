@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from server_app.app import folder_from_run_config
 from server_app.run_folder import RunFolder
 from strategies import ServerState
 from tests.run_folders import limited
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def folder(path: Path, **overrides: object) -> RunFolder:
@@ -380,8 +383,8 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path: Path) ->
 def test_flwr_run_resumes_by_the_folders_own_configuration(tmp_path: Path) -> None:
     """The run config has a value for every key of ``pyproject.toml``, given or not."""
     run = folder(tmp_path / "run", rounds=7, lr=0.3, seed=5)
-    given = {"config": "", "method": "", "rounds": 0, "seed": -1, "data-dir": "", "out": ""}
-    given |= {"set": "", "round": -1, "resume": str(run.path)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    given = project["config"] | {"resume": str(run.path)}
     assert folder_from_run_config(given).config == run.config
     # What is given besides must be as it is there, or say where and how fast.
     assert folder_from_run_config(given | {"rounds": 7, "set": "lr=0.3"}).config == run.config
