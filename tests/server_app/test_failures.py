@@ -184,7 +184,7 @@ def test_the_last_line_says_how_a_run_ended_and_the_log_has_every_line(tmp_path:
     for line in ended.printed:
         assert f"INFO    {line}\n" in log
     line = ending(ended.error, "nothing")
-    assert line.startswith("FAILED: round 1: no client gave a usable answer; bob: ")
+    assert line.startswith("FAILED: round 1: no client gave a usable answer; ")
     assert "\n" not in line
     assert ending(None, "") == "complete"
     assert ending(KeyboardInterrupt(), "CMD") == "stopped; go on with: CMD"
