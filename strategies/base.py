@@ -14,7 +14,7 @@ from typing import Any, Literal, Unpack
 
 from flwr.serverapp import Grid
 
-from .callbacks import Callback
+from .callbacks import Callback, tell_end
 from .decisions import Decisions
 from .federation.dialects import Native
 from .federation.flower import FlowerOptions, FlowerStrategy
@@ -161,8 +161,7 @@ class ModalityStrategy(Decisions, FlowerStrategy):
             error = raised
             raise
         finally:
-            for callback in callbacks:
-                callback.on_end(self, error)
+            tell_end(callbacks, self, error, failed=not isinstance(error, Interrupted | None))
         return self.state
 
 

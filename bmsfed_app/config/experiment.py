@@ -33,7 +33,7 @@ from bmsfed_app.settings import ClientSettings
 MACHINE_KEYS = {
     *("data_dir", "device", "compile", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
     *("engine", "ray_address", "min_clients", "connect_timeout", "timeout"),
-    *("max_failures", "callbacks"),
+    *("max_failures", "callbacks", "keep_checkpoints"),
 }
 
 
@@ -108,6 +108,7 @@ class ExperimentConfig(BaseModel):
     connect_timeout: float = Field(120.0, gt=0)
     timeout: float = Field(3600.0, gt=0)
     max_failures: float = Field(0.5, ge=0, le=1)
+    keep_checkpoints: int = Field(3, ge=1)
 
     @field_validator("data_dir", "partition_file")
     @classmethod

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from benchmarks.common import client
 from bmsfed_app.cli.main import main
@@ -17,9 +18,12 @@ from bmsfed_app.config import ExperimentConfig, check_config
 from bmsfed_app.datasets import DataError, Renderer, Split, ensure_prepared
 from bmsfed_app.models import NetworkSpec, build_network
 from bmsfed_app.record.run import read_run
+from bmsfed_app.record.status import read_status
+from server_app.app import app as server_app
 from server_app.console import TableCallback
 from server_app.evaluation import Evaluator
 from server_app.experiment import run_experiment
+from server_app.failures import ending
 from server_app.run_folder import RunFolder
 from strategies import FederationError
 from strategies.testing import FakeGrid, Handler
@@ -172,3 +176,37 @@ def test_test_samples_that_are_not_finite_are_named() -> None:
         DataError, match=r"test split: modality 'sound' of 2 of 9 .* \(4, 7\): mend"
     ):
         evaluator(model)
+
+
+def test_the_last_line_says_how_a_run_ended_and_the_log_has_every_line(tmp_path: Path) -> None:
+    ended = ran(tmp_path, [HUGE] * 4, method="fedavg")
+    log = (ended.folder.path / "run.log").read_text()
+    for line in ended.printed:
+        assert f"INFO    {line}\n" in log
+    line = ending(ended.error, "nothing")
+    assert line.startswith("FAILED: round 1: no client gave a usable answer; ")
+    assert "\n" not in line
+    assert ending(None, "") == "complete"
+    assert ending(KeyboardInterrupt(), "CMD") == "stopped; go on with: CMD"
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_server_app_says_last_how_it_ended(
+    good: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = experiment(tmp_path / "data", [1 if good else HUGE] * 4, method="fedavg", rounds=1)
+    out = tmp_path / "run"
+    RunFolder.create(out, config)
+    nodes = {f"node {i}": client(i, 4) for i in range(4)}
+    context = Context(0, 0, {}, RecordDict(), {"resume": str(out)})
+    try:
+        server_app(FakeGrid(nodes), context)
+    except FederationError as error:
+        printed = "".join(traceback.format_exception(error))  # as Flower does
+        assert printed.splitlines()[-1].startswith("bmsfed: FAILED: round 1: no client gave")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "bmsfed: complete" if good else last.startswith("bmsfed: FAILED: round 1: no ")
+    logged = (out / "run.log").read_text().splitlines()[-1]
+    assert logged.endswith("INFO    " + last.removeprefix("bmsfed: "))
+    status = read_status(out)
+    assert status.state == ("complete" if good else "failed")
