@@ -42,9 +42,11 @@ class Prometheus(Callback):
         self._server: Any = None
 
         def gauge(name: str, about: str, *labels: str) -> Any:
+            """Make a number that goes up and down."""
             return Gauge(f"bmsfed_{name}", about, labels, registry=self.registry)
 
         def counter(name: str, about: str, *labels: str) -> Any:
+            """Make a number that sums up, which is served with the ending ``_total``."""
             return Counter(f"bmsfed_{name}", about, labels, registry=self.registry)
 
         self.round = gauge("round", "Last complete round")
