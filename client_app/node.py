@@ -61,11 +61,15 @@ def max_batch(node_config: Mapping[str, Any]) -> int | None:
     return _count(node_config, "max-batch") if "max-batch" in node_config else None
 
 
+def unknown_keys(node_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys that nothing reads."""
+    return tuple(sorted(set(node_config) - {*KEYS, *_SIMULATED}))
+
+
 def warn_of_unknown_keys(node_config: Mapping[str, Any]) -> None:
     """Log keys that nothing reads, once per process."""
-    unknown = [key for key in node_config if key not in (*KEYS, *_SIMULATED)]
-    if unknown:
-        _warn(tuple(sorted(unknown)))
+    if unknown := unknown_keys(node_config):
+        _warn(unknown)
 
 
 @lru_cache

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from bmsfed_app.cli import data
+from bmsfed_app.cli import data, preflight
 from bmsfed_app.config import (
     MACHINE_KEYS,
     ConfigError,
@@ -30,6 +30,7 @@ cli = typer.Typer(
     help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 cli.add_typer(data.cli, name="data")
+cli.add_typer(preflight.cli, name="preflight")
 
 
 def main() -> None:
