@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,13 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from bmsfed_app.config import idle_notes, load_config, split_pairs
+from bmsfed_app.config import config_of, idle_notes, load_config, split_pairs
 from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
-from strategies import FederationError
+from server_app.sending import SendFolder
+from strategies import Callback, FederationError
 
 app = ServerApp()
 
@@ -27,7 +30,15 @@ def main(grid: Grid, context: Context) -> None:
         folder.check_unchanged()
         for line in folder.record_data(folder.config.check_data()):
             _print(line)
-        run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
+        callbacks: list[Callback] = [TableCallback(folder, _print)]
+        sent = SendFolder(folder, _print) if context.run_config.get("send-folder") else None
+        if sent is not None:
+            callbacks.append(sent)
+        try:
+            run_experiment(grid, folder, callbacks=callbacks)
+        finally:
+            if sent is not None:
+                sent.finish()
     except (ValueError, FederationError) as error:
         _print(f"bmsfed: {error}")
         raise
@@ -43,7 +54,8 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         it unless empty (0 rounds, seed -1); ``set`` holds further "key=value" pairs, separated
         by spaces; ``out`` and ``resume`` name run folders on the ServerApp's machine. A pair with
         spaces in it stands in double quotes, and all of them then in single ones:
-        ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``.
+        ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``. ``experiment``, which
+        ``bmsfed run --on`` sends, stands for ``config``: JSON of a file's values and overrides.
 
     Raises
     ------
@@ -57,7 +69,12 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
             overrides[key.replace("-", "_")] = value
     overrides |= split_pairs(str(run_config.get("set", "")))
     source = str(run_config.get("config", "cg-digits"))
-    config = load_config(source, overrides)
+    if told := str(run_config.get("experiment", "")):
+        source, experiment = "", json.loads(told)
+        overrides = {**experiment["overrides"], **overrides}
+        config = config_of(experiment["values"], overrides)
+    else:
+        config = load_config(source, overrides)
     for note in idle_notes(config, source, overrides):
         _print(note)
     if resume := str(run_config.get("resume", "")):
@@ -68,4 +85,5 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    sys.stdout.write(line + "\n")  # in one go: other threads write too
+    sys.stdout.flush()

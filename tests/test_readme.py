@@ -32,6 +32,7 @@ ELSEWHERE = {
     "bmsfed preflight node": "preflight/test_preflight.py::test_a_node",
     "flower-superlink": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
     "flower-supernode": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
+    "--on my-federation": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
     "flwr run . my-federation": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
 }
 SMALL = "--rounds 1 --clients 12 --per-round 2 --set data_fraction=0.1 --set local_epochs=1".split()

@@ -77,8 +77,12 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with, from its last complete round.")
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(help="SuperLink to run on, by its name in Flower's config.toml."),
+    ] = None,
 ) -> None:
-    """Run one experiment as a simulated federation."""
+    """Run one experiment as a simulated federation, or on a SuperLink."""
     given = {
         "method": method,
         "rounds": rounds,
@@ -94,6 +98,10 @@ def run(
         "gpus_per_client": gpus_per_client,
     }
     overrides = parse_pairs(set_ or []) | {k: v for k, v in given.items() if v is not None}
+    if on is not None:
+        from bmsfed_app.cli.remote import run_on
+
+        raise typer.Exit(run_on(on, config, overrides, out, resume))
     wanted = _wanted(config, overrides, resume)
     raise typer.Exit(_run(wanted, out, resume, overrides))
 

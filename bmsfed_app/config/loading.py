@@ -39,7 +39,14 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     ConfigError
         One message that names the culprit and the remedy.
     """
-    values, given = read_values(source), dict(overrides or {})
+    return config_of(read_values(source), overrides)
+
+
+def config_of(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> ExperimentConfig:
+    """Check a file's values, as :func:`read_values` returns them; see :func:`load_config`."""
+    values, given = dict(values), dict(overrides or {})
     # First the experiment's own: they decide which method's and data set's keys there are.
     for key in filter(is_own, given):
         values = put(values, key, given[key])
