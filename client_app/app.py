@@ -19,6 +19,7 @@ from bmsfed_app.settings import ClientSettings, read_settings
 from client_app.data import LocalData, local_data, training_device
 from client_app.divergence import DivergedError
 from client_app.log import logged
+from client_app.node import on_node, warn_of_unknown_keys
 from client_app.packed import packing_fault, train_together
 from client_app.training import run_task
 from strategies import Task, Update
@@ -32,6 +33,7 @@ app = ClientApp(mods=[logged])
 @app.query("enrol")
 def enrol(message: Message, context: Context) -> Message:
     """Answer who this client is and what it holds."""
+    warn_of_unknown_keys(context.node_config)
     settings = _settings(message, context)
     data = local_data(context.node_config, settings)
     who, network = data.client_id, settings.network
@@ -160,18 +162,20 @@ def _told(message: Message) -> ClientSettings:
 
 
 def _settings(message: Message, context: Context) -> ClientSettings:
-    """Read what the server tells everybody; this process may know no plug-in yet.
+    """Read what the server tells everybody, within this node's bounds.
+
+    This process may know no plug-in yet.
 
     Raises
     ------
     ValueError
-        If this client lacks one, or has another version.
+        If this client lacks one, or has another version, or its node's configuration is of no use.
     """
     settings = _told(message)
     try:
         check_plug_ins(settings.plugins)
+        return on_node(settings, context.node_config)
     except ValueError as error:
         config = context.node_config
         name = config.get("client-id", config.get("partition-id", "of no name"))
         raise ValueError(f"client '{name}': {error}") from None
-    return settings

@@ -32,6 +32,7 @@ from bmsfed_app.partitions import (
 )
 from bmsfed_app.paths import data_dir_here
 from bmsfed_app.settings import ClientSettings
+from client_app.node import max_batch
 from strategies import ClientInfo
 
 
@@ -49,6 +50,8 @@ class LocalData:
     modalities : tuple of str
         The modalities the client holds, in the data set's order.
     num_classes : int
+    max_batch : int, optional
+        What the node bounds batches to, those of passes without gradients too.
     """
 
     client_id: str
@@ -56,6 +59,7 @@ class LocalData:
     index: Tensor
     modalities: tuple[str, ...]
     num_classes: int
+    max_batch: int | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -89,7 +93,7 @@ class LocalData:
         rows = self.index[order.to(self.index.device)]
         if self.split.on_host:  # once for all batches, not with each of them
             rows = rows.cpu()
-        chunks = list(rows.split(size))
+        chunks = list(rows.split(min(size, self.max_batch or size)))
         if len(chunks) > 1 and len(chunks[-1]) < least:
             chunks[-2:] = [torch.cat(chunks[-2:])]
         return chunks
@@ -109,10 +113,10 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     ----------
     node_config : mapping
         Flower's node configuration. On a device: ``client-id``, ``data-dir`` (a folder written
-        by ``bmsfed data split``) and, optionally, ``modalities`` (comma-separated). In a
-        simulation: ``partition-id`` and ``num-partitions``, which Flower sets.
+        by ``bmsfed data split``) and, optionally, ``modalities`` (comma-separated) and
+        ``max-batch``. In a simulation: ``partition-id`` and ``num-partitions``, which Flower sets.
     settings : ClientSettings
-        Names the data set and its partition.
+        Names the data set and its partition; see :func:`client_app.node.on_node`.
 
     Raises
     ------
@@ -143,7 +147,7 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
             f"client '{client_id}' holds none of the modalities {', '.join(info.modalities)}: "
             "mend 'modalities' in its node configuration or its data folder"
         )
-    return LocalData(client_id, split, index, held, info.num_classes)
+    return LocalData(client_id, split, index, held, info.num_classes, max_batch(node_config))
 
 
 def training_device(settings: ClientSettings) -> torch.device:

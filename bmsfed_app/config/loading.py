@@ -39,7 +39,14 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     ConfigError
         One message that names the culprit and the remedy.
     """
-    config = _overridden(read_values(source), overrides or {})
+    return config_of(read_values(source), overrides)
+
+
+def config_of(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> ExperimentConfig:
+    """Check a file's values, as :func:`read_values` returns them; see :func:`load_config`."""
+    config = _overridden(dict(values), overrides or {})
     _check_weights(config)
     return config
 
