@@ -97,8 +97,8 @@ def test_a_node_that_leaves_for_good_is_not_selected_again(
     federation: Federation, long_run: Run
 ) -> None:
     federation.kill("d")
-    long_run.trains("a", "b", "c")
-    long_run.trains("a", "b", "c")
+    long_run.next_round(lambda r: "d" not in r["assignments"], "a round without d")
+    assert "d" not in long_run.next_round(lambda r: True, "one more round")["assignments"]
 
 
 @fault(
