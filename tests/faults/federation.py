@@ -302,60 +302,57 @@ class Run:
 
 
 class Proxy:
-    """Passes TCP connections on to a port of this machine, until it is cut."""
+    """Passes TCP connections on to a port of this machine; a cut network holds back what is sent.
+
+    A connection to a server that is gone is kept until it is back: Flower's SuperNode takes one
+    that ends in the midst of the TLS handshake for a wrong certificate, and gives up.
+    """
 
     def __init__(self, target: int) -> None:
-        self.target, self.open = target, True
+        self.target, self.closed = target, False
+        self.whole = threading.Event()
+        self.whole.set()
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.listening.getsockname()[1])
-        self.pairs: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                inner, _ = self.listening.accept()
-            except OSError:
-                return
-            try:
-                if not self.open:
-                    raise OSError("cut")
-                outer = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                inner.close()
-                continue
-            self.pairs += [inner, outer]
-            for source, sink in ((inner, outer), (outer, inner)):
-                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                near, _ = self.listening.accept()
+                threading.Thread(target=self._connect, args=(near,), daemon=True).start()
 
-    def cut(self, seconds: float = 0) -> None:
-        """End every connection, and take no new ones; for some seconds, or until it is mended."""
-        self.open = False
-        for end in self.pairs:
+    def _connect(self, near: socket.socket) -> None:
+        while not self.closed:
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                time.sleep(0.2)
+                continue
+            threading.Thread(target=self._pass_on, args=(near, far), daemon=True).start()
+            self._pass_on(far, near)
+            return
+        near.close()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self.whole.wait()
+                sink.sendall(data)
+        for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        self.pairs.clear()
-        if seconds:
-            time.sleep(seconds)
-            self.mend()
 
-    def mend(self) -> None:
-        """Take connections again."""
-        self.open = True
+    def cut(self, seconds: float) -> None:
+        """Pass nothing on for so long."""
+        self.whole.clear()
+        time.sleep(seconds)
+        self.whole.set()
 
     def close(self) -> None:
-        """Cut, for good."""
-        self.cut()
+        """Pass nothing on any more."""
+        self.closed = True
         self.listening.close()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            sink.sendall(data)
-    for end in (source, sink):
-        with contextlib.suppress(OSError):
-            end.close()
 
 
 def call(script: str, *arguments: str) -> None:

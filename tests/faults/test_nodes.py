@@ -41,9 +41,6 @@ def test_bad_answers_are_left_out_by_name(federation: Federation, long_run: Run)
     assert "holds NaN" in row["failures"]["a"]
     assert "parse" in row["failures"]["b"]
     assert long_run.statuses(row["round"])["c"] == "ok"
-    federation.spoil("a", "")
-    federation.spoil("b", "")
-    long_run.trains("a", "b", "c")
 
 
 @fault(
@@ -58,10 +55,11 @@ def test_an_impostor_is_refused_and_a_late_node_takes_part(
     for name in ("impostor", "d"):
         federation.register(name)
     federation.start_node("impostor", shard=3, client_id="b")
-    refused = long_run.next_round(lambda r: "'b'" in str(r["failures"]), "the impostor")
-    assert "client id 'b'" in str(refused["failures"])
     federation.start_node("d", shard=4)
-    long_run.next_round(lambda r: "d" in r["assignments"], "a round of the late node")
+    long_run.wait_for(lambda rounds: "d" in rounds[-1]["assignments"], "a round of d")
+    long_run.wait_for(
+        lambda rounds: any("client id 'b'" in str(r["failures"]) for r in rounds), "the refusal"
+    )
 
 
 @pytest.mark.xfail(reason="until client ids belong to keys, an impostor takes over", strict=True)
@@ -90,7 +88,8 @@ def test_a_node_killed_while_training_comes_back(federation: Federation, long_ru
 @fault(
     "the SuperLink is killed -9, ServerApp and all, and started again with its database",
     happens="nodes connect again by themselves; the run is resumed with `resume`",
-    kept="registrations, the history up to the last complete round, every client's id",
+    kept="registrations, the history up to the last complete round, every client's id; "
+    "`flwr stop` ends it after its last complete round",
 )
 def test_a_superlink_killed_and_restarted_serves_the_run_again(
     federation: Federation, long_run: Run
@@ -101,13 +100,5 @@ def test_a_superlink_killed_and_restarted_serves_the_run_again(
     resumed = federation.run("resumed", resume="long", **LONG)
     resumed.trains("a", "b", "c")
     assert resumed.rounds()[: len(before)] == before
-    stop(resumed)
-
-
-def stop(run: Run) -> None:
-    """End a run by `flwr stop`, as the last test of the module."""
-    run.stop()
-    complete = len(run.rounds())
-    checkpoint = run.folder / "checkpoint.safetensors"
-    assert checkpoint.exists()
-    assert complete > 1
+    resumed.stop()
+    assert (resumed.folder / "checkpoint.safetensors").exists()

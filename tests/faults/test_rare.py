@@ -161,6 +161,22 @@ def test_too_few_clients_end_a_run_before_it_starts(federation: Federation) -> N
 
 
 @fault(
+    "a node is stopped (a laptop that sleeps) while it trains, and goes on later",
+    happens="the others wait for it until `deadline` (3x what clients took so far; here 60 s)",
+    kept="the round of the others; its late answer is ignored, and it trains again",
+    message="no answer within 60 s",
+)
+def test_a_node_that_sleeps_is_waited_for_until_the_deadline(federation: Federation) -> None:
+    run = federation.run("deadline", deadline=60, **LONG)
+    run.wait_for(lambda rounds: len(rounds) > 1, "the first round")
+    federation.hold("c")
+    assert "within 60 s" in run.failed_with("c")
+    federation.let_go("c")
+    run.trains("a", "b", "c")
+    run.stop()
+
+
+@fault(
     "all nodes are gone at once, and back",
     happens="the round is tried again, up to `patience`",
     kept="all complete rounds; the failed try is a row",
