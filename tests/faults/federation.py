@@ -128,7 +128,8 @@ class Federation:
         """
         self._spoils(name).with_suffix(".hangs").unlink(missing_ok=True)
         self.spoil(name, spoiled)
-        config = f'client-id="{client_id or name}" data-dir="{self.shard(shard)}"'
+        config = f'client-id="{client_id or name}" data-dir="{self.shard(shard)}" '
+        config += 'plugins="spoiling"'
         self.parties[name] = self.processes.start(
             "flower-supernode",
             *("--root-certificates", str(self.folder / "tls/ca.crt")),
