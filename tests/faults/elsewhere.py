@@ -32,8 +32,8 @@ shown_by(
 shown_by(
     "strategies/test_waiting.py::test_at_the_end_it_tells_who_is_there_and_who_was_refused_and_why",
     "a misconfigured node, and another one that is missing",
-    happens="the missing one is waited for; then the run ends and says who is there, who was refused "
-    "and why",
+    happens="the missing one is waited for; then the run ends and says who is there, and who was "
+    "refused and why",
     kept="all",
 )
 shown_by(
