@@ -10,6 +10,13 @@ shown_by(
     message="client '…' ran out of memory: batches of … from here",
 )
 
+shown_by(
+    "engine/test_ray_grid.py::test_a_worker_that_dies_costs_its_client_one_answer",
+    "a Ray worker of a simulation dies",
+    happens="it is started anew; its client is left out of the round",
+    kept="all else",
+)
+
 # --- waiting --------------------------------------------------------------------------------------
 shown_by(
     "strategies/test_waiting.py::test_two_nodes_restarted_for_ten_seconds_cost_no_more_than_that",
@@ -86,6 +93,14 @@ shown_by(
     "the disk is full while a row or a checkpoint is written",
     happens="one error by the file's name; resumed, the run goes on once there is room",
     kept="the last complete round",
+)
+
+shown_by(
+    "e2e/test_simulation.py::"
+    "test_a_run_that_is_killed_and_one_that_is_interrupted_resume_to_the_same_last_bit",
+    "`bmsfed run` is killed -9, or interrupted by Ctrl-C",
+    happens="it ends, with Ctrl-C after saying how to resume",
+    kept="history and model of the uninterrupted run, to the last bit",
 )
 
 # --- identity -------------------------------------------------------------------------------------
