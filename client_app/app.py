@@ -20,8 +20,8 @@ from client_app.data import LocalData, local_data, training_device
 from client_app.divergence import DivergedError
 from client_app.log import logged
 from client_app.node import on_node, warn_of_unknown_keys
+from client_app.memory import run_task_within_memory
 from client_app.packed import packing_fault, train_together
-from client_app.training import run_task
 from strategies import Task, Update
 from strategies.protocol import pack_enrolment, pack_update, unpack_task
 
@@ -61,7 +61,7 @@ def _answer(message: Message, context: Context) -> Message:
     torch.set_num_threads(settings.threads)
     data = local_data(context.node_config, settings)
     try:
-        update = run_task(unpack_task(message.content), data, settings)
+        update = run_task_within_memory(unpack_task(message.content), data, settings)
     except DivergedError as error:
         return _reply(message, error)
     return _reply(message, update)
