@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bmsfed_app.choice import Choice, settings_of
+from bmsfed_app.config.privacy import DpSettings
 from bmsfed_app.datasets import (
     MAX_BAD,
     Account,
@@ -93,6 +94,7 @@ class ExperimentConfig(BaseModel):
     packed_clients: int = Field(1, ge=1)
 
     min_class_count: int = Field(2, ge=1)
+    dp: DpSettings | None = None
 
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
