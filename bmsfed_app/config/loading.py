@@ -13,6 +13,7 @@ from bmsfed_app.config.choices import check_choices
 from bmsfed_app.config.experiment import ExperimentConfig, method_of
 from bmsfed_app.config.files import ConfigError, read_values
 from bmsfed_app.config.overrides import is_own, put
+from bmsfed_app.config.privacy import dp_fault
 from bmsfed_app.datasets import DataError, find_source
 from bmsfed_app.methods import MethodSettings
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
@@ -91,6 +92,9 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
         raise ConfigError(f"subsets: {wrong}")
     if fault := config.method_settings().check(config):
         raise ConfigError(f"method '{config.method}': {fault}")
+    method = config.method_settings()
+    if config.dp and (fault := dp_fault(config.dp, method, config.prototypes)):
+        raise ConfigError(f"dp: {fault}")
     return config
 
 
