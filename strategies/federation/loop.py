@@ -7,38 +7,23 @@ what the method decides.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from ..callbacks import Callback, ClientReport, RoundReport
+from ..callbacks import Callback, RoundReport
 from ..decisions import Decisions
-from ..messages import Assignment, Kind, Task, Update
-from .dialects import Dialect
+from ..messages import Assignment, Kind
+from .judging import Judge, Sent
 from .registrar import Dialects, Registrar
 from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
-from .validation import find_fault, shapes_of
 from .wire import ENROL, Encoder, ask_enrolment
-
-log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
 
 class FederationError(RuntimeError):
     """The federation cannot go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One message that went to a client, and how its answer is to be read."""
-
-    node_id: int
-    assignment: Assignment
-    task: Task
-    dialect: Dialect
-    message: Outgoing
 
 
 @dataclass
@@ -105,6 +90,7 @@ class FederatedRun:
         self.callbacks, self.patience = callbacks, patience or Patience()
         self.registrar = Registrar(decisions, dialects, app_version)
         self.fleet = self.registrar.fleet
+        self.judge = Judge(decisions, warns=dialects.plain is not None)
 
     def wait_for(self, min_clients: int) -> None:
         """Wait until enough clients have enrolled; their number must also have settled."""
@@ -222,60 +208,6 @@ class FederatedRun:
             message = dialect.pack(task, client, encode)
             sent.append(Sent(node_id, assignment, task, dialect, message))
         return sent
-
-    # --- which answers count ---------------------------------------------------------------------
-
-    def judge(
-        self, sent: Sequence[Sent], answers: Mapping[int, Answer], report: RoundReport
-    ) -> list[Update]:
-        """Collect the valid updates, and note every client in the report."""
-        shapes = self._known_shapes()
-        updates = []
-        for message in sorted(sent, key=lambda s: s.assignment.client_id):
-            answer = answers.get(message.node_id) or Answer(None, "no answer")
-            phase = "train" if message.task.orders.kind == "train" else "probe"
-            assignment = message.assignment
-            entry = ClientReport(assignment.client_id, phase, assignment.modalities)
-            entry.bytes_down, entry.bytes_up = answer.bytes_down, answer.bytes_up
-            entry.seconds = answer.seconds
-            report.clients.append(entry)
-            read = self._read(message, answer, shapes)
-            if isinstance(read, str):
-                entry.status = read
-                if self.dialects.plain is not None:  # our own app has callbacks for it
-                    log.warning("client '%s' is left out: %s", entry.client_id, read)
-                continue
-            entry.num_samples, entry.metrics = read.num_samples, read.metrics
-            entry.ratios = read.ratios
-            shapes |= shapes_of(read.prototypes, read.signatures)
-            updates.append(read)
-        return updates
-
-    def _known_shapes(self) -> dict[str, tuple[int, ...]]:
-        state, shapes = self.decisions.state, dict[str, tuple[int, ...]]()
-        for client_id in state.clients:
-            shapes |= shapes_of(
-                state.prototypes.get(client_id, {}), state.signatures.get(client_id, {})
-            )
-        return shapes
-
-    def _read(self, sent: Sent, answer: Answer, shapes: dict[str, tuple[int, ...]]) -> Update | str:
-        """Read and check one answer; of a bad one, return the reason."""
-        task, dialect = sent.task, sent.dialect
-        if answer.content is None:
-            return answer.error
-        try:
-            update = dialect.read(task, answer.content)
-        except Exception as error:  # whatever a foreign node sends must not end the run
-            return dialect.in_words(error)
-        kind = task.orders.kind
-        expected = self.decisions.expected_arrays(task.orders.modalities) if kind == "train" else {}
-        if fault := find_fault(update, dialect.owed(task, expected), shapes=shapes):
-            return dialect.in_words(fault)
-        dialect.complete(update, task, expected, self.decisions)
-        if fault := self.decisions.check_update(update, kind):
-            return fault
-        return update
 
     def exchange(
         self, server_round: int, phase: str, outgoing: Mapping[int, Outgoing]
