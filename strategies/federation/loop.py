@@ -19,6 +19,7 @@ from ..messages import Assignment, Kind
 from .judging import Judge, Sent
 from .registrar import Dialects, Registrar
 from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
+from .validation import model_fault
 from .wire import ENROL, Encoder, ask_enrolment
 
 
@@ -140,6 +141,8 @@ class FederatedRun:
         """
         started = time.monotonic()
         report = RoundReport(server_round)
+        if fault := model_fault(self.decisions.state.arrays):
+            raise FederationError(f"round {server_round}: {fault}")
         self.enrol(server_round)
         if not self.registrar.started:
             self.check_setting()
@@ -171,7 +174,8 @@ class FederatedRun:
         updates = self.judge(opened.sent, answers, report)
         if not updates:
             raise FederationError(
-                f"round {report.round}: no client gave a usable answer{_listed(report.failures)}; "
+                f"round {report.round}: no client gave a usable answer{self.judge.blame(report)}"
+                f"{_listed(report.failures)}; "
                 "the last complete round is kept"
             )
         decisions.aggregate_fit(report.round, updates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,10 +14,14 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from .._flower import CLIENT_RAISED, UNKNOWN_QUESTION
+from ..local_grid import LocalGrid
 from .wire import payload_bytes
 
 #: Seconds between looks at the grid: short at first, longer where nothing comes (deployments).
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.2
+
+#: Modules whose errors are of the way to the SuperLink.
+_NETWORK = ("httpx", "httpcore", "grpc")
 
 #: How Flower's processes write down what a client raised.
 _WRAPPED = re.compile(r"<class '[^']*'>:<'(.*)'>")
@@ -121,9 +125,14 @@ class GridTransport:
             answers[node_id] = Answer(None, why, bytes_down=payload_bytes(content))
         total = len(outgoing)
         try:
-            for reply in self._replies(waiting, started + timeout, should_stop):
-                answer = answers[waiting.pop(reply.metadata.reply_to_message_id)]
-                read_reply(reply, answer)
+            for message_id, reply in self._replies(waiting, started + timeout, should_stop):
+                if message_id not in waiting:  # of nobody who was asked, or a second one
+                    continue
+                answer = answers[waiting.pop(message_id)]
+                if isinstance(reply, Message):
+                    read_reply(reply, answer)
+                else:
+                    answer.error = f"its answer cannot be read: {_one_line(repr(reply))[:500]}"
                 answer.seconds = time.monotonic() - started
                 on_reply(total - len(waiting))
         finally:
@@ -133,15 +142,15 @@ class GridTransport:
 
     def _replies(
         self, waiting: Mapping[str, int], deadline: float, should_stop: Callable[[], bool]
-    ) -> Iterator[Message]:
-        """Yield replies as they come, until none is waited for or it is too late."""
+    ) -> Iterator[tuple[str, Message | Exception]]:
+        """Yield replies, by what they reply to, as they come: until there are all, or too late."""
         wait = _FIRST_WAIT
         while waiting:
             if should_stop():
                 raise Interrupted("stopped on request")
             looked = time.monotonic()
             late = looked >= deadline  # what has come by now still counts
-            replies = list(self.grid.pull_messages(list(waiting)))
+            replies = self._pulled(list(waiting))
             yield from replies
             if late:
                 return
@@ -149,6 +158,25 @@ class GridTransport:
             # A grid of this machine has waited itself, or worked.
             if waiting and not replies and (rest := looked + wait - time.monotonic()) > 0:
                 time.sleep(rest)
+
+    def _pulled(self, message_ids: Sequence[str]) -> list[tuple[str, Message | Exception]]:
+        """Pull the replies there are, or what one raised that nobody can read.
+
+        Flower's grid raises for all that it pulls in one call, and has them no more: there, every
+        reply is pulled by a call of its own.
+        """
+        if isinstance(self.grid, LocalGrid):
+            replies = list(self.grid.pull_messages(message_ids))
+            return [(r.metadata.reply_to_message_id, r) for r in replies]
+        found: list[tuple[str, Message | Exception]] = []
+        for message_id in message_ids:
+            try:
+                found += [(message_id, reply) for reply in self.grid.pull_messages([message_id])]
+            except Exception as error:
+                if isinstance(error, OSError) or type(error).__module__.startswith(_NETWORK):
+                    raise  # not this client's doing
+                found.append((message_id, error))
+        return found
 
 
 @contextmanager
@@ -175,8 +203,12 @@ def read_reply(reply: Message, answer: Answer) -> Answer:
         answer.error = _one_line(reply.error.reason or f"error code {reply.error.code}")
         answer.plain = any(words in answer.error for words in UNKNOWN_QUESTION)
         return answer
+    try:
+        answer.bytes_up = payload_bytes(reply.content)
+    except Exception as error:  # whatever stands for an array there
+        answer.error = f"unreadable answer: {error!r}"[:500]
+        return answer
     answer.content = reply.content
-    answer.bytes_up = payload_bytes(reply.content)
     answer.error = ""
     return answer
 
