@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from .expected import Shape
 from .fedavg import FedAvg
 from .messages import Arrays, Assignment, Kind, Orders, Update, copied
 
@@ -31,6 +32,10 @@ class AGM(FedAvg):
         values = {n.removeprefix("agm."): float(v[0]) for n, v in kept.items()}
         steps = int(values.pop("steps"))
         return replace(orders, method_state={"means": values, "steps": steps})
+
+    def expected_measurements(self, orders: Orders) -> Mapping[str, Shape]:
+        """Take one number per modality, and the steps behind them."""
+        return dict.fromkeys([*(f"agm.{m}" for m in orders.modalities), "agm.steps"], (1,))
 
     def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for one number per modality and the steps behind them, or for nothing."""

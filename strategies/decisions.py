@@ -7,13 +7,14 @@ can be imported and tested alone. :class:`strategies.ModalityStrategy` carries i
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from .aggregation import aggregate_parts
+from .expected import Expected, Shape, expected_of
 from .messages import (
     Arrays,
     Assignment,
@@ -213,6 +214,17 @@ class Decisions:
         needed = select_parts(self.state.arrays, modalities)
         return {name: value for name, value in needed.items() if name not in self.frozen}
 
+    def expected(self, orders: Orders) -> Expected:
+        """Return what an answer to these orders may hold besides arrays; all else is refused."""
+        return expected_of(orders, self.state.arrays, self.expected_measurements(orders))
+
+    def expected_measurements(self, orders: Orders) -> Mapping[str, Shape] | None:
+        """Return the names and shapes of the measurements that the method takes from an answer.
+
+        None, of a method that does not say, lets any pass, in bounds.
+        """
+        return None
+
     def check_update(self, update: Update, kind: Kind) -> str | None:
         """Say what the method misses in an answer, or None; such an answer is left out."""
         return None
@@ -301,6 +313,10 @@ class Decisions:
         self._shared = None
         if self.privacy is not None:
             self.privacy.resume(self.state)
+
+    def forget_shared(self) -> None:
+        """Compute anew what follows from the state: it was put back."""
+        self._shared = None
 
     def _absorb(self, updates: Sequence[Update]) -> None:
         for update in sorted(updates, key=lambda u: u.client_id):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .base import StrategyOptions
+from .expected import Shape
 from .fedavg import FedAvg
-from .messages import Arrays, Kind, Update
+from .messages import Arrays, Kind, Orders, Update
 from .ranges import Parameter
 
 #: Beginning of the names of the head's class directions, one block of columns per modality.
@@ -75,6 +76,12 @@ class FedNH(FedAvg):
         arrays = super().expected_arrays(modalities)
         return {name: value for name, value in arrays.items() if not name.startswith(_WEIGHT)}
 
+    def expected_measurements(self, orders: Orders) -> Mapping[str, Shape]:
+        """Take class counts, and directions of every modality trained."""
+        shapes = {m: self.state.arrays[_WEIGHT + m].shape for m in orders.modalities}
+        classes = next(iter(shapes.values()))[:1]
+        return {"counts": classes, **{f"directions.{m}": shape for m, shape in shapes.items()}}
+
     def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for class counts, and for directions of every modality trained."""
         for modality in update.modalities:
@@ -86,6 +93,8 @@ class FedNH(FedAvg):
             counts = update.measurements.get("counts")
             if counts is None or counts.shape != want[:1] or (counts < 0).any():
                 return f"class counts are not {want[0]} numbers of 0 or more"
+            if counts.sum() > update.num_samples:
+                return f"class counts sum to {counts.sum():g}, of {update.num_samples} samples"
         return None
 
     def aggregate(self, updates: Sequence[Update]) -> Arrays:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .base import StrategyOptions
+from .expected import Shape
 from .fedavg import FedAvg
-from .messages import Arrays, Assignment, Kind, Update, owner
+from .messages import Arrays, Assignment, Kind, Orders, Update, owner
 
 #: Weights below this are no use to a head (the official code's rule).
 _LEAST_WEIGHT = 1e-3
@@ -58,6 +59,12 @@ class FedPAC(FedAvg):
         """Return the model with the client's own head, or the global one the first time."""
         own = self.state.memory.get(assignment.client_id, {})
         return {n: own.get(n, value) for n, value in super().model_for(assignment).items()}
+
+    def expected_measurements(self, orders: Orders) -> Mapping[str, Shape]:
+        """Take the statistics of every modality trained."""
+        held = orders.modalities
+        shares = {f"shares.{m}": self.state.arrays[f"head.weight.{m}"].shape for m in held}
+        return {**shares, **{f"variance.{m}": (1,) for m in held}}
 
     def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for the statistics of every modality trained."""

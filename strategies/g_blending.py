@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import StrategyOptions
+from .expected import Shape
 from .fedavg import FedAvg
 from .messages import Arrays, Assignment, ClientInfo, Kind, Orders, Update
 from .ranges import Parameter
@@ -110,6 +111,10 @@ class GBlending(FedAvg):
         weights = {n: w for n, w in self.weights().items() if n in trained}
         orders = super().orders(server_round, assignment, kind)
         return replace(orders, method_state={"weights": weights})
+
+    def expected_measurements(self, orders: Orders) -> Mapping[str, Shape]:
+        """Take four losses of every head."""
+        return dict.fromkeys((JOINT, *orders.modalities), (4,))
 
     def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for four losses of every head, unless the client has too few samples to hold out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Unpack
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from .base import ModalityStrategy, StrategyOptions
 from .decisions import whole
-from .messages import Assignment, ClientInfo, Kind, Update, copied
+from .expected import Shape
+from .messages import Assignment, ClientInfo, Kind, Orders, Update, copied
 from .ranges import Parameter
 
 D = Parameter(0, ge=0)
@@ -81,6 +82,10 @@ class PowerOfChoice(ModalityStrategy):
         d = max(self.d or -(-total // 2), self.resolve_clients_per_round(total))
         order = self.draw("select", server_round).permutation(total)
         return [whole(ordered[i]) for i in order[:d]]
+
+    def expected_measurements(self, orders: Orders) -> Mapping[str, Shape]:
+        """Take one loss from a candidate."""
+        return {"loss": (1,)} if orders.kind == "loss" else {}
 
     def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for one loss from every candidate."""

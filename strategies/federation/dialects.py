@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -21,6 +22,7 @@ from ..aggregation import imbalance_ratios
 from ..decisions import Decisions
 from ..messages import Arrays, Assignment, ClientInfo, Task, Update
 from .parts import Parts
+from .strict import a_count, finite_metrics
 from .transport import Outgoing
 from .wire import (
     MEASURE,
@@ -73,6 +75,9 @@ class Dialect(ABC):
         """Return what the client will do when it is told an assignment: just that."""
         return assignment
 
+    #: Whether a client's data is as large in every answer as it said when it enrolled.
+    counts_samples: ClassVar[bool] = True
+
     def owed(self, task: Task, expected: Arrays) -> Arrays:
         """Return the arrays that an answer must hold, given those that the method expects."""
         return expected
@@ -83,7 +88,9 @@ class Dialect(ABC):
 
     def in_words(self, fault: str | Exception) -> str:
         """Say what is wrong with an answer in words that the client's author understands."""
-        return fault if isinstance(fault, str) else f"unreadable answer: {fault!r}"
+        if isinstance(fault, str):
+            return fault
+        return f"unreadable answer: {fault if isinstance(fault, ValueError) else repr(fault)}"
 
 
 @dataclass
@@ -175,6 +182,8 @@ class Plain(Dialect):
         Whether everybody is sent the whole model.
     """
 
+    counts_samples: ClassVar[bool] = False
+
     parts: Parts
     keys: Keys
     model: Arrays = field(default_factory=dict)
@@ -214,12 +223,14 @@ class Plain(Dialect):
         update.modalities = task.orders.modalities
         metrics = {k: v for r in content.metric_records.values() for k, v in r.items()}
         weight = metrics.pop(keys.weight, None)
-        if not isinstance(weight, int | float):
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise ValueError(
                 f"its metrics lack the number '{keys.weight}': return it, or set weighted_by_key"
             )
-        update.num_samples = int(weight)
-        update.metrics = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+        if not math.isfinite(weight):
+            raise ValueError(f"its '{keys.weight}' is {weight}")
+        update.num_samples = a_count(int(weight), f"'{keys.weight}'")
+        update.metrics = finite_metrics(metrics)
         _take_scores(update)
         if task.orders.kind == "loss":
             if keys.loss not in update.metrics:
@@ -246,10 +257,6 @@ class Plain(Dialect):
             return
         decisions.complete(update, task.arrays)
         update.arrays = {n: v for n, v in update.arrays.items() if n in expected}
-        clients = decisions.state.clients
-        info = clients.get(update.client_id)
-        if info is not None and update.num_samples > 0:  # it may not have said so when it enrolled
-            clients[update.client_id] = dataclasses.replace(info, num_samples=update.num_samples)
 
     def in_words(self, fault: str | Exception) -> str:
         """Say what is wrong, in the model's own names and with the remedy."""

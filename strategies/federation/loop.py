@@ -7,35 +7,22 @@ what the method decides.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from ..callbacks import Callback, ClientReport, RoundReport
+from ..callbacks import Callback, RoundReport
 from ..decisions import Decisions
-from ..messages import Assignment, ClientInfo, Kind, Task, Update
-from .dialects import Dialect
+from ..messages import Assignment, ClientInfo, Kind
 from .errors import FederationError, RoundFailed
 from .gathering import Gathering
+from .judging import Judge, Sent
+from .merging import merge
 from .registrar import Dialects, Registrar
 from .transport import Answer, Outgoing, Transport, quiet_about_plain_nodes
-from .validation import find_fault, shapes_of
+from .validation import model_fault
 from .waiting import Patience
 from .wire import ENROL, Encoder, ask_enrolment
-
-log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One message that went to a client, and how its answer is to be read."""
-
-    node_id: int
-    assignment: Assignment
-    task: Task
-    dialect: Dialect
-    message: Outgoing
 
 
 @dataclass
@@ -100,6 +87,7 @@ class FederatedRun:
             self.patience,
             lambda: self.enrol(self.decisions.state.round + 1),
         )
+        self.judge = Judge(decisions, warns=dialects.plain is not None)
 
     def wait_for(self, min_clients: int) -> None:
         """Wait until enough clients have enrolled; see :class:`Gathering`."""
@@ -149,6 +137,8 @@ class FederatedRun:
         """
         started = self.clock.monotonic()
         report = RoundReport(server_round, attempt=self.decisions.attempt)
+        if fault := model_fault(self.decisions.state.arrays):
+            raise FederationError(f"round {server_round}: {fault}")
         self.enrol(server_round)
         if not self.registrar.started:
             self.check_setting()
@@ -157,7 +147,8 @@ class FederatedRun:
         if online and (probes := decisions.configure_probe(server_round, online)):
             sent = self.prepare(server_round, probes, decisions.probes)
             answers = self.exchange(server_round, "probe", {s.node_id: s.message for s in sent})
-            decisions.aggregate_probe(server_round, self.judge(sent, answers, report))
+            measured = self.judge(sent, answers, report)
+            merge(decisions, lambda u: decisions.aggregate_probe(server_round, u), measured, report)
             lost = _lost(sent, answers)
         assignments = decisions.configure_fit(server_round, online) if online else []
         if not assignments:
@@ -183,8 +174,12 @@ class FederatedRun:
         report.bytes_up = sum(c.bytes_up for c in report.clients)
         report.seconds = self.clock.monotonic() - opened.started
         if not updates:
-            raise RoundFailed("no client gave a usable answer", report, _lost(opened.sent, answers))
-        decisions.aggregate_fit(report.round, updates)
+            reason = f"no client gave a usable answer{self.judge.blame(report)}"
+            raise RoundFailed(reason, report, _lost(opened.sent, answers))
+        if not merge(
+            decisions, lambda u: decisions.aggregate_fit(report.round, u), updates, report
+        ):
+            raise RoundFailed("the method can use no answer", report)
         report.ratios = decisions.state.global_ratios()
         report.weak = decisions.state.weak_modality()
         report.joined, report.refused = self.registrar.news()
@@ -219,60 +214,6 @@ class FederatedRun:
             message = dialect.pack(task, client, encode)
             sent.append(Sent(node_id, assignment, task, dialect, message))
         return sent
-
-    # --- which answers count ---------------------------------------------------------------------
-
-    def judge(
-        self, sent: Sequence[Sent], answers: Mapping[int, Answer], report: RoundReport
-    ) -> list[Update]:
-        """Collect the valid updates, and note every client in the report."""
-        shapes = self._known_shapes()
-        updates = []
-        for message in sorted(sent, key=lambda s: s.assignment.client_id):
-            answer = answers.get(message.node_id) or Answer(None, "no answer")
-            phase = "train" if message.task.orders.kind == "train" else "probe"
-            assignment = message.assignment
-            entry = ClientReport(assignment.client_id, phase, assignment.modalities)
-            entry.bytes_down, entry.bytes_up = answer.bytes_down, answer.bytes_up
-            entry.seconds = answer.seconds
-            report.clients.append(entry)
-            read = self._read(message, answer, shapes)
-            if isinstance(read, str):
-                entry.status = read
-                if self.dialects.plain is not None:  # our own app has callbacks for it
-                    log.warning("client '%s' is left out: %s", entry.client_id, read)
-                continue
-            entry.num_samples, entry.metrics = read.num_samples, read.metrics
-            entry.ratios = read.ratios
-            shapes |= shapes_of(read.prototypes, read.signatures)
-            updates.append(read)
-        return updates
-
-    def _known_shapes(self) -> dict[str, tuple[int, ...]]:
-        state, shapes = self.decisions.state, dict[str, tuple[int, ...]]()
-        for client_id in state.clients:
-            shapes |= shapes_of(
-                state.prototypes.get(client_id, {}), state.signatures.get(client_id, {})
-            )
-        return shapes
-
-    def _read(self, sent: Sent, answer: Answer, shapes: dict[str, tuple[int, ...]]) -> Update | str:
-        """Read and check one answer; of a bad one, return the reason."""
-        task, dialect = sent.task, sent.dialect
-        if answer.content is None:
-            return answer.error
-        try:
-            update = dialect.read(task, answer.content)
-        except Exception as error:  # whatever a foreign node sends must not end the run
-            return dialect.in_words(error)
-        kind = task.orders.kind
-        expected = self.decisions.expected_arrays(task.orders.modalities) if kind == "train" else {}
-        if fault := find_fault(update, dialect.owed(task, expected), shapes=shapes):
-            return dialect.in_words(fault)
-        dialect.complete(update, task, expected, self.decisions)
-        if fault := self.decisions.check_update(update, kind):
-            return fault
-        return update
 
     def exchange(
         self, server_round: int, phase: str, outgoing: Mapping[int, Outgoing]

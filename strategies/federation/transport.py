@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -13,12 +13,19 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from .._flower import CLIENT_RAISED, LOST, UNKNOWN_QUESTION
+from ..local_grid import LocalGrid
 from .waiting import SYSTEM, Clock, Closing, Pace
 from .watching import Overdue, Watch, sessions
 from .wire import payload_bytes
 
 #: Seconds between looks at the grid: short at first, longer where nothing comes (deployments).
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.2
+
+#: A reply, or what was raised in place of one that nobody can read.
+_Reply = Message | Exception
+
+#: Modules whose errors are of the way to the SuperLink.
+_NETWORK = ("httpx", "httpcore", "grpc")
 
 #: How Flower's processes write down what a client raised.
 _WRAPPED = re.compile(r"<class '[^']*'>:<'(.*)'>")
@@ -128,7 +135,7 @@ class GridTransport:
         """Return the nodes that still work on a message that nobody waits for any more."""
         if not (old := self._overdue.ids()):
             return set()
-        self._pull([], old)
+        self._wanted([], old)
         return self._overdue.busy(self.clock.monotonic(), sessions(self.grid))
 
     def exchange(
@@ -156,9 +163,16 @@ class GridTransport:
             answers[node_id] = Answer(None, why, lost=True, bytes_down=payload_bytes(content))
         total = len(outgoing)
         try:
-            for reply in self._replies(waiting, watch, should_stop):
-                node_id = waiting.pop(reply.metadata.reply_to_message_id)
-                answer = read_reply(reply, answers[node_id])
+            for message_id, reply in self._replies(waiting, watch, should_stop):
+                if message_id not in waiting:  # of nobody who was asked, or a second one
+                    continue
+                node_id = waiting.pop(message_id)
+                answer = answers[node_id]
+                if isinstance(reply, Message):
+                    read_reply(reply, answer)
+                else:
+                    answer.error = f"its answer cannot be read: {_one_line(repr(reply))[:500]}"
+                    answer.lost = False
                 answer.seconds = self.clock.monotonic() - watch.started
                 watch.count(answer.content is not None)
                 if answer.content is not None:
@@ -176,8 +190,8 @@ class GridTransport:
 
     def _replies(
         self, waiting: Mapping[str, int], watch: Watch, should_stop: Callable[[], bool]
-    ) -> Iterator[Message]:
-        """Yield replies as they come, until nobody is waited for or it is too late."""
+    ) -> Iterator[tuple[str, _Reply]]:
+        """Yield replies, by what they reply to, until nobody is waited for or it is too late."""
         wait = _FIRST_WAIT
         while waiting and not watch.ended(waiting.values()):
             if should_stop():
@@ -185,23 +199,47 @@ class GridTransport:
             looked = self.clock.monotonic()
             late = watch.late(looked)  # what has come by now still counts
             watch.look(waiting.values())
-            replies = self._pull(list(waiting), self._overdue.ids())
+            replies = self._wanted(list(waiting), self._overdue.ids())
             yield from replies
             if late:
                 return
             wait = _FIRST_WAIT if replies else min(wait * 1.5, _LONGEST_WAIT)
-            # A grid of this machine has waited itself, or worked.
-            rest = looked + wait - self.clock.monotonic()
+            # A grid of this machine has waited itself, or worked. Another one is asked for every
+            # reply by itself: as long as that takes, it is left in peace afterwards.
+            spent = self.clock.monotonic() - looked
+            rest = max(wait - spent, 0.0 if isinstance(self.grid, LocalGrid) else spent)
             if waiting and not replies and rest > 0:
                 self.clock.sleep(rest)
 
-    def _pull(self, wanted: list[str], old: list[str]) -> list[Message]:
+    def _wanted(self, wanted: list[str], old: list[str]) -> list[tuple[str, _Reply]]:
         """Return the replies that are wanted; see from others only that their nodes are free."""
-        replies = {r.metadata.reply_to_message_id: r for r in self.grid.pull_messages(wanted + old)}
-        for message_id in set(old) & set(replies):
-            usable = not replies.pop(message_id).has_error()
-            self._overdue.answered(message_id, self.clock.monotonic(), usable=usable)
-        return list(replies.values())
+        found = []
+        for message_id, reply in self._pulled(wanted + old):
+            if message_id in old:
+                usable = isinstance(reply, Message) and not reply.has_error()
+                self._overdue.answered(message_id, self.clock.monotonic(), usable=usable)
+            else:
+                found.append((message_id, reply))
+        return found
+
+    def _pulled(self, message_ids: Sequence[str]) -> list[tuple[str, _Reply]]:
+        """Pull the replies there are, or what one raised that nobody can read.
+
+        Flower's grid raises for all that it pulls in one call, and has them no more: there, every
+        reply is pulled by a call of its own.
+        """
+        if isinstance(self.grid, LocalGrid):
+            replies = list(self.grid.pull_messages(message_ids))
+            return [(r.metadata.reply_to_message_id, r) for r in replies]
+        found: list[tuple[str, _Reply]] = []
+        for message_id in message_ids:
+            try:
+                found += [(message_id, reply) for reply in self.grid.pull_messages([message_id])]
+            except Exception as error:
+                if isinstance(error, OSError) or type(error).__module__.startswith(_NETWORK):
+                    raise  # not this client's doing
+                found.append((message_id, error))
+        return found
 
 
 @contextmanager
@@ -229,8 +267,13 @@ def read_reply(reply: Message, answer: Answer) -> Answer:
         answer.plain = any(words in answer.error for words in UNKNOWN_QUESTION)
         answer.lost = reply.error.code in LOST
         return answer
-    answer.content, answer.lost = reply.content, False
-    answer.bytes_up = payload_bytes(reply.content)
+    answer.lost = False
+    try:
+        answer.bytes_up = payload_bytes(reply.content)
+    except Exception as error:  # whatever stands for an array there
+        answer.error = f"unreadable answer: {error!r}"[:500]
+        return answer
+    answer.content = reply.content
     answer.error = ""
     return answer
 

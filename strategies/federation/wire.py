@@ -20,6 +20,7 @@ from safetensors.numpy import save as save_safetensors
 
 from ..messages import Arrays, ClientInfo, Orders, Prototypes, SignatureOrders, Task, Update
 from .lazy_array import LazyArray, record_of
+from .strict import LONGEST_NAME, a_count, a_name, finite_metrics, names, numbers, read_json
 
 #: Raised by one whenever a message changes its meaning; both sides must agree.
 PROTOCOL_VERSION = 4
@@ -96,7 +97,14 @@ def decode_arrays(record: ArrayRecord) -> Arrays:
     ValueError
         If they were written by a codec that is not registered here.
     """
-    return {name: _codec(name, value).decode(value) for name, value in record.items()}
+    return {name: _decoded(name, value) for name, value in record.items()}
+
+
+def _decoded(name: str, value: Array) -> NDArray[Any]:
+    found: object = _codec(name, value).decode(value)
+    if not isinstance(found, np.ndarray):  # numpy reads archives of several as well
+        raise ValueError(f"array '{name}' holds a {type(found).__name__}, expected one array")
+    return found
 
 
 def _codec(name: str, value: Array) -> Codec:
@@ -150,7 +158,7 @@ def _unpacked(
     prototypes = {
         m: Prototypes(of_prototypes[f"{m}/means"], of_prototypes[f"{m}/counts"]) for m in modalities
     }
-    header: dict[str, Any] = json.loads(str(config[key]))
+    header = read_json(config[key])
     return header, prototypes, _below("signatures/", tensors), _below("measurements/", tensors)
 
 
@@ -243,11 +251,11 @@ def unpack_update(client_id: str, content: RecordDict) -> Update:
     ValueError, KeyError, TypeError
         If the content is not an update; the server then leaves the client out by name.
     """
-    metrics = dict(content.metric_records["metrics"])
+    metrics: dict[str, object] = dict(content.metric_records["metrics"])
     metrics.pop("num-examples", None)
     update = unpack_measurements(client_id, content.config_records["config"])
     update.arrays = read_arrays(content)
-    update.metrics = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+    update.metrics = finite_metrics(metrics)
     return update
 
 
@@ -256,11 +264,11 @@ def unpack_measurements(client_id: str, config: Mapping[str, Any]) -> Update:
     header, prototypes, signatures, measurements = _unpacked("update", config)
     return Update(
         client_id=client_id,
-        modalities=tuple(header["modalities"]),
-        num_samples=int(header["num_samples"]),
+        modalities=names(header["modalities"], "its modalities"),
+        num_samples=a_count(header["num_samples"], "sample count"),
         prototypes=prototypes,
-        scores={str(k): float(v) for k, v in header["scores"].items()},
-        ratios={str(k): float(v) for k, v in header["ratios"].items()},
+        scores=numbers(header["scores"], "scores"),
+        ratios=numbers(header["ratios"], "imbalance ratios"),
         signatures=signatures,
         measurements=measurements,
     )
@@ -313,16 +321,32 @@ def pack_enrolment(info: ClientInfo, app_version: str, *, native: bool = True) -
 
 
 def unpack_enrolment(content: RecordDict) -> Enrolment:
-    """Read an introduction."""
-    header = json.loads(str(content.config_records["config"]["enrolment"]))
+    """Read an introduction.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If it is none, or a number or a name in it is out of bounds.
+    """
+    header = read_json(content.config_records["config"]["enrolment"])
+    counts = header["class_counts"]
+    if not isinstance(counts, list):
+        raise ValueError("its class counts are no list")
     info = ClientInfo(
-        client_id=str(header["client_id"]),
-        modalities=tuple(header["modalities"]),
-        num_samples=int(header["num_samples"]),
-        class_counts=tuple(int(c) for c in header["class_counts"]),
+        client_id=a_name(header["client_id"], "its client id"),
+        modalities=names(header["modalities"], "its modalities"),
+        num_samples=a_count(header["num_samples"], "sample count"),
+        class_counts=tuple(a_count(c, "a class count") for c in counts),
     )
+    if sum(info.class_counts) > info.num_samples:  # rare classes may be withheld
+        raise ValueError(
+            f"its class counts sum to {sum(counts)}, but it says it has {info.num_samples} samples"
+        )
     return Enrolment(
-        info, int(header["protocol"]), str(header["app_version"]), bool(header.get("native", True))
+        info,
+        a_count(header["protocol"], "its protocol"),
+        str(header["app_version"])[:LONGEST_NAME],
+        header.get("native", True) is True,
     )
 
 

@@ -116,7 +116,7 @@ def test_bad_answers_are_left_out_by_name() -> None:
     [report] = keep.reports
     assert report.failures == {
         "c0": "class directions of 'touch' have shape None, expected (3, 64)",
-        "c1": "class directions of 'smell' have shape (1, 1), expected (3, 64)",
+        "c1": "measurement 'directions.smell' has shape (1, 1), expected (3, 64)",
         "c3": "class counts are not 3 numbers of 0 or more",
         "c4": "class counts are not 3 numbers of 0 or more",
         "c5": "unknown array 'head.weight.touch' (1 unknown)",

@@ -208,7 +208,7 @@ def test_bad_answers_are_left_out_by_name() -> None:
     [report] = keep.reports
     assert report.failures == {
         "c0": "class shares of 'touch' have shape (0,), expected (3, 64)",
-        "c1": "class shares of 'smell' have shape (2, 64), expected (3, 64)",
+        "c1": "measurement 'shares.smell' has shape (2, 64), expected (3, 64)",
         "c3": "the answer holds no variance of 'smell' of 0 or more",
         "c4": "the answer holds no variance of 'sound' of 0 or more",
         "c5": "measurement 'variance.touch' is not finite",

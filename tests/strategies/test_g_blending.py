@@ -154,7 +154,7 @@ def test_bad_answers_are_left_out_by_name_and_reason() -> None:
     failures = {c: reason for r in keep.reports for c, reason in r.failures.items()}
     assert failures == {
         "c0": "the answer holds no losses of 'sound'",
-        "c1": "the losses of 'joint' have shape (4, 1), expected (4,)",
+        "c1": "measurement 'joint' has shape (4, 1), expected (4,)",
         "c2": "measurement 'smell' is not finite",
     }
 

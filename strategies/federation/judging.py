@@ -1,0 +1,178 @@
+"""Which of a phase's answers count: each is read and checked, and a bad one is left out by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..callbacks import ClientReport, RoundReport
+from ..decisions import Decisions
+from ..messages import Arrays, Assignment, Task, Update
+from .dialects import Dialect
+from .strict import MOST_SAMPLES
+from .transport import Answer, Outgoing
+from .validation import find_fault, shape_fault, shapes_by_vote, shapes_of
+
+log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
+
+#: A client that does not enrol with its number of samples weighs at most so many times the median.
+MOST_TIMES = 100
+
+_LONGEST_REASON = 1000
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One message that went to a client, and how its answer is to be read."""
+
+    node_id: int
+    assignment: Assignment
+    task: Task
+    dialect: Dialect
+    message: Outgoing
+
+
+class Judge:
+    """Reads answers for a method, and notes in the report what became of each.
+
+    Parameters
+    ----------
+    decisions : Decisions
+        The method, whose state says what an answer must fit.
+    warns : bool
+        Whether it also logs who is left out; our own app has callbacks for it.
+    """
+
+    def __init__(self, decisions: Decisions, *, warns: bool) -> None:
+        self.decisions, self.warns = decisions, warns
+
+    def __call__(
+        self, sent: Sequence[Sent], answers: Mapping[int, Answer], report: RoundReport
+    ) -> list[Update]:
+        """Collect the valid updates, and note every client in the report.
+
+        An answer that is left out has changed nothing.
+        """
+        ordered = sorted(sent, key=lambda s: s.assignment.client_id)
+        read = [self._read(s, answers.get(s.node_id) or Answer(None, "no answer")) for s in ordered]
+        shapes = shapes_by_vote(r for r in read if isinstance(r, Update)) | self._known_shapes()
+        read = [
+            self._completed(s, r, shapes) if isinstance(r, Update) else r
+            for s, r in zip(ordered, read, strict=True)
+        ]
+        self._bound_samples(ordered, read)
+        for message, found in zip(ordered, read, strict=True):
+            self._note(message, found, answers.get(message.node_id), report)
+        return [r for r in read if isinstance(r, Update)]
+
+    def blame(self, report: RoundReport) -> str:
+        """Say what is wrong with the model, where nobody's answer is finite; else nothing."""
+        said = [c.status for c in report.clients if c.phase == "train"]
+        if len(said) > 1 and all("NaN" in status for status in said):
+            return (
+                f": all {len(said)} answers hold NaN or infinity: the model, not the clients, is "
+                "to blame: it diverged or was poisoned before; resume from an earlier checkpoint "
+                "(round=N), or lower lr"
+            )
+        return ""
+
+    def _note(
+        self, sent: Sent, found: Update | str, answer: Answer | None, report: RoundReport
+    ) -> None:
+        assignment = sent.assignment
+        phase = "train" if sent.task.orders.kind == "train" else "probe"
+        entry = ClientReport(assignment.client_id, phase, assignment.modalities)
+        if answer is not None:
+            entry.bytes_down, entry.bytes_up = answer.bytes_down, answer.bytes_up
+            entry.seconds = answer.seconds
+        report.clients.append(entry)
+        if isinstance(found, str):
+            entry.status = found
+            if self.warns:
+                log.warning("client '%s' is left out: %s", entry.client_id, found)
+            return
+        entry.num_samples, entry.metrics = found.num_samples, found.metrics
+        entry.ratios = found.ratios
+
+    def _known_shapes(self) -> dict[str, tuple[int, ...]]:
+        state, shapes = self.decisions.state, dict[str, tuple[int, ...]]()
+        for client_id in state.clients:
+            shapes |= shapes_of(
+                state.prototypes.get(client_id, {}), state.signatures.get(client_id, {})
+            )
+        return shapes
+
+    def _read(self, sent: Sent, answer: Answer) -> Update | str:
+        """Read and check one answer; of a bad one, return the reason."""
+        task, dialect = sent.task, sent.dialect
+        if answer.content is None:
+            return answer.error
+        try:  # whatever a node sends must not end the run
+            update = dialect.read(task, answer.content)
+            fault = find_fault(
+                update,
+                dialect.owed(task, self._arrays(task)),
+                self.decisions.expected(task.orders),
+                most_samples=self._most_samples(sent),
+            )
+        except Exception as error:
+            return _short(dialect.in_words(error))
+        return _short(dialect.in_words(fault)) if fault else update
+
+    def _completed(
+        self, sent: Sent, update: Update, shapes: Mapping[str, tuple[int, ...]]
+    ) -> Update | str:
+        """Add what the method expects, and let it look; of a bad answer, return the reason."""
+        if fault := shape_fault(update, shapes):
+            return sent.dialect.in_words(fault)
+        try:
+            sent.dialect.complete(update, sent.task, self._arrays(sent.task), self.decisions)
+            fault = self.decisions.check_update(update, sent.task.orders.kind)
+        except Exception as error:
+            return _short(sent.dialect.in_words(error))
+        return fault or update
+
+    def _arrays(self, task: Task) -> Arrays:
+        training = task.orders.kind == "train"
+        return self.decisions.expected_arrays(task.orders.modalities) if training else {}
+
+    def _most_samples(self, sent: Sent) -> int:
+        """Samples that a client may answer for: those it enrolled with, where it said how many."""
+        info = self.decisions.state.clients.get(sent.assignment.client_id)
+        counts = info is not None and sent.dialect.counts_samples
+        return info.num_samples if info is not None and counts else MOST_SAMPLES
+
+    def _bound_samples(self, sent: Sequence[Sent], read: Sequence[Update | str]) -> None:
+        """Bound the weights of clients that say only with their answers how many samples they have.
+
+        By :data:`MOST_TIMES` the phase's (lower) median; and remember the counts.
+        """
+        counts = sorted(r.num_samples for r in read if isinstance(r, Update))
+        if not counts:
+            return
+        most = MOST_TIMES * max(counts[(len(counts) - 1) // 2], 1)
+        clients = self.decisions.state.clients
+        for message, update in zip(sent, read, strict=True):
+            if isinstance(update, str) or message.dialect.counts_samples:
+                continue
+            if update.num_samples > most:
+                log.warning(
+                    "client '%s' answers for %d samples, more than %d times the median: it counts "
+                    "as %d",
+                    update.client_id,
+                    update.num_samples,
+                    MOST_TIMES,
+                    most,
+                )
+                update.num_samples = most
+            info = clients.get(update.client_id)
+            training = message.task.orders.kind != "loss"
+            if info is not None and training and update.num_samples > 0:
+                clients[update.client_id] = replace(info, num_samples=update.num_samples)
+
+
+def _short(reason: str) -> str:
+    """One line of bounded length: what a client sent may be quoted in it."""
+    text = "".join(c if c.isprintable() else " " for c in reason)
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
