@@ -101,6 +101,11 @@ class FakeGrid(LocalGrid):
         self._names: dict[int, str] = {}
         self._replies: dict[str, tuple[float, Message]] = {}  # and when they are there
 
+    @property
+    def complete(self) -> bool:
+        """Whether everybody is there: nobody waits for those who cannot come."""
+        return not self.offline
+
     def get_node_ids(self) -> Iterable[int]:
         """Return a random id for each handler that is not ``offline``, kept while it is there."""
         online = [n for n in self.handlers if n not in self.offline]

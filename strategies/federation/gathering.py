@@ -55,13 +55,14 @@ class Gathering:
             count = len(set(self.transport.node_ids()) - set(self.fleet.refused))
             settled, over = count == seen, clock.monotonic() > started + seconds
             tell = clock.monotonic() >= self._told_at + _TELL
-            if (settled and count >= max(min_clients, 1)) or over or tell:
+            last_look = over or (settled and self.transport.complete)
+            if last_look or tell or (settled and count >= max(min_clients, 1)):
                 self.enrol()
                 if len(self.fleet.online()) >= max(min_clients, 1):
                     return
             if self.patience.stop.is_set():
                 raise Interrupted("stopped on request")
-            if over or (settled and self.transport.complete):
+            if last_look:
                 within = f"connected within {seconds:g} s" if over else "can take part"
                 raise FederationError(
                     f"{self._here(min_clients, within)}{self._remedy(min_clients)}"

@@ -170,9 +170,11 @@ def test_at_the_end_it_tells_who_is_there_and_who_was_refused_and_why() -> None:
             "old": client("old", version="0"),
             "older": client("older", version="0"),
             "mute": client("mute"),
+            "gone": client("gone"),
         },
         silent={"mute"},
     )
+    grid.offline = {"gone"}
     with pytest.raises(FederationError) as raised:
         run(grid, FedAvg(2, app_version="1"), min_clients=4)
     text = str(raised.value)
@@ -194,7 +196,6 @@ def test_a_resumed_run_names_those_that_are_missing() -> None:
 
 def test_where_nobody_can_come_nobody_is_waited_for() -> None:
     grid = FakeGrid({"a": client("a"), "old": client("old", version="0")})
-    grid.complete = True  # type: ignore[attr-defined]
     with pytest.raises(FederationError, match="1 of 2 clients can take part"):
         run(grid, FedAvg(2, app_version="1"), min_clients=2)
     assert grid.clock.monotonic() < 1
