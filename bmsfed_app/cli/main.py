@@ -192,6 +192,10 @@ def _ended(error: BaseException | None, folder: RunFolder) -> int:
         return 0
     if isinstance(error, KeyboardInterrupt):
         return 130
+    from strategies import Paused
+
+    if isinstance(error, Paused):
+        return 3
     return 2 if isinstance(error, ValueError) else 1
 
 

@@ -17,15 +17,20 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from bmsfed_app.record.rows import ClientRow, PickRow, RoundRow
+from bmsfed_app.record.rows import ClientRow, FailedRow, PickRow, RoundRow
 from strategies import Metric
 
 T = TypeVar("T")
 
-_AnyRow = RoundRow | ClientRow | PickRow
+_AnyRow = RoundRow | ClientRow | FailedRow | PickRow
 
 #: What a row is, by its key "kind".
-_ROWS: dict[str | None, type[_AnyRow]] = {"round": RoundRow, "client": ClientRow, None: PickRow}
+_ROWS: dict[str | None, type[_AnyRow]] = {
+    "round": RoundRow,
+    "client": ClientRow,
+    "failed": FailedRow,
+    None: PickRow,
+}
 
 
 class RunFolderError(ValueError):
@@ -68,6 +73,8 @@ def append_rows(file: Path, rows: Iterable[BaseModel]) -> None:
 def cut_rows(file: Path, last_round: int, aside: Callable[[], Path]) -> list[int]:
     """Take the rows of later rounds, and lines that cannot be read, out of a file.
 
+    A try of the next round that came to nothing did happen: its row stays.
+
     Parameters
     ----------
     file : Path
@@ -94,7 +101,7 @@ def cut_rows(file: Path, last_round: int, aside: Callable[[], Path]) -> list[int
     cut: list[bytes] = []
     bad: list[int] = []
     for number, line, row, whole in _lines(file):
-        stays = not isinstance(row, RunFolderError) and row.round <= last_round
+        stays = not isinstance(row, RunFolderError) and _complete(row) <= last_round
         (kept if stays else cut).append(line + b"\n" if whole or stays else line)
         if whole and isinstance(row, RunFolderError):
             bad.append(number)
@@ -110,6 +117,11 @@ def write_json(file: Path, value: Any) -> None:
     """Write models, or containers of them, as one JSON file, atomically."""
     values = TypeAdapter(Any).dump_python(value)
     replace(file, (json.dumps(values, indent=1) + "\n").encode())
+
+
+def _complete(row: _AnyRow) -> int:
+    """The last round that was complete when a row had been written."""
+    return row.round - 1 if isinstance(row, FailedRow) else row.round
 
 
 @contextmanager
