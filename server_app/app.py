@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,13 @@ _RESUME = "flwr run . --run-config 'resume=\"{}\"'"
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run config names; the last line says how it ended."""
-    try:
-        folder = folder_from_run_config(context.run_config)
-    except Exception as error:
-        _end(error, "")
-        raise
-    with folder.writing():
+    with ExitStack() as held:
+        try:
+            folder = folder_from_run_config(context.run_config)
+            held.enter_context(folder.writing())
+        except Exception as error:
+            _end(error, "")
+            raise
         try:
             if (number := int(context.run_config.get("round", -1))) >= 0:
                 folder.go_back(number)

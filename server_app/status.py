@@ -14,8 +14,9 @@ from bmsfed_app.record.status import NAME, ClientStatus, RunStatus, State, now
 from server_app.failures import is_failure
 from server_app.history import client_row
 from server_app.run_folder import RunFolder
-from strategies import Callback, ClientInfo, Decisions, RoundReport
+from strategies import Callback, ClientInfo, Decisions, Paused, RoundReport
 from strategies.callbacks import Connections
+from strategies.federation.waiting import LATE
 
 
 class StatusCallback(Callback):
@@ -74,9 +75,17 @@ class StatusCallback(Callback):
                 self._count(client_row(report.round, client))
             self._write()
 
+    def after_failure(self, strategy: Decisions, report: RoundReport) -> None:
+        """Say why the round is tried again."""
+        with self._lock:
+            for client in report.clients:
+                self._count(client_row(report.round, client))
+            self._write(state="waiting", why=report.failed)
+
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Say how it ended."""
-        ended: State = "failed" if is_failure(error) else "stopped"
+        ended: State = "paused" if isinstance(error, Paused) else "stopped"
+        ended = "failed" if is_failure(error) else ended
         with self._lock:
             self._write(
                 state="complete" if error is None else ended,
@@ -91,6 +100,8 @@ class StatusCallback(Callback):
             self._clients[info.client_id] = known.model_copy(update=held)
 
     def _count(self, row: ClientRow) -> None:
+        if row.status == LATE:  # no fault of its own
+            return
         known, good = self._clients.get(row.client) or ClientStatus(), row.status == "ok"
         self._clients[row.client] = known.model_copy(
             update={

@@ -13,6 +13,9 @@ from bmsfed_app.record.rows import ClientRow, FailedRow, Member, RoundRow, RunIn
 from bmsfed_app.record.summary import points
 from strategies import Metric
 
+#: Tries of rounds that came to nothing whose reasons are noted.
+_LISTED = 5
+
 
 @dataclass(frozen=True)
 class Run:
@@ -156,6 +159,7 @@ def read_run(folder: Path) -> Run:
     if failed := [r for r in rows if isinstance(r, FailedRow)]:
         which = ", ".join(str(n) for n in sorted({r.round for r in failed}))
         notes.append(f"{len(failed)} tries of rounds came to nothing (round {which}).")
+        notes += [f"Round {r.round}, try {r.attempt + 1}: {r.reason}." for r in failed[:_LISTED]]
     return Run(
         path=folder,
         config=config,

@@ -9,6 +9,7 @@ from bmsfed_app.config import load_config
 from client_app import log
 from client_app.app import app
 from client_app.log import log_file
+from client_app.redaction import ClientError
 from strategies import Orders, Task
 from strategies.federation.wire import ENROL, ask_enrolment, pack_task
 from strategies.testing import FakeGrid
@@ -27,7 +28,7 @@ def enrolment() -> Message:
 def test_an_error_is_in_the_log_in_one_line(tmp_path: Path) -> None:
     given = {"client-id": "alice", "data-dir": str(tmp_path / "nowhere"), "log-dir": str(tmp_path)}
     for _ in range(2):
-        with pytest.raises(ValueError, match="nowhere"):
+        with pytest.raises(ClientError, match="nowhere"):
             app(enrolment(), node(**given))
     lines = (tmp_path / "alice.log").read_text().splitlines()
     assert len(lines) == 2

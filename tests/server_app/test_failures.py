@@ -272,6 +272,7 @@ def test_a_try_that_came_to_nothing_is_a_row_and_no_failure_of_the_run(
     assert [r.round for r in run.rounds] == [0, 1, 2, 3]
     assert run.left_out[0] == 0
     assert "1 tries of rounds came to nothing (round 2)." in run.notes
+    assert "Round 2, try 1: no client gave a usable answer." in run.notes
     assert any("round 2, try 1: no client gave a usable answer" in line for line in ended.printed)
     whole = end(RunFolder.create(tmp_path / "whole", config))
     assert whole.error is None

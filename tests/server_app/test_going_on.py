@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Context, RecordDict
 
 from bmsfed_app.cli.main import main
 from bmsfed_app.config import ConfigError, load_config
 from bmsfed_app.record.files import RunFolderError, append_rows, read_rows, write_json
 from bmsfed_app.record.rows import ClientRow, Member, PickRow, RoundRow
+from server_app.app import app as server_app
 from server_app.app import folder_from_run_config
 from server_app.run_folder import RunFolder
 from strategies import ServerState
+from strategies.testing import FakeGrid
 from tests.run_folders import limited
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +99,10 @@ def test_a_folder_is_written_by_one_run_at_a_time(
     assert f"process {process.pid} on {os.uname().nodename} since 20" in line
     assert line.endswith("wait until it has ended, or stop it")
     assert {f: f.read_bytes() for f in path.rglob("*") if f.is_file()} == before
+    # So is a run over Flower, whose last line says so.
+    with pytest.raises(RunFolderError):
+        server_app(FakeGrid({}), Context(0, 0, {}, RecordDict(), {"resume": str(path)}))
+    assert capsys.readouterr().out.startswith(f"bmsfed: FAILED: '{path}' is being written by ")
     # Whatever ends it gives the lock up.
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -189,6 +196,13 @@ def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.link", counted(os.link))
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is forced to the disk: a killed process loses nothing that it has written."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("links", [True, False])
 def test_killed_while_a_round_is_saved(
     links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -223,6 +237,7 @@ def no_links(*_: object) -> None:
     raise OSError("no links here")
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("target", [0, 2])
 def test_killed_while_it_goes_back(
     target: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -275,7 +290,7 @@ def test_a_flipped_bit_is_refused_and_the_one_before_offered(tmp_path: Path) -> 
         data[place // 8] ^= 1 << int(place) % 8
         run.checkpoint_file.write_bytes(data)
         with pytest.raises(RunFolderError) as refused:
-            RunFolder.reopen(run.path).load_checkpoint()
+            run.load_checkpoint()
         assert str(refused.value).startswith(
             f"the checkpoint '{run.checkpoint_file}' cannot be read ("
         )
