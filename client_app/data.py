@@ -32,6 +32,7 @@ from bmsfed_app.partitions import (
 )
 from bmsfed_app.paths import data_dir_here
 from bmsfed_app.settings import ClientSettings
+from client_app.node import max_batch
 from strategies import ClientInfo
 
 
@@ -49,6 +50,8 @@ class LocalData:
     modalities : tuple of str
         The modalities the client holds, in the data set's order.
     num_classes : int
+    max_batch : int, optional
+        What the node bounds batches to, those of passes without gradients too.
     min_class_count : int
         Of a class with fewer samples neither prototype nor count leaves the client.
     """
@@ -58,6 +61,7 @@ class LocalData:
     index: Tensor
     modalities: tuple[str, ...]
     num_classes: int
+    max_batch: int | None = None
     min_class_count: int = 1
 
     def __len__(self) -> int:
@@ -92,7 +96,7 @@ class LocalData:
         rows = self.index[order.to(self.index.device)]
         if self.split.on_host:  # once for all batches, not with each of them
             rows = rows.cpu()
-        chunks = list(rows.split(size))
+        chunks = list(rows.split(min(size, self.max_batch or size)))
         if len(chunks) > 1 and len(chunks[-1]) < least:
             chunks[-2:] = [torch.cat(chunks[-2:])]
         return chunks
@@ -114,10 +118,10 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     node_config : mapping
         Flower's node configuration. On a device: ``client-id``, ``data-dir`` (a folder written
         by ``bmsfed data split``) and, optionally, ``modalities`` (comma-separated) and
-        ``min-class-count``, where it is more than the experiment's. In a simulation:
-        ``partition-id`` and ``num-partitions``, which Flower sets.
+        ``max-batch``, and ``min-class-count``, where it is more than the experiment's. In a
+        simulation: ``partition-id`` and ``num-partitions``, which Flower sets.
     settings : ClientSettings
-        Names the data set and its partition.
+        Names the data set and its partition; see :func:`client_app.node.on_node`.
 
     Raises
     ------
@@ -149,7 +153,8 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
             "mend 'modalities' in its node configuration or its data folder"
         )
     least = max(settings.min_class_count, _own_least(node_config))
-    return LocalData(client_id, split, index, held, info.num_classes, least)
+    most = max_batch(node_config)
+    return LocalData(client_id, split, index, held, info.num_classes, most, least)
 
 
 def training_device(settings: ClientSettings) -> torch.device:

@@ -26,6 +26,7 @@ from .messages import (
     select_parts,
 )
 from .privacy import Budget, ClientPrivacy
+from .randomness import generator
 from .state import ServerState
 
 
@@ -77,6 +78,8 @@ class Decisions:
         Arrays that nobody trains: they are sent to clients, but not expected back.
     privacy : ClientPrivacy or None
         Clips and noises what clients send, once :meth:`protect` was called.
+    attempt : int
+        How often the round was tried before: another try draws other clients.
     fraction, min_clients : float, int
         Flower's rule where ``clients_per_round`` is None: a share of the connected clients,
         rounded down, but at least so many.
@@ -117,6 +120,7 @@ class Decisions:
         self.fraction, self.min_clients = 1.0, 2
         self.frozen: frozenset[str] = frozenset()
         self.privacy: ClientPrivacy | None = None
+        self.attempt = 0
         self.state = ServerState()
         self._shared: tuple[str | None, dict[str, Prototypes]] | None = None
 
@@ -241,6 +245,11 @@ class Decisions:
         if self._shared is None:
             self._shared = self.state.weak_modality(), self.state.global_prototypes()
         return self._shared
+
+    def draw(self, purpose: str, server_round: int) -> np.random.Generator:
+        """Return a generator for one purpose in this try of a round."""
+        again = (self.attempt,) if self.attempt else ()
+        return generator(self.seed, purpose, server_round, *again)
 
     def ratio(self, client_id: str, modality: str) -> float:
         """Return a client's last known imbalance ratio of a modality; 1 where none is."""

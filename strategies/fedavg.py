@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from .base import ModalityStrategy
 from .decisions import whole
 from .messages import Assignment, ClientInfo
-from .randomness import generator
 
 
 class FedAvg(ModalityStrategy):
@@ -30,5 +29,5 @@ class FedAvg(ModalityStrategy):
         n = self.resolve_clients_per_round(len(ordered))
         if self.privacy is not None and not self.privacy.measuring:
             return [whole(c) for c in self.privacy.draw(ordered, n)]
-        rng = generator(self.seed, "select", server_round)
+        rng = self.draw("select", server_round)
         return [whole(ordered[i]) for i in rng.permutation(len(ordered))[:n]]
