@@ -96,6 +96,7 @@ class ExperimentConfig(BaseModel):
 
     min_class_count: int = Field(2, ge=1)
     dp: DpSettings | None = None
+    secure_aggregation: bool = False
 
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
@@ -160,6 +161,16 @@ class ExperimentConfig(BaseModel):
     def _known_schedule(cls, name: str) -> str:
         SCHEDULES.find(name)
         return name
+
+    @field_validator("secure_aggregation")
+    @classmethod
+    def _not_in_this_loop(cls, wanted: bool) -> bool:
+        if wanted:
+            raise ValueError(
+                "the server checks every answer by itself and selects by some, which masks would "
+                "hide; Flower's SecAgg+ goes around strategies.classic.FedAvg, see docs/privacy.md"
+            )
+        return wanted
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:

@@ -30,6 +30,7 @@ SMALL |= {"encoders": {"colored": "mlp", "gray": "mlp"}, "dp": DP}
         ({"dp": {"level": "sample"}}, r"dp\.level: Input should be 'client'"),
         ({"dp": {"shares": {"losses": 1}}}, "'losses: 1' is no share above 0 of update, proto"),
         ({"dp": {"clips": 1}}, r"unknown key 'dp\.clips'"),
+        ({"secure_aggregation": True}, "secure_aggregation: the server checks every answer by"),
         ({"method": "fedpac"}, "dp: no differential privacy for FedPAC"),
         ({"method": "bmsfed-release"}, "dp: no differential privacy with head_columns='all'"),
         ({"prototypes": "train"}, "dp: clients' prototypes, .* set prototypes: test"),
