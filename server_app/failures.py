@@ -103,6 +103,25 @@ def is_failure(error: BaseException | None) -> bool:
     return isinstance(error, Exception) and not isinstance(error, Interrupted | Paused)
 
 
+def ending(error: BaseException | None, resume: str) -> str:
+    """Return the last line that a run prints: how it ended, and why, or how it goes on.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        What ended it early.
+    resume : str
+        The command that goes on with it.
+    """
+    if error is None:
+        return "complete"
+    texts = str(error) or type(error).__name__, *getattr(error, "__notes__", ())
+    lines = "; ".join(line.strip() for text in texts for line in text.splitlines())
+    if isinstance(error, Paused):
+        return f"paused: {lines}; resume with: {resume}"
+    return f"FAILED: {lines}" if is_failure(error) else f"stopped; go on with: {resume}"
+
+
 def _most_often(lost: Iterable[_Lost]) -> str:
     """List the most frequent reasons, each with its first example; numbers make no difference."""
     alike: dict[str, _Lost] = {}

@@ -192,10 +192,13 @@ class FederatedRun:
         return report
 
     def enrol(self, server_round: int) -> None:
-        """Ask nodes that are new who they are."""
-        new = self.fleet.connect(self.transport.node_ids())
-        if not new:
-            return
+        """Ask nodes that are new who they are, and tell the callbacks who is there."""
+        if new := self.fleet.connect(self.transport.node_ids()):
+            self._ask(server_round, new)
+        for callback in self.callbacks:
+            callback.on_connections(self.fleet.connections())
+
+    def _ask(self, server_round: int, new: Iterable[int]) -> None:
         question = ENROL, ask_enrolment(self.dialects.native.settings)
         with nullcontext() if self.dialects.plain is None else quiet_about_plain_nodes():
             answers = self.exchange(server_round, "enrol", dict.fromkeys(new, question))
