@@ -51,8 +51,6 @@ def cannot_write(file: Path, error: OSError) -> RunFolderError:
 def append_rows(file: Path, rows: Iterable[BaseModel]) -> None:
     """Append rows as JSON lines, all of them or none.
 
-    A try of the next round that came to nothing did happen: its row stays.
-
     Raises
     ------
     RunFolderError
@@ -74,6 +72,8 @@ def append_rows(file: Path, rows: Iterable[BaseModel]) -> None:
 
 def cut_rows(file: Path, last_round: int, aside: Callable[[], Path]) -> list[int]:
     """Take the rows of later rounds, and lines that cannot be read, out of a file.
+
+    A try of the next round that came to nothing did happen: its row stays.
 
     Parameters
     ----------

@@ -188,6 +188,40 @@ def test_test_samples_that_are_not_finite_are_named() -> None:
         evaluator(model)
 
 
+def test_the_last_line_says_how_a_run_ended_and_the_log_has_every_line(tmp_path: Path) -> None:
+    ended = ran(tmp_path, [HUGE] * 4, method="fedavg")
+    log = (ended.folder.path / "run.log").read_text()
+    for line in ended.printed:
+        assert f"INFO    {line}\n" in log
+    line = ending(ended.error, "nothing")
+    assert line.startswith("FAILED: round 1: no client gave a usable answer; ")
+    assert "\n" not in line
+    assert ending(None, "") == "complete"
+    assert ending(KeyboardInterrupt(), "CMD") == "stopped; go on with: CMD"
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_server_app_says_last_how_it_ended(
+    good: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = experiment(tmp_path / "data", [1 if good else HUGE] * 4, method="fedavg", rounds=1)
+    out = tmp_path / "run"
+    RunFolder.create(out, config)
+    nodes = {f"node {i}": client(i, 4) for i in range(4)}
+    context = Context(0, 0, {}, RecordDict(), {"resume": str(out)})
+    try:
+        server_app(FakeGrid(nodes), context)
+    except FederationError as error:
+        printed = "".join(traceback.format_exception(error))  # as Flower does
+        assert printed.splitlines()[-1].startswith("bmsfed: FAILED: round 1: no client gave")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "bmsfed: complete" if good else last.startswith("bmsfed: FAILED: round 1: no ")
+    logged = (out / "run.log").read_text().splitlines()[-1]
+    assert logged.endswith("INFO    " + last.removeprefix("bmsfed: "))
+    status = read_status(out)
+    assert status.state == ("complete" if good else "failed")
+
+
 # --- clients that are gone for a while -----------------------------------------------------------
 
 
@@ -290,7 +324,7 @@ def test_the_command_line_says_that_it_is_paused_and_how_to_go_on(
         main()
     assert left.value.code == 3
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"bmsfed: paused: nobody is there; resume with: bmsfed run --resume {out}"
+    assert last == f"bmsfed: PAUSED: nobody is there; go on with: bmsfed run --resume {out}"
 
 
 @pytest.mark.parametrize(
@@ -312,37 +346,3 @@ def test_a_busy_machine_closes_no_simulated_round(
 def test_a_deadline_that_is_none_is_refused_by_its_key() -> None:
     with pytest.raises(ConfigError, match=r"deadline.*give seconds, or a factor above 1"):
         check_config({"dataset": "cg-digits", "deadline": "soon"})
-
-
-def test_the_last_line_says_how_a_run_ended_and_the_log_has_every_line(tmp_path: Path) -> None:
-    ended = ran(tmp_path, [HUGE] * 4, method="fedavg")
-    log = (ended.folder.path / "run.log").read_text()
-    for line in ended.printed:
-        assert f"INFO    {line}\n" in log
-    line = ending(ended.error, "nothing")
-    assert line.startswith("FAILED: round 1: no client gave a usable answer; ")
-    assert "\n" not in line
-    assert ending(None, "") == "complete"
-    assert ending(KeyboardInterrupt(), "CMD") == "stopped; go on with: CMD"
-
-
-@pytest.mark.parametrize("good", [True, False])
-def test_the_server_app_says_last_how_it_ended(
-    good: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = experiment(tmp_path / "data", [1 if good else HUGE] * 4, method="fedavg", rounds=1)
-    out = tmp_path / "run"
-    RunFolder.create(out, config)
-    nodes = {f"node {i}": client(i, 4) for i in range(4)}
-    context = Context(0, 0, {}, RecordDict(), {"resume": str(out)})
-    try:
-        server_app(FakeGrid(nodes), context)
-    except FederationError as error:
-        printed = "".join(traceback.format_exception(error))  # as Flower does
-        assert printed.splitlines()[-1].startswith("bmsfed: FAILED: round 1: no client gave")
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "bmsfed: complete" if good else last.startswith("bmsfed: FAILED: round 1: no ")
-    logged = (out / "run.log").read_text().splitlines()[-1]
-    assert logged.endswith("INFO    " + last.removeprefix("bmsfed: "))
-    status = read_status(out)
-    assert status.state == ("complete" if good else "failed")
