@@ -107,7 +107,7 @@ class StatusCallback(Callback):
             update={
                 "last_round": row.round if good else known.last_round,
                 "ratio": row.ratio or known.ratio,
-                "failures": known.failures + (not good),
+                "failures": known.failures + (row.status not in ("ok", LATE)),
                 "last_failure": known.last_failure if good else row.status,
                 "bytes_down": known.bytes_down + row.bytes_down,
                 "bytes_up": known.bytes_up + row.bytes_up,

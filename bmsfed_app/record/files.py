@@ -79,7 +79,7 @@ def cut_rows(file: Path, last_round: int, aside: Callable[[], Path]) -> list[int
     ----------
     file : Path
     last_round : int
-        The last round that stays.
+        The last round that stays, and with it the tries of the next one that came to nothing.
     aside : callable
         Returns the folder where what is taken out is kept, in a file of the same name; of a file
         with lines that cannot be read all of it is kept, in one named "damaged". Called if
