@@ -47,7 +47,7 @@ def test_bad_answers_are_left_out_by_name(federation: Federation, long_run: Run)
     "a registered node claims the client id of another one; another node comes late",
     happens="the first is refused, the second takes part from the next round",
     kept="the id belongs to the key that first had it, also while that node is away",
-    message="client id 'b' …",
+    message="client id 'b' belongs to the node with key …",
 )
 def test_an_impostor_is_refused_and_a_late_node_takes_part(
     federation: Federation, long_run: Run
@@ -67,7 +67,7 @@ def test_an_impostor_is_refused_and_a_late_node_takes_part(
     "a node is killed while it trains, and started again",
     happens="it is left out of that round; back, it trains again as the client it was",
     kept="its history and what the server remembers of it; an impostor gets neither meanwhile",
-    message="…",
+    message="Error: Node Unavailable — …",
 )
 def test_a_node_killed_while_training_comes_back(federation: Federation, long_run: Run) -> None:
     federation.spoil("b", "never")
