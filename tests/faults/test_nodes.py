@@ -61,7 +61,6 @@ def test_an_impostor_is_refused_and_a_late_node_takes_part(
     )
 
 
-@pytest.mark.xfail(reason="until client ids belong to keys, an impostor takes over")
 @fault(
     "a node is killed while it trains, and started again",
     happens="it is left out of that round; back, it trains again as the client it was",
