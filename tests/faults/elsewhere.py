@@ -143,3 +143,9 @@ shown_by(
     happens="ratios are bounded and combined robustly",
     kept="the weak modality",
 )
+shown_by(
+    "strategies/test_fuzz.py::test_a_mutated_answer_ends_nothing_and_changes_nothing",
+    "10,000 mutated answers: wrong types, kinds, shapes, ranges, names, sizes",
+    happens="each that is not valid is left out, by name and reason",
+    kept="all: a refused answer changes no bit of the state",
+)

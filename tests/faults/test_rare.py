@@ -150,7 +150,7 @@ def test_a_full_disk_ends_the_run_at_its_last_complete_round(
     "fewer clients than `min_clients`",
     happens="the run ends after `connect_timeout` and says who is there",
     kept="the empty run folder",
-    message="…",
+    message="3 of 5 clients connected (a, b, c) …",
 )
 def test_too_few_clients_end_a_run_before_it_starts(federation: Federation) -> None:
     run = federation.run(
