@@ -18,7 +18,10 @@ log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
 #: What ``flower-supernode --node-config`` may say; :func:`client_app.data.local_data` reads the
 #: first three.
-KEYS = ("client-id", "data-dir", "modalities", "device", "threads", "max-batch")
+KEYS = (
+    *("client-id", "data-dir", "modalities", "device", "threads", "max-batch", "log-dir"),
+    *("min-class-count", "plugins"),
+)
 
 #: What a simulation says instead of the first three.
 _SIMULATED = ("partition-id", "num-partitions")

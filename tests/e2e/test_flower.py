@@ -144,7 +144,7 @@ def start_node(processes: Processes, number: int, name: str, held: str = "") -> 
         "--port",
         str(free_port()),
         "--node-config",
-        f'client-id="{name}" data-dir="{data}" {held}',
+        f'client-id="{name}" data-dir="{data}" plugins="registered" {held}',
         log=f"{name}.log",
     )
 
