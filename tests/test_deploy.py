@@ -93,5 +93,4 @@ def test_containers_are_confined_and_see_only_what_they_need() -> None:
         assert "\nHEALTHCHECK " in text
         for copied in re.findall(r"^COPY (?:--\S+ )?(.*) \S+$", text, re.M):
             for source in copied.split():
-                if source != "deploy/client.txt":  # comes with the light client
-                    assert (ROOT / source).exists(), source
+                assert (ROOT / source).exists(), source
