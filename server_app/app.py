@@ -39,6 +39,7 @@ def main(grid: Grid, context: Context) -> None:
         except Exception as error:
             _end(error, "")
             raise
+        sent = SendFolder(folder, _print) if context.run_config.get("send-folder") else None
         try:
             if (number := int(context.run_config.get("round", -1))) >= 0:
                 folder.go_back(number)
@@ -46,24 +47,17 @@ def main(grid: Grid, context: Context) -> None:
             for line in folder.record_data(folder.config.check_data()):
                 _print(line)
                 folder.log.note(line)
-            _run(grid, folder, send=bool(context.run_config.get("send-folder")))
+            callbacks: list[Callback] = [TableCallback(folder, _print)]
+            if sent is not None:
+                callbacks.append(sent)
+            run_experiment(grid, folder, callbacks=callbacks)
+            folder.log.note(_end(None, ""))
         except Exception as error:
             folder.log.note(_end(error, _RESUME.format(folder.path)))
             raise
-        folder.log.note(_end(None, ""))
-
-
-def _run(grid: Grid, folder: RunFolder, *, send: bool) -> None:
-    """Run a folder's experiment; to ``bmsfed run --on`` the folder is sent as it grows."""
-    callbacks: list[Callback] = [TableCallback(folder, _print)]
-    sent = SendFolder(folder, _print) if send else None
-    if sent is not None:
-        callbacks.append(sent)
-    try:
-        run_experiment(grid, folder, callbacks=callbacks)
-    finally:
-        if sent is not None:
-            sent.finish()
+        finally:
+            if sent is not None:
+                sent.finish()
 
 
 def _end(error: Exception | None, resume: str) -> str:

@@ -28,10 +28,10 @@ class SendFolder(Callback):
 
     def __init__(self, folder: RunFolder, write: Callable[[str], None]) -> None:
         self.packer, self.write = Packer(folder.path), write
+        self._named = False
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
-        """Name the folder, and send what is there."""
-        self.write(self.packer.first())
+        """Send what is there."""
         self._send(self.packer.rest())
 
     def after_round(self, strategy: Decisions, report: RoundReport) -> None:
@@ -43,6 +43,9 @@ class SendFolder(Callback):
         self._send(self.packer.rest())
 
     def _send(self, lines: Iterable[str]) -> None:
+        if not self._named:
+            self.write(self.packer.first())
+            self._named = True
         for line in lines:
             self.write(line)
             if len(line) > _LONG:

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "pip install ./examples/own_data": "examples/test_own_data.py::test_the_data_are_written",
     "bmsfed run examples/own_data/tones.yaml": "examples/test_own_data.py::test_the_data_are",
     "python examples/two_towers/run.py": "examples/test_two_towers.py::test_the_message_version",
+    "pip install -r deploy/client.txt": "test_light_client.py::test_a_client_needs_nothing_else",
     "bmsfed preflight node": "preflight/test_preflight.py::test_a_node",
     "flower-superlink": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
     "flower-supernode": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",

@@ -202,7 +202,6 @@ def _ended(error: BaseException | None, folder: RunFolder) -> int:
         return 0
     if isinstance(error, KeyboardInterrupt):
         return 130
-    from strategies import Paused
 
     if isinstance(error, Paused):
         return 3

@@ -89,7 +89,8 @@ def test_the_experiment_travels_and_the_folder_comes_back(
     assert f"run folder: {folder} (there, with its checkpoint: {origin})" in text
     shown = [line for line in there.splitlines() if not line.startswith("bmsfed-folder ")]
     assert [line for line in shown if line != server] == text.splitlines()[1:-1]
-    files = {p.name for p in origin.iterdir()} - {"checkpoint.safetensors"}
+    stays = ("checkpoint", "run.lock")
+    files = {p.name for p in origin.iterdir() if not p.name.startswith(stays)}
     assert {p.name for p in folder.iterdir()} == files
     assert {"config.yaml", "history.jsonl", "summary.json", "model.safetensors"} <= files
     for name in files:
@@ -147,10 +148,20 @@ def test_what_has_no_meaning_there_is_refused(flower: Path, tmp_path: Path) -> N
     assert "SuperLink 'clinic' took no run: no such connection" in text
 
 
-def test_the_app_as_a_wheel_installs_it(tmp_path: Path) -> None:
-    """Flower builds the same bundle of what was installed as of the checkout."""
-    from flwr.cli.build import build_fab_from_disk
+def bundled(folder: Path) -> dict[str, bytes]:
+    """What Flower may take of a folder, by its fab-include."""
+    app = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    found: dict[str, bytes] = {}
+    for pattern in app["fab-include"]:
+        matching = folder.glob(pattern.strip("/") + ("/*" if "*" in pattern else ""))
+        files = [p for p in matching if p.is_file() and p.suffix != ".pyc"]
+        assert files, pattern
+        found |= {str(p.relative_to(folder)): p.read_bytes() for p in files}
+    return found
 
+
+def test_the_app_as_a_wheel_installs_it(tmp_path: Path) -> None:
+    """Flower gets the same files of what was installed as of the checkout."""
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     for package in wheel["targets"]["wheel"]["packages"]:
         shutil.copytree(ROOT / package, tmp_path / package)
@@ -160,4 +171,4 @@ def test_the_app_as_a_wheel_installs_it(tmp_path: Path) -> None:
         copy(ROOT / source, tmp_path / target)
     with app_folder(ROOT) as checkout, app_folder(tmp_path) as installed:
         assert checkout == ROOT
-        assert build_fab_from_disk(installed) == build_fab_from_disk(checkout)
+        assert bundled(installed) == bundled(checkout)

@@ -90,11 +90,10 @@ def node_key(file: Path) -> list[Finding]:
     if not isinstance(loaded.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1):
         return [failed(what, f"'{file}' is on the curve {loaded.curve.name}: {_MAKE_KEY}")]
     findings = [_rights(what, file)]
-    public = file.with_name(file.name + ".pub")
-    if public.is_file() and not _fits(public, loaded):
-        findings.append(
-            failed(what, f"'{public}' is not its public key: ssh-keygen -y -f {file} > {public}")
-        )
+    for public in {file.with_name(file.name + ".pub"), file.with_suffix(".pub")}:
+        if public.is_file() and not _fits(public, loaded):
+            remedy = f"ssh-keygen -y -f {file} > {public}"
+            findings.append(failed(what, f"'{public}' is not its public key: {remedy}"))
     return findings
 
 
