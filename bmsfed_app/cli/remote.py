@@ -184,6 +184,9 @@ def _outcome(run_id: str, connection: str, came: Unpacker) -> int:
         print("bmsfed: FAILED: the run was ended before its summary", file=sys.stderr)
         return 1
     summary = read_json(came.folder / "summary.json", RunSummary)
+    if summary.paused:
+        print(f"bmsfed: PAUSED: {summary.paused}", file=sys.stderr)
+        return 3
     if summary.failed or not summary.complete:
         print(f"bmsfed: FAILED: {summary.failed or 'not complete'}", file=sys.stderr)
         return 1
