@@ -88,6 +88,9 @@ class TableCallback(Callback):
         )
         for name, reason in sorted((report.failures | report.refused).items()):
             self.write(f"      left out: {name}: {reason}")
+        for client in report.clients:
+            if client.note:
+                self.write(f"      stands out: {client.client_id}: {client.note}")
 
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Print the summary and where the run folder is."""

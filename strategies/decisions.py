@@ -23,7 +23,12 @@ from .messages import (
     Update,
     select_parts,
 )
+from .ranges import Parameter
+from .ratios import weakest
+from .robust import Rule
 from .state import ServerState
+
+OUTLIER_FACTOR = Parameter(10.0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,13 @@ class Decisions:
         See :func:`strategies.aggregation.aggregate_parts`.
     share_prototypes : bool, default False
         Send global prototypes, the weak modality and the client's ratio with every task.
+    aggregation : Rule, optional
+        How parts are merged: one of :mod:`strategies.robust`. With one, global imbalance ratios
+        are medians as well. By default all are means weighted by samples.
+    outlier_factor : float, default 10
+        An update whose norm is beyond so many times the round's median is scaled down to it (see
+        :mod:`strategies.federation.outliers`), an imbalance ratio beyond it is not counted; 0 or
+        at least 1, and 0 looks at neither.
 
     Attributes
     ----------
@@ -79,7 +91,7 @@ class Decisions:
     Raises
     ------
     ValueError
-        If ``clients_per_round`` is not positive.
+        If ``clients_per_round`` is not positive, or ``outlier_factor`` is out of range.
     """
 
     #: What the accuracy is of, for those who watch.
@@ -87,6 +99,9 @@ class Decisions:
 
     #: Whether the method works on the columns ``head.weight.<modality>`` of a head such as ours.
     needs_linear_head: ClassVar[bool] = False
+
+    #: Whether what one client trains reaches another.
+    merges: ClassVar[bool] = True
 
     #: What the clients of :meth:`configure_probe` are asked for.
     probes: ClassVar[Kind] = "measure"
@@ -98,13 +113,19 @@ class Decisions:
         seed: int = 0,
         head_columns: Literal["own", "all"] = "own",
         share_prototypes: bool = False,
+        aggregation: Rule | None = None,
+        outlier_factor: float = OUTLIER_FACTOR.default,
     ) -> None:
+        OUTLIER_FACTOR.check("outlier_factor", outlier_factor)
+        if 0 < outlier_factor < 1:
+            raise ValueError(f"outlier_factor is {outlier_factor}, it must be 0 or at least 1")
         if clients_per_round is not None and not clients_per_round > 0:
             raise ValueError(f"clients_per_round is {clients_per_round}, it must be above 0")
         self.clients_per_round = clients_per_round
         self.seed = seed
         self.head_columns: Literal["own", "all"] = head_columns
         self.share_prototypes = share_prototypes
+        self.aggregation, self.outlier_factor = aggregation, outlier_factor
         self.fraction, self.min_clients = 1.0, 2
         self.frozen: frozenset[str] = frozenset()
         self.state = ServerState()
@@ -137,8 +158,8 @@ class Decisions:
         return self.state.arrays
 
     def aggregate(self, updates: Sequence[Update]) -> Arrays:
-        """Return the new global model: averages by sample counts, part by part."""
-        return aggregate_parts(self.state.arrays, updates, self.head_columns)
+        """Return the new global model: merged part by part, by sample counts unless told else."""
+        return aggregate_parts(self.state.arrays, updates, self.head_columns, rule=self.aggregation)
 
     def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Return the clients to ask before selection; nobody, unless a method needs it."""
@@ -224,8 +245,12 @@ class Decisions:
     def shared(self) -> tuple[str | None, dict[str, Prototypes]]:
         """Return weak modality and global prototypes (Eqs. 15, 18), computed once a round."""
         if self._shared is None:
-            self._shared = self.state.weak_modality(), self.state.global_prototypes()
+            self._shared = weakest(self.global_ratios()), self.state.global_prototypes()
         return self._shared
+
+    def global_ratios(self) -> dict[str, float]:
+        """Return the global imbalance ratios (Eq. 18), of which none can be turned by a few."""
+        return self.state.global_ratios(self.outlier_factor, self.aggregation is not None)
 
     def ratio(self, client_id: str, modality: str) -> float:
         """Return a client's last known imbalance ratio of a modality; 1 where none is."""

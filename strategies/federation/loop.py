@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from ..callbacks import Callback, ClientReport, RoundReport
 from ..decisions import Decisions
 from ..messages import Assignment, Kind, Task, Update
+from ..ratios import weakest
 from .dialects import Dialect
+from .outliers import Inspection
 from .registrar import Dialects, Registrar
 from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
 from .validation import find_fault, shapes_of
@@ -183,14 +185,18 @@ class FederatedRun:
         """
         report, decisions = opened.report, self.decisions
         updates = self.judge(opened.sent, answers, report)
+        received = {s.assignment.client_id: s.task.arrays for s in opened.sent}
+        inspection = Inspection(decisions, received, updates)
+        updates = inspection.guarded(report, warn=self.dialects.plain is not None)
         if not updates:
             raise FederationError(
                 f"round {report.round}: no client gave a usable answer{_listed(report.failures)}; "
                 "the last complete round is kept"
             )
         decisions.aggregate_fit(report.round, updates)
-        report.ratios = decisions.state.global_ratios()
-        report.weak = decisions.state.weak_modality()
+        inspection.complete(report)
+        report.ratios = decisions.global_ratios()
+        report.weak = weakest(report.ratios)
         report.joined, report.refused = self.registrar.news()
         report.bytes_down = sum(c.bytes_down for c in report.clients)
         report.bytes_up = sum(c.bytes_up for c in report.clients)
