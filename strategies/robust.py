@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 TRIM = Parameter(0.2, ge=0, lt=0.5)
 FACTOR = Parameter(1.0, gt=0)
 BAD = Parameter(1, ge=0)
+AVERAGED = Parameter(0, ge=0)
 
 
 class ByCoordinate(ABC):
@@ -104,7 +105,8 @@ class TrimmedMean(ByCoordinate):
     ValueError
         If ``trim`` is out of range.
 
-    Those that stay are weighted by samples, where the paper's clients have equally many.
+    Those that stay are weighted by samples, where the paper's clients have equally many; of equal
+    numbers the first by client id go first.
     """
 
     def __init__(self, *, trim: float = TRIM.default) -> None:
@@ -160,8 +162,8 @@ class Krum(ByPart):
     ----------
     bad : int, default 1
         Clients a round that may be bad, at least 0.
-    m : int, optional
-        Clients that are averaged, at least 1; 1 is Krum. By default ``n - bad``.
+    m : int, default 0
+        Clients that are averaged, at least 0; 1 is Krum, and 0 are ``n - bad``.
 
     Raises
     ------
@@ -169,10 +171,9 @@ class Krum(ByPart):
         If a number is out of range.
     """
 
-    def __init__(self, *, bad: int = BAD.default, m: int | None = None) -> None:
+    def __init__(self, *, bad: int = BAD.default, m: int = AVERAGED.default) -> None:
         BAD.check("bad", bad)
-        if m is not None:
-            Parameter(1, ge=1).check("m", m)
+        AVERAGED.check("m", m)
         self.bad, self.m = bad, m
         self._told = False
 
