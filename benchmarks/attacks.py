@@ -6,14 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from client_app.app import train
+from bmsfed_app.models.encoders import ENCODERS, Encoder
+from client_app.app import enrol, measure, train
 from strategies import Arrays, Update
 from strategies.protocol import pack_update, unpack_task, unpack_update
 from strategies.randomness import generator
+
+
+@ENCODERS.register("pooled-linear")
+class PooledLinear(Encoder):
+    """Images pooled to 8 x 8 and mapped linearly, for federations that learn in seconds."""
+
+    width = 64
+
+    def __init__(self, shape: tuple[int, ...], vocabulary: int = 0, width: int = 0) -> None:
+        super().__init__()
+        self.pool = torch.nn.AdaptiveAvgPool2d(8)
+        self.map = torch.nn.Linear(64 * shape[0], self.width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (B, 64)."""
+        return torch.relu(self.map(self.pool(x).flatten(1)))
+
 
 #: Changes an answer in place, given what was sent.
 Attack = Callable[[Update, Arrays], None]
@@ -87,8 +106,6 @@ class BadClients:
 
 def attacked_app(mod: BadClients) -> ClientApp:
     """Return this app's client with a mod around its training."""
-    from client_app.app import enrol, measure
-
     app = ClientApp(mods=[mod])
     app.query("enrol")(enrol)
     app.query("measure")(measure)

@@ -92,8 +92,10 @@ def _fastest(
 def accuracy(method: str, rule: str, attack: str, bad: int, per_round: int, seed: int) -> float:
     """Train a federation and return its mean accuracy over the last three rounds, in percent."""
     values: dict[str, Any] = {"method": method, "clients": CLIENTS, "per_round": per_round}
-    values |= {"rounds": ROUNDS, "seed": seed, "aggregation": RULES[rule], "eval_every": 1}
+    values |= {"rounds": ROUNDS, "seed": seed, "aggregation": RULES[rule], "eval_every": 2}
     values |= {"device": "cpu", "cpus_per_client": 1, "max_failures": 1.0}
+    values |= {"color_noise": 0.5, "plugins": ["benchmarks.attacks"], "lr": 0.05, "batch_size": 16}
+    values["encoders"] = dict.fromkeys(("colored", "gray"), "pooled-linear")
     config = load_config("cg-digits", values)
     client = attacked_app(BadClients(ATTACKS[attack], bad)) if bad else app
     with tempfile.TemporaryDirectory() as name:

@@ -22,7 +22,7 @@ from .dialects import Dialect
 from .outliers import Inspection
 from .registrar import Dialects, Registrar
 from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
-from .validation import find_fault, shapes_of
+from .validation import NOT_FINITE, find_fault, shapes_of
 from .wire import ENROL, Encoder, ask_enrolment
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
@@ -190,7 +190,7 @@ class FederatedRun:
         updates = inspection.guarded(report, warn=self.dialects.plain is not None)
         if not updates:
             raise FederationError(
-                f"round {report.round}: no client gave a usable answer{_listed(report.failures)}; "
+                f"round {report.round}: {_nothing_usable(report)}{_listed(report.failures)}; "
                 "the last complete round is kept"
             )
         decisions.aggregate_fit(report.round, updates)
@@ -306,3 +306,14 @@ class FederatedRun:
 
 def _listed(failures: Mapping[str, str]) -> str:
     return "".join(f"\n  {client}: {reason}" for client, reason in sorted(failures.items()))
+
+
+def _nothing_usable(report: RoundReport) -> str:
+    """Say that no answer can be used; where all that came diverged alike, blame the model."""
+    answered = [c for c in report.clients if c.phase == "train" and c.bytes_up]
+    if len(answered) > 1 and all(NOT_FINITE in c.status for c in answered):
+        return (
+            f"all {len(answered)} answers hold NaN or infinity, so the model that was sent is to "
+            "blame and not the clients: go on from an earlier round, or lower the learning rate"
+        )
+    return "no client gave a usable answer"

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from ..messages import Arrays, Prototypes, Update
 
+#: What is said of arrays that have diverged.
+NOT_FINITE = "holds NaN or infinity"
+
 
 def find_fault(
     update: Update,
@@ -80,7 +83,7 @@ def _array_fault(arrays: Arrays, expected: Arrays) -> str | None:
             )
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             return (
-                f"array '{name}' holds NaN or infinity: lower the client's learning rate, clip its "
+                f"array '{name}' {NOT_FINITE}: lower the client's learning rate, clip its "
                 "gradients, or standardise its inputs"
             )
     return None
