@@ -25,6 +25,7 @@ REGISTRIES = {
     "objective": "client_app.objectives:OBJECTIVES",
     "optimizer": "bmsfed_app.optimizers:OPTIMIZERS",
     "schedule": "bmsfed_app.schedules:SCHEDULES",
+    "aggregation": "bmsfed_app.aggregations:AGGREGATIONS",
     "partition": "bmsfed_app.partitions:PARTITIONS",
     "metric": "server_app.metrics:METRICS",
     "callback": "server_app.callbacks:CALLBACKS",

@@ -88,6 +88,9 @@ class TableCallback(Callback):
         )
         for name, reason in sorted((report.failures | report.refused).items()):
             self.write(f"      left out: {name}: {reason}")
+        for client in report.clients:
+            if client.note:
+                self.write(f"      stands out: {client.client_id}: {client.note}")
 
     def after_failure(self, strategy: Decisions, report: RoundReport) -> None:
         """Say what went wrong, and for whom."""

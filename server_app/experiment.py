@@ -10,6 +10,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from bmsfed_app import __version__
+from bmsfed_app.aggregations import build_aggregation
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.devices import check_compiler, find_device
 from bmsfed_app.engine.base import SimulationGrid
@@ -120,6 +121,8 @@ def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
         "clients_per_round": config.per_round,
         "seed": config.seed,
         "app_version": __version__,
+        "aggregation": build_aggregation(config.aggregation),
+        "outlier_factor": config.outlier_factor,
     }
     strategy = config.method_settings().strategy(**common)
     if config.dp:

@@ -199,4 +199,8 @@ def client_row(server_round: int, client: ClientReport) -> ClientRow:
         bytes_up=client.bytes_up,
         seconds=client.seconds,
         status=client.status,
+        weight=client.weight,
+        update_norm=client.update_norm,
+        update_cosine=client.update_cosine,
+        note=client.note,
     )

@@ -1,4 +1,4 @@
-"""Averaging what clients trained, part by part (Algorithm 1)."""
+"""Merging what clients trained, part by part (Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from . import robust
+from .changes import is_float, is_statistic
 from .messages import Arrays, Update, owner
+from .ratios import MAX_RATIO
 
 #: Numbers that are averaged at a time: two arrays of them in float64 stay in a core's cache, where
 #: whole models of many clients would go through memory several times over.
@@ -59,11 +62,13 @@ def _weighted_sum(
 def imbalance_ratios(scores: Mapping[str, float]) -> dict[str, float]:
     """Return ``rho_m = max_m' s_m' / s_m`` for every modality (Eq. 17 for the weak one of two).
 
+    At most :data:`strategies.ratios.MAX_RATIO`.
+
     >>> imbalance_ratios({"audio": 0.8, "visual": 0.2})
     {'audio': 1.0, 'visual': 4.0}
     """
     best = max(scores.values(), default=1.0)
-    return {m: best / s for m, s in scores.items()}
+    return {m: min(best / s, MAX_RATIO) for m, s in scores.items()}
 
 
 def sample_counts(name: str, trainers: Sequence[Update]) -> list[float]:
@@ -76,8 +81,9 @@ def aggregate_parts(
     updates: Sequence[Update],
     head_columns: Literal["own", "all"] = "own",
     weigh: Callable[[str, Sequence[Update]], Sequence[float]] = sample_counts,
+    rule: robust.Rule | None = None,
 ) -> Arrays:
-    """Average every array over exactly those clients that trained it.
+    """Merge every array over exactly those clients that trained it.
 
     Parameters
     ----------
@@ -92,21 +98,55 @@ def aggregate_parts(
     weigh : callable
         Returns the weights of an array's trainers, which come sorted by client id; clients
         without samples never come.
+    rule : Rule, optional
+        One of :mod:`strategies.robust`; by default the weighted mean. Of integers a rule takes
+        the median.
 
     Returns
     -------
     dict
         The new global model, with the keys of ``current``.
     """
-    ordered = sorted(updates, key=lambda u: u.client_id)  # float sums depend on the order
+    trainers = {name: _trainers(name, updates, head_columns) for name in current}
+    if rule is not None:
+        return _merged(current, trainers, weigh, rule)
     new: Arrays = {}
     for name, old in current.items():
-        trainers = [u for u in ordered if name in u.arrays and u.num_samples > 0]
-        if not trainers:
-            new[name] = old
-            continue
-        if head_columns == "all" and owner(name) and not name.startswith("encoders."):
-            trainers = [u for u in ordered if u.num_samples > 0]
-        values = [u.arrays.get(name, old) for u in trainers]
-        new[name] = weighted_mean(values, weigh(name, trainers))
+        values = [u.arrays.get(name, old) for u in trainers[name]]
+        new[name] = weighted_mean(values, weigh(name, trainers[name])) if values else old
+    return new
+
+
+def _trainers(
+    name: str, updates: Sequence[Update], head_columns: Literal["own", "all"]
+) -> list[Update]:
+    """Return whose values of an array count, by client id: float sums depend on the order."""
+    ordered = sorted((u for u in updates if u.num_samples > 0), key=lambda u: u.client_id)
+    trainers = [u for u in ordered if name in u.arrays]
+    of_columns = owner(name) and not name.startswith("encoders.")
+    return ordered if trainers and head_columns == "all" and of_columns else trainers
+
+
+def _merged(
+    current: Arrays,
+    trainers: Mapping[str, Sequence[Update]],
+    weigh: Callable[[str, Sequence[Update]], Sequence[float]],
+    rule: robust.Rule,
+) -> Arrays:
+    """Merge by a rule: part by part, what the same clients trained of it together."""
+    parts: dict[tuple[object, ...], list[str]] = {}
+    new = dict(current)
+    for name, old in current.items():
+        who = trainers[name]
+        if who and is_float(old):
+            scope, statistic = name.partition(".")[0], is_statistic(name)
+            key = scope, owner(name), statistic, *(u.client_id for u in who)
+            parts.setdefault(key, []).append(name)
+        elif who:
+            new[name] = robust.middle([u.arrays.get(name, old) for u in who])
+    for names in parts.values():
+        who, old_part = trainers[names[0]], [current[n] for n in names]
+        trained = [[u.arrays.get(n, current[n]) for n in names] for u in who]
+        merged = robust.merge(rule, old_part, trained, weigh(names[0], who))
+        new |= dict(zip(names, merged, strict=True))
     return new

@@ -15,7 +15,7 @@ from typing import Any, Literal, Unpack
 from flwr.serverapp import Grid
 
 from .callbacks import Callback, RoundReport, tell_end
-from .decisions import Decisions
+from .decisions import OUTLIER_FACTOR, Decisions
 from .federation.attempts import complete
 from .federation.dialects import Native
 from .federation.flower import FlowerOptions, FlowerStrategy
@@ -24,6 +24,7 @@ from .federation.registrar import Dialects
 from .federation.transport import GridTransport, Interrupted
 from .federation.waiting import Patience, Waiting
 from .messages import Arrays
+from .robust import Rule
 from .state import ServerState
 
 
@@ -32,6 +33,8 @@ class StrategyOptions(FlowerOptions, total=False):
 
     seed: int
     head_columns: Literal["own", "all"]
+    aggregation: Rule | None
+    outlier_factor: float
     app_version: str | None
 
 
@@ -40,7 +43,7 @@ class ModalityStrategy(Decisions, FlowerStrategy):
 
     Parameters
     ----------
-    clients_per_round, seed, head_columns, share_prototypes
+    clients_per_round, seed, head_columns, share_prototypes, aggregation, outlier_factor
         What is decided by: see :class:`strategies.decisions.Decisions`.
     app_version : str, optional
         If given, nodes that run another version are refused with a message that says so.
@@ -67,6 +70,8 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         seed: int = 0,
         head_columns: Literal["own", "all"] = "own",
         share_prototypes: bool = False,
+        aggregation: Rule | None = None,
+        outlier_factor: float = OUTLIER_FACTOR.default,
         app_version: str | None = None,
         **flower: Unpack[FlowerOptions],
     ) -> None:
@@ -76,6 +81,8 @@ class ModalityStrategy(Decisions, FlowerStrategy):
             seed=seed,
             head_columns=head_columns,
             share_prototypes=share_prototypes,
+            aggregation=aggregation,
+            outlier_factor=outlier_factor,
         )
         FlowerStrategy.__init__(self, self, app_version=app_version, **flower)
 

@@ -83,6 +83,10 @@ class ClientReport:
     bytes_up: int = 0
     seconds: float = 0.0  # from sending the task to receiving the answer
     status: str = "ok"  # or why the answer was left out
+    weight: float | None = None  # its share of the samples that are merged
+    update_norm: float | None = None  # of its change to what it was sent, as it came
+    update_cosine: float | None = None  # between that and how the global model changed
+    note: str = ""  # what of the answer stood out and was scaled down
 
 
 @dataclass

@@ -28,7 +28,12 @@ from .messages import (
 )
 from .privacy import Budget, ClientPrivacy
 from .randomness import generator
+from .ranges import Parameter
+from .ratios import weakest
+from .robust import Rule
 from .state import ServerState
+
+OUTLIER_FACTOR = Parameter(10.0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,13 @@ class Decisions:
         See :func:`strategies.aggregation.aggregate_parts`.
     share_prototypes : bool, default False
         Send global prototypes, the weak modality and the client's ratio with every task.
+    aggregation : Rule, optional
+        How parts are merged: one of :mod:`strategies.robust`. With one, global imbalance ratios
+        are medians as well. By default all are means weighted by samples.
+    outlier_factor : float, default 10
+        An update whose norm is beyond so many times the round's median is scaled down to it (see
+        :mod:`strategies.federation.outliers`), an imbalance ratio beyond it is not counted; 0 or
+        at least 1, and 0 looks at neither.
 
     Attributes
     ----------
@@ -88,7 +100,7 @@ class Decisions:
     Raises
     ------
     ValueError
-        If ``clients_per_round`` is not positive.
+        If ``clients_per_round`` is not positive, or ``outlier_factor`` is out of range.
     """
 
     #: What the accuracy is of, for those who watch.
@@ -96,6 +108,9 @@ class Decisions:
 
     #: Whether the method works on the columns ``head.weight.<modality>`` of a head such as ours.
     needs_linear_head: ClassVar[bool] = False
+
+    #: Whether what one client trains reaches another.
+    merges: ClassVar[bool] = True
 
     #: Of a method whose releases are all accounted for: whether it keeps what clients measure
     #: ("measuring"), or their averages alone ("averages"). Not inherited.
@@ -111,13 +126,19 @@ class Decisions:
         seed: int = 0,
         head_columns: Literal["own", "all"] = "own",
         share_prototypes: bool = False,
+        aggregation: Rule | None = None,
+        outlier_factor: float = OUTLIER_FACTOR.default,
     ) -> None:
+        OUTLIER_FACTOR.check("outlier_factor", outlier_factor)
+        if 0 < outlier_factor < 1:
+            raise ValueError(f"outlier_factor is {outlier_factor}, it must be 0 or at least 1")
         if clients_per_round is not None and not clients_per_round > 0:
             raise ValueError(f"clients_per_round is {clients_per_round}, it must be above 0")
         self.clients_per_round = clients_per_round
         self.seed = seed
         self.head_columns: Literal["own", "all"] = head_columns
         self.share_prototypes = share_prototypes
+        self.aggregation, self.outlier_factor = aggregation, outlier_factor
         self.fraction, self.min_clients = 1.0, 2
         self.frozen: frozenset[str] = frozenset()
         self.privacy: ClientPrivacy | None = None
@@ -152,11 +173,11 @@ class Decisions:
         return self.state.arrays
 
     def aggregate(self, updates: Sequence[Update]) -> Arrays:
-        """Return the new global model: averages by sample counts, part by part."""
+        """Return the new global model: merged part by part, by sample counts unless told else."""
         if self.privacy is not None:
             self.privacy.spend_round(self.state)
             return self.privacy.average(self.state.arrays, updates, self.frozen)
-        return aggregate_parts(self.state.arrays, updates, self.head_columns)
+        return aggregate_parts(self.state.arrays, updates, self.head_columns, rule=self.aggregation)
 
     def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Return the clients to ask before selection; nobody, unless a method needs it."""
@@ -255,8 +276,12 @@ class Decisions:
     def shared(self) -> tuple[str | None, dict[str, Prototypes]]:
         """Return weak modality and global prototypes (Eqs. 15, 18), computed once a round."""
         if self._shared is None:
-            self._shared = self.state.weak_modality(), self.state.global_prototypes()
+            self._shared = weakest(self.global_ratios()), self.state.global_prototypes()
         return self._shared
+
+    def global_ratios(self) -> dict[str, float]:
+        """Return the global imbalance ratios (Eq. 18), of which none can be turned by a few."""
+        return self.state.global_ratios(self.outlier_factor, self.aggregation is not None)
 
     def draw(self, purpose: str, server_round: int) -> np.random.Generator:
         """Return a generator for one purpose in this try of a round."""

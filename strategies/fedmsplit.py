@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from .aggregation import aggregate_parts
 from .base import StrategyOptions
+from .changes import block_of, is_statistic
 from .fedavg import FedAvg
 from .messages import Arrays, Update
 from .ranges import Parameter
-
-#: Arrays with these endings follow the data, not a gradient; they have no say in who is alike.
-_STATISTICS = ("running_mean", "running_var")
 
 GAMMA = Parameter(0.9, ge=0, le=1)
 
@@ -88,16 +86,6 @@ class FedMSplit(FedAvg):
         return aggregate_parts(self.state.arrays, trained, self.head_columns, _weigh)
 
 
-def block_of(name: str) -> str:
-    """Return the block that an array belongs to.
-
-    >>> block_of("encoders.gray.conv1.weight"), block_of("head.weight.gray")
-    ('encoders.gray', 'head')
-    """
-    scope, *path = name.split(".")
-    return f"{scope}.{path[0]}" if scope == "encoders" else scope
-
-
 def attention(received: Arrays, updates: Sequence[Update]) -> dict[str, NDArray[np.float64]]:
     """Return r (n, n) by block: how much each client leans on each, 0 where either is missing.
 
@@ -125,7 +113,8 @@ def similarity(received: Arrays, updates: Sequence[Update], block: str) -> NDArr
             continue
         there = np.array([i for i, u in enumerate(updates) if name in u.arrays], np.int64)
         trained[there] = True
-        if len(there) and np.issubdtype(old.dtype, np.floating) and not name.endswith(_STATISTICS):
+        # What follows the data, not a gradient, has no say in who is alike.
+        if len(there) and np.issubdtype(old.dtype, np.floating) and not is_statistic(name):
             # One array at a time: never all clients' whole models in float64.
             change = np.stack([_change(updates[i].arrays[name], old) for i in there])
             inner[np.ix_(there, there)] += change @ change.T

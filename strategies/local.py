@@ -30,6 +30,7 @@ class LocalTraining(FedAvg):
     """
 
     evaluated: ClassVar[str] = "the clients' own models, weighted mean"
+    merges: ClassVar[bool] = False
 
     def model_for(self, assignment: Assignment) -> Arrays:
         """Return the client's own model, or the initial one the first time."""

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file as save_safetensors_file
 
 from . import checksum
 from .messages import Arrays, ClientInfo, Prototypes, Update, copied, modalities_of
+from .ratios import bounded, combined, weakest
 
 _FORMAT = 4
 _SEALED = 4  # from this format on there is a checksum
@@ -46,6 +47,9 @@ class ServerState:
         Latest selection vectors, by client id and name.
     memory : dict
         Arrays that a particular method keeps besides, by client id ("" for none) and name.
+    norms : dict
+        Typical norms of the last rounds' updates, by unit: see
+        :mod:`strategies.federation.outliers`.
     measured : dict
         What this round's probes measured besides, by client id and name; of no use to a later
         round, and not saved.
@@ -60,6 +64,7 @@ class ServerState:
     signatures: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
     memory: dict[str, Arrays] = field(default_factory=dict)
     measured: dict[str, Arrays] = field(default_factory=dict)
+    norms: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -72,7 +77,8 @@ class ServerState:
         prototypes = {m: p.copy() for m, p in update.prototypes.items()}
         self.prototypes.setdefault(client, {}).update(prototypes)
         self.scores.setdefault(client, {}).update(update.scores)
-        self.ratios.setdefault(client, {}).update(update.ratios)
+        ratios = {m: bounded(r) for m, r in update.ratios.items()}
+        self.ratios.setdefault(client, {}).update(ratios)
         self.signatures.setdefault(client, {}).update(copied(update.signatures))
 
     def global_prototypes(self) -> dict[str, Prototypes]:
@@ -95,22 +101,26 @@ class ServerState:
             for m, (s, n) in totals.items()
         }
 
-    def global_ratios(self) -> dict[str, float]:
-        """Sample-weighted mean of the clients' latest imbalance ratios (Eq. 18)."""
-        sums: dict[str, list[float]] = {}
+    def global_ratios(self, factor: float = 10.0, robust: bool = False) -> dict[str, float]:
+        """Sample-weighted mean of the clients' latest imbalance ratios (Eq. 18).
+
+        What stands out by more than ``factor`` is left out; with ``robust`` it is the median: see
+        :func:`strategies.ratios.combined`.
+        """
+        found: dict[str, tuple[list[float], list[float]]] = {}
         for client in sorted(self.ratios):
             weight = self.clients[client].num_samples if client in self.clients else 1
             for modality, ratio in self.ratios[client].items():
-                total = sums.setdefault(modality, [0.0, 0.0])
-                total[0] += weight * ratio
-                total[1] += weight
-        ordered = [m for m in self.modalities if m in sums] or sorted(sums)
-        return {m: sums[m][0] / sums[m][1] for m in ordered if sums[m][1] > 0}
+                ratios, weights = found.setdefault(modality, ([], []))
+                ratios.append(ratio)
+                weights.append(weight)
+        ordered = [m for m in self.modalities if m in found] or sorted(found)
+        means = {m: combined(*found[m], factor, robust) for m in ordered}
+        return {m: mean for m, mean in means.items() if mean is not None}
 
     def weak_modality(self) -> str | None:
         """Return the modality with the largest global ratio (equal: the first), None if unknown."""
-        ratios = self.global_ratios()
-        return max(ratios, key=lambda m: ratios[m]) if ratios else None
+        return weakest(self.global_ratios())
 
     # --- saving ------------------------------------------------------------------------------
 
@@ -129,6 +139,7 @@ class ServerState:
             _copied(self.signatures),
             _copied(self.memory),
             _copied(self.measured),
+            {unit: list(norms) for unit, norms in self.norms.items()},
         )
 
     def to_bytes(self, extra: Mapping[str, Any] | None = None) -> bytes:
@@ -172,6 +183,7 @@ class ServerState:
             "arrays": list(self.arrays),  # the order is part of the model
             "scores": self.scores,
             "ratios": self.ratios,
+            "norms": self.norms,
             "clients": {
                 c: [i.modalities, i.num_samples, i.class_counts] for c, i in self.clients.items()
             },
@@ -207,6 +219,7 @@ class ServerState:
         if header["format"] >= _SEALED:
             checksum.check(data)
         state = cls(int(header["round"]), scores=header["scores"], ratios=header["ratios"])
+        state.norms = header.get("norms", {})
         for client, (modalities, samples, counts) in header["clients"].items():
             state.clients[client] = ClientInfo(client, tuple(modalities), samples, tuple(counts))
         try:

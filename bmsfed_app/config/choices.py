@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from bmsfed_app.aggregations import aggregation_fault
 from bmsfed_app.choice import settings_fault, settings_of
 from bmsfed_app.config.experiment import ExperimentConfig
 from bmsfed_app.config.files import ConfigError
@@ -38,6 +39,13 @@ def check_choices(config: ExperimentConfig) -> None:
     if config.objective:
         _refuse("objective", _objective_fault(config.objective))
     _refuse("optimizer", optimizer_fault(config.optimizer))
+    _refuse("aggregation", aggregation_fault(config.aggregation))
+    reason = config.method_settings().merges_by
+    if reason and config.aggregation["name"] != "mean":
+        raise ConfigError(
+            f"aggregation: method '{config.method}' takes no other than mean ({reason}); leave the "
+            "key out, or take another method"
+        )
     _refuse("schedule", _schedule_fault(config))
     for name in config.metrics:
         _find("metrics", "metric", name)

@@ -93,6 +93,8 @@ class ExperimentConfig(BaseModel):
     head: Choice = Field(default_factory=dict)
     objective: Choice = Field(default_factory=dict)
     packed_clients: int = Field(1, ge=1)
+    aggregation: Choice = Field(default_factory=lambda: {"name": "mean"})
+    outlier_factor: float = Field(10.0, ge=0)
 
     min_class_count: int = Field(2, ge=1)
     dp: DpSettings | None = None
@@ -185,6 +187,11 @@ class ExperimentConfig(BaseModel):
             raise ValueError(
                 f"lr_min: {self.lr_min:g} is above lr ({self.lr:g}), so the rate would rise: lower "
                 "lr_min as well"
+            )
+        if 0 < self.outlier_factor < 1:
+            raise ValueError(
+                f"outlier_factor: {self.outlier_factor:g} would scale down usual updates: set it "
+                "to 1 or more, or to 0 to look at none"
             )
         if self.clients and self.per_round > self.clients:
             raise ValueError(
@@ -319,6 +326,7 @@ class ExperimentConfig(BaseModel):
             *(("encoder", name) for name in spec.encoders.values()),
             *(("objective", self.chosen("objective")[0]), ("optimizer", self.optimizer["name"])),
             *(("schedule", self.schedule), ("partition", self.partition)),
+            ("aggregation", str(self.aggregation["name"])),
             *(("metric", name) for name in self.metrics),
             *(("callback", name) for name in self.callbacks),
         ]

@@ -93,6 +93,8 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     if fault := config.method_settings().check(config):
         raise ConfigError(f"method '{config.method}': {fault}")
     method = config.method_settings()
+    if config.dp and config.aggregation["name"] != "mean":
+        raise ConfigError("aggregation: with dp it is mean, whose noise is accounted for")
     if config.dp and (fault := dp_fault(config.dp, method, config.prototypes)):
         raise ConfigError(f"dp: {fault}")
     return config

@@ -55,6 +55,9 @@ class MethodSettings(BaseModel):
     binds : mapping
         Why the experiment may not choose another "head" or "objective" where the method's own is
         the plain one; where it is not, it is what the method is about and cannot be exchanged.
+    merges_by : str
+        Why the experiment may not choose another ``aggregation``, where the method merges some of
+        what clients send in a way of its own.
     number : str
         The setting that a number in place of the name's "x" sets (``fedavg-0.5``).
     """
@@ -68,6 +71,7 @@ class MethodSettings(BaseModel):
     presets: ClassVar[Mapping[str, Any]] = {}
     overrides: ClassVar[Mapping[str, Any]] = {}
     binds: ClassVar[Mapping[str, str]] = {}
+    merges_by: ClassVar[str] = ""
     number: ClassVar[str] = ""
 
     head_columns: Literal["own", "all"] = Field(

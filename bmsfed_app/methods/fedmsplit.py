@@ -27,6 +27,7 @@ class FedMSplitSettings(MethodSettings):
     source = (
         "Chen and Zhang, KDD 2022; one global model, cosines of changes, γ as the own share: ours"
     )
+    merges_by = "it weighs clients by how alike they learn"
 
     gamma: float = field(GAMMA, "γ: a client's own share; 1: plain averages")
     mu: float = Field(0.02, ge=0, le=100, description="μ: weight of the proximal term")

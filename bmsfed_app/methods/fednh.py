@@ -27,6 +27,7 @@ class FedNHSettings(MethodSettings):
         "class directions up in place of the head's weights, and class counts; nothing is kept"
     )
     source = "Dai et al., AAAI 2023, arXiv:2212.02758; bodies averaged by samples; blocks: ours"
+    merges_by = "class directions are averaged by class counts"
     overrides: ClassVar = {"clip_norm": 10.0}
 
     rho: float = field(RHO, "ρ: how much of the class directions stays")

@@ -30,6 +30,7 @@ class FedPACSettings(MethodSettings):
     source = (
         "Xu et al., ICLR 2023, arXiv:2306.11867; tested with the mean of the heads that came in"
     )
+    merges_by = "heads are mixed by a quadratic programme of its own"
 
     binds: ClassVar = {"head": "it mixes the columns of linear heads"}
 

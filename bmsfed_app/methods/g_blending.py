@@ -31,6 +31,7 @@ class GBlendingSettings(MethodSettings):
         "Wang et al., CVPR 2020, arXiv:1905.12681; losses of the joint training in place of solo "
         "trainings (K + 1 times the cost); a client that lacks modalities blends the heads it has"
     )
+    merges_by = "the weights of its losses are means of what clients say"
 
     weights: dict[str, float] = Field(
         {}, description="fixed weights, as {joint: 1, MODALITY: 0.5}; empty: estimated"

@@ -16,6 +16,7 @@ class LocalSettings(MethodSettings):
     equations = "θ_k <- local training from θ_k;  accuracy = Σ_k q_k accuracy(θ_k) over all clients"
     travels = "a client's own model both ways; the server keeps one model per client"
     source = "BMSFed paper, Table 1; clients take turns as FedAvg draws them"
+    merges_by = "nothing is merged"
 
     def strategy(self, **common: Any) -> ModalityStrategy:
         """Keep every client's model."""

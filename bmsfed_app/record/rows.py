@@ -129,6 +129,15 @@ class ClientRow(Row):
         From sending the task to receiving the answer.
     status : str
         "ok", or why the answer was left out.
+    weight : float or None
+        Share of its samples among those whose training was merged; None where it was not.
+    update_norm : float or None
+        Norm of its change to the model that it was sent, as it came, without the running
+        statistics of batch norms.
+    update_cosine : float or None
+        Cosine between that change and the global model's, over the parts that it trained.
+    note : str
+        What of its update stood out and was scaled down; empty where nothing did.
     """
 
     kind: Literal["client"]
@@ -144,6 +153,10 @@ class ClientRow(Row):
     bytes_up: int = 0
     seconds: float = 0.0
     status: str = "ok"
+    weight: float | None = None
+    update_norm: float | None = None
+    update_cosine: float | None = None
+    note: str = ""
 
 
 class PickRow(Row):

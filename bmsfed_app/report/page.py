@@ -14,6 +14,7 @@ from bmsfed_app.record.run import Run
 from bmsfed_app.record.summary import LAST_ROUNDS, Summary, summary
 from bmsfed_app.report.facts import cards
 from bmsfed_app.report.figures import MAX_BARS, bin_width, figure_name, partitions
+from bmsfed_app.report.outliers import standing_out
 from bmsfed_app.report.studies import Series, Study, mean_and_interval
 from strategies import Metric
 
@@ -77,6 +78,9 @@ def _section(study: Study, figures: Mapping[str, tuple[str, bytes]]) -> dict[str
         "rows": _rows(study),
         "legend": _legend(study),
         "figures": _figures(study, figures),
+        "outliers": [
+            (s.run_label(run), *one) for s, run in study.runs() for one in standing_out(run)
+        ],
         "failures": [(s.run_label(run), *f) for s, run in study.runs() for f in run.failures],
     }
 

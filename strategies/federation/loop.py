@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from ..callbacks import Callback, RoundReport
 from ..decisions import Decisions
 from ..messages import Assignment, ClientInfo, Kind
+from ..ratios import weakest
 from .errors import FederationError, RoundFailed
 from .gathering import Gathering
 from .judging import Judge, Sent
 from .merging import merge
+from .outliers import Inspection
 from .registrar import Dialects, Registrar
 from .transport import Answer, Outgoing, Transport, quiet_about_plain_nodes
 from .validation import model_fault
@@ -170,6 +172,10 @@ class FederatedRun:
         """
         report, decisions = opened.report, self.decisions
         updates = self.judge(opened.sent, answers, report)
+        received = {s.assignment.client_id: s.task.arrays for s in opened.sent}
+        inspection = Inspection(decisions, received, updates)
+        if decisions.privacy is None:  # which clips by itself, and accounts for all that is kept
+            updates = inspection.guarded(report, warn=self.dialects.plain is not None)
         report.bytes_down = sum(c.bytes_down for c in report.clients)
         report.bytes_up = sum(c.bytes_up for c in report.clients)
         report.seconds = self.clock.monotonic() - opened.started
@@ -180,8 +186,10 @@ class FederatedRun:
             decisions, lambda u: decisions.aggregate_fit(report.round, u), updates, report
         ):
             raise RoundFailed("the method can use no answer", report)
-        report.ratios = decisions.state.global_ratios()
-        report.weak = decisions.state.weak_modality()
+        if decisions.privacy is None:
+            inspection.complete(report)
+        report.ratios = decisions.global_ratios()
+        report.weak = weakest(report.ratios)
         report.joined, report.refused = self.registrar.news()
         report.seconds = self.clock.monotonic() - opened.started
         return report

@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from bmsfed_app.aggregations import AGGREGATIONS
 from bmsfed_app.config import ConfigError, load_config
 from bmsfed_app.models import HEADS, FusionHead, Head
 from bmsfed_app.optimizers import OPTIMIZERS, build_optimizer
 from bmsfed_app.schedules import SCHEDULES
 from client_app.objectives import OBJECTIVES, Objective
+from server_app.experiment import build_strategy
 from server_app.metrics import METRICS, measured
+from strategies.robust import Krum
 from tests.plugins import only_here
 
 EXPERIMENT = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
@@ -48,12 +51,13 @@ def closure_only(parameters, *, lr):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    only_here(monkeypatch, HEADS, OBJECTIVES, OPTIMIZERS, METRICS, SCHEDULES)
+    only_here(monkeypatch, HEADS, OBJECTIVES, OPTIMIZERS, METRICS, SCHEDULES, AGGREGATIONS)
     for head in (Nested, Flat, Pair):
         HEADS.add(head.__name__.lower(), head)
     OBJECTIVES.add("focal", Focal)
     SCHEDULES.add("rising", lambda progress, *keys: 1.0 if progress < 1 else float("inf"))
     SCHEDULES.add("of-nothing", lambda: 0.1)
+    AGGREGATIONS.add("no-rule", lambda: {})
     OPTIMIZERS.add("closure-only", closure_only)
     OPTIMIZERS.add("no-optimizer", lambda parameters, lr: nn.Identity())
 
@@ -99,6 +103,21 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
             {"schedule": "rising", "rounds": 3},
             "schedule: rising: the rate of round 3 is inf",
         ),
+        ({"aggregation": "kram"}, "aggregation: unknown aggregation 'kram'; did you mean 'krum'"),
+        (
+            {"aggregation": {"name": "krum", "bat": 2}},
+            "aggregation: unknown setting 'bat'; did you mean 'bad'",
+        ),
+        (
+            {"aggregation": {"name": "trimmed-mean", "trim": 0.5}},
+            "aggregation: trimmed-mean: trim is 0.5, it must be >= 0 and < 0.5",
+        ),
+        ({"aggregation": "no-rule"}, "aggregation: what 'no-rule' builds is neither a ByCoord"),
+        *(
+            ({"method": m, "aggregation": "median"}, f"aggregation: method '{m}' takes no other")
+            for m in ("fedpac", "fednh", "fedmsplit", "local", "g-blending")
+        ),
+        ({"outlier_factor": 0.5}, "outlier_factor: 0.5 would scale down usual updates"),
         ({"schedule": "constantly"}, "schedule: unknown schedule .*did you mean 'constant'"),
         ({"schedule": "of-nothing"}, "schedule: of-nothing: .*takes 0 positional arguments"),
         ({"metrics": ["macro_f1"]}, "metrics: unknown metric 'macro_f1'; did you mean 'macro-f1'"),
@@ -124,6 +143,16 @@ def test_a_choice_reaches_the_clients() -> None:
     assert (told.objective, told.objective_settings) == ("focal", {"gamma": 2})
     assert told.optimizer == {"name": "adam", "eps": 1e-6}
     assert load_config("cg-digits", {"optimizer": "adam"}).optimizer == {"name": "adam"}
+
+
+def test_a_rule_reaches_the_strategy() -> None:
+    choice = {"name": "krum", "bad": 2, "m": 3}
+    values = {"method": "fedprox", "aggregation": choice, "outlier_factor": 0}
+    strategy = build_strategy(load_config("cg-digits", values))
+    assert isinstance(strategy.aggregation, Krum)
+    assert (strategy.aggregation.bad, strategy.aggregation.m) == (2, 3)
+    assert strategy.outlier_factor == 0
+    assert build_strategy(load_config("cg-digits")).aggregation is None
 
 
 @pytest.mark.parametrize(

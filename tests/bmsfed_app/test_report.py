@@ -401,6 +401,28 @@ def test_failures_are_listed_once(tmp_path: Path) -> None:
     assert page.row("client-02") == ["4", "out of memory", "bmsfed, seed 0"]
 
 
+def test_clients_that_stand_out_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    assert "stand out" not in report(tmp_path / "without", run).text
+    note = "its update changes 'head' by 1e+06 times the usual; scaled down to that"
+    cosines = {"client-00": 0.5, "client-01": -0.25, "client-02": -0.9}
+    rows: list[dict[str, Any]] = [
+        {"kind": "client", "round": r, "client": c, "update_norm": 1.0, "update_cosine": cosine}
+        for r in (1, 2, 3)
+        for c, cosine in cosines.items()
+        if (r, c) != (2, "client-02")  # two rounds say little of a client
+    ]
+    rows[3]["note"] = note  # client-00, round 2
+    with (run / "history.jsonl").open("a") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+    page = report(tmp_path / "out", run)
+    assert "Clients that stand out" in page.text
+    assert page.row("client-00")[:2] == ["2", note]
+    against = "its updates point against the global model's: mean cosine -0.25"
+    assert page.row("client-01")[:2] == ["1, 2, 3", against]
+    assert not [row for row in page.rows if row[0] == "client-02"]
+
+
 def test_no_failures_no_table(tmp_path: Path) -> None:
     assert "Failures" not in report(tmp_path / "out", make_run(tmp_path / "a")).text
 
