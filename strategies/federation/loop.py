@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ..callbacks import Callback, RoundReport
 from ..decisions import Decisions
 from ..messages import Assignment, Kind
-from .judging import Judge, Sent
+from .judging import Judge, Sent, warn_of_large
 from .registrar import Dialects, Registrar
 from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
 from .validation import model_fault
@@ -197,6 +197,7 @@ class FederatedRun:
             answers = self.exchange(server_round, "enrol", dict.fromkeys(new, question))
         for node_id, answer in answers.items():
             self.registrar.admit(node_id, answer)
+        warn_of_large(self.fleet.clients)
 
     def prepare(
         self, server_round: int, assignments: Iterable[Assignment], kind: Kind
