@@ -2,35 +2,77 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from bmsfed_app.config import idle_notes, load_config, split_pairs
+from bmsfed_app.config import config_of, idle_notes, load_config, split_pairs
 from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
+from server_app.failures import ending
 from server_app.run_folder import RunFolder
-from strategies import FederationError
+from server_app.sending import SendFolder
+from strategies import Callback
 
 app = ServerApp()
+
+#: The experiment that runs where the run config names none.
+_DEFAULT = "cg-digits"
+
+_RESUME = "flwr run . --run-config 'resume=\"{}\"'"
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment that the run config names."""
+    """Run the experiment that the run config names; the last line says how it ended."""
+    with ExitStack() as held:
+        try:
+            folder = folder_from_run_config(context.run_config)
+            held.enter_context(folder.writing())
+        except Exception as error:
+            _end(error, "")
+            raise
+        try:
+            if (number := int(context.run_config.get("round", -1))) >= 0:
+                folder.go_back(number)
+            folder.check_unchanged()
+            for line in folder.record_data(folder.config.check_data()):
+                _print(line)
+                folder.log.note(line)
+            _run(grid, folder, send=bool(context.run_config.get("send-folder")))
+        except Exception as error:
+            folder.log.note(_end(error, _RESUME.format(folder.path)))
+            raise
+        folder.log.note(_end(None, ""))
+
+
+def _run(grid: Grid, folder: RunFolder, *, send: bool) -> None:
+    """Run a folder's experiment; to ``bmsfed run --on`` the folder is sent as it grows."""
+    callbacks: list[Callback] = [TableCallback(folder, _print)]
+    sent = SendFolder(folder, _print) if send else None
+    if sent is not None:
+        callbacks.append(sent)
     try:
-        folder = folder_from_run_config(context.run_config)
-        folder.check_unchanged()
-        for line in folder.record_data(folder.config.check_data()):
-            _print(line)
-        run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
-    except (ValueError, FederationError) as error:
-        _print(f"bmsfed: {error}")
-        raise
+        run_experiment(grid, folder, callbacks=callbacks)
+    finally:
+        if sent is not None:
+            sent.finish()
+
+
+def _end(error: Exception | None, resume: str) -> str:
+    """Say how the run ended; of an error also in what Flower prints of it, which comes last."""
+    line = ending(error, resume)
+    _print(f"bmsfed: {line}")
+    if error is not None:
+        error.add_note(f"bmsfed: {line}")
+    return line
 
 
 def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
@@ -43,7 +85,10 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         it unless empty (0 rounds, seed -1); ``set`` holds further "key=value" pairs, separated
         by spaces; ``out`` and ``resume`` name run folders on the ServerApp's machine. A pair with
         spaces in it stands in double quotes, and all of them then in single ones:
-        ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``.
+        ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``. With ``resume`` the folder's own
+        configuration holds; what else is given must be as it is there, or say where and how fast.
+        ``experiment``, which ``bmsfed run --on`` sends, stands for ``config``: JSON of a file's
+        values and overrides.
 
     Raises
     ------
@@ -56,16 +101,25 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         if value != empty:
             overrides[key.replace("-", "_")] = value
     overrides |= split_pairs(str(run_config.get("set", "")))
-    source = str(run_config.get("config", "cg-digits"))
-    config = load_config(source, overrides)
-    for note in idle_notes(config, source, overrides):
-        _print(note)
-    if resume := str(run_config.get("resume", "")):
-        return RunFolder.reopen(Path(resume).expanduser(), config)
+    source, resume = (str(run_config.get(key, "")) for key in ("config", "resume"))
+    config = None
+    if told := str(run_config.get("experiment", "")):
+        source, experiment = "", json.loads(told)
+        overrides = {**experiment["overrides"], **overrides}
+        config = config_of(experiment["values"], overrides)
+    elif source or not resume:
+        source = source or _DEFAULT
+        config = load_config(source, overrides)
+    if config is not None:
+        for note in idle_notes(config, source, overrides):
+            _print(note)
+    if config is None or resume:
+        return RunFolder.reopen(Path(resume).expanduser(), config, overrides)
     out = str(run_config.get("out", ""))
     path = default_run_dir(config.dataset_name, config.method, config.seed)
     return RunFolder.create(Path(out).expanduser() if out else path, config, "flwr run")
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    sys.stdout.write(line + "\n")  # in one go: other threads write too
+    sys.stdout.flush()

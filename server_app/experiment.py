@@ -12,13 +12,16 @@ from flwr.serverapp import Grid
 from bmsfed_app import __version__
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.devices import check_compiler, find_device
+from bmsfed_app.engine.base import SimulationGrid
 from bmsfed_app.models import build_network, load_weights
 from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
 from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
 from server_app.overlap import Overlapped
+from server_app.privacy import PrivacyCallback
 from server_app.run_folder import RunFolder
+from server_app.status import StatusCallback
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
 from strategies.randomness import integer_seed
 
@@ -54,10 +57,23 @@ def run_experiment(
     DataError, WeightsError, ValueError
         If the data or initial weights cannot be read, or a callback is not known.
     RunFolderError
-        If the run began on other data.
+        If the run began on other data, another process writes in its folder, or the folder cannot
+        be written.
     FederationError
-        If the federation cannot go on, or more answers were left out than ``max_failures`` allows.
+        If the federation cannot go on, or more answers were left out than ``max_failures`` allows;
+        ``Paused`` if it waited for clients for as long as ``patience`` allows.
     """
+    with folder.writing():
+        return _run(grid, folder, callbacks, stop, overlap)
+
+
+def _run(
+    grid: Grid,
+    folder: RunFolder,
+    callbacks: Sequence[Callback],
+    stop: threading.Event | None,
+    overlap: bool,
+) -> ServerState:
     config = folder.config
     if folder.account is None:
         folder.check_unchanged()
@@ -78,6 +94,7 @@ def run_experiment(
         min_clients=config.clients or config.min_clients,
         connect_timeout=config.connect_timeout,
         timeout=config.timeout,
+        waiting=config.waiting(simulated=isinstance(grid, SimulationGrid)),
         stop=stop,
         frozen=settings.network.frozen(),
     )
@@ -89,11 +106,12 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     evaluator = build_evaluator(config)
     evaluate = EvaluateCallback(evaluator, config)
     named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
-    adding = [c for c in (*named, *callbacks) if c.metrics]
+    privacy = [PrivacyCallback(config.dp.delta)] if config.dp else []
+    adding = [*privacy, *(c for c in (*named, *callbacks) if c.metrics)]
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     # The last one may end the run, whose round all others have seen by then.
-    return [evaluate, *adding, record, *showing, FailureLimit(folder)]
+    return [evaluate, *adding, record, StatusCallback(folder), *showing, FailureLimit(folder)]
 
 
 def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
@@ -103,7 +121,10 @@ def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
         "seed": config.seed,
         "app_version": __version__,
     }
-    return config.method_settings().strategy(**common)
+    strategy = config.method_settings().strategy(**common)
+    if config.dp:
+        strategy.protect(config.dp.budget())
+    return strategy
 
 
 def build_evaluator(config: ExperimentConfig) -> Evaluator:

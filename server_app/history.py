@@ -11,6 +11,7 @@ from bmsfed_app.record.files import append_rows, read_json, read_rows, write_jso
 from bmsfed_app.record.rows import (
     STANDARD_METRICS,
     ClientRow,
+    FailedRow,
     Member,
     PickRow,
     RoundRow,
@@ -22,7 +23,7 @@ from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
 from server_app.failures import is_failure
 from server_app.metrics import declared
 from server_app.run_folder import RunFolder
-from strategies import Callback, ClientReport, Decisions, RoundReport
+from strategies import Callback, ClientReport, Decisions, Paused, RoundReport
 
 
 class EvaluateCallback(Callback):
@@ -91,7 +92,6 @@ class RecordCallback(Callback):
         self, folder: RunFolder, evaluate: EvaluateCallback, callbacks: Sequence[Callback] = ()
     ) -> None:
         self.folder, self.evaluate = folder, evaluate
-        self.summary = folder.path / "summary.json"
         self.declared = [m for c in (evaluate, *callbacks) for m in c.metrics]
         names = [m.name for m in self.declared]
         taken = {*RoundRow.model_fields, *RunSummary.model_fields}
@@ -100,7 +100,7 @@ class RecordCallback(Callback):
                 raise ValueError(f"metric '{name}' has a name that is taken: give it another")
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
-        self.summary.unlink(missing_ok=True)  # of the run as it ended before it was resumed
+        self.folder.summary.unlink(missing_ok=True)  # of the run as it ended before it was resumed
         info = read_json(self.folder.info_file, RunInfo)
         write_json(self.folder.info_file, info.model_copy(update={"metrics": self.declared}))
         if self.evaluate.initial is not None:
@@ -111,7 +111,7 @@ class RecordCallback(Callback):
             self.folder.save_checkpoint(strategy.state)
 
     def after_round(self, strategy: Decisions, report: RoundReport) -> None:
-        clients = [_client_row(report.round, c) for c in report.clients]
+        clients = [client_row(report.round, c) for c in report.clients]
         append_rows(self.folder.history, [*clients, _round_row(report)])
         picks = [PickRow(round=report.round, **pick) for pick in report.picks]
         append_rows(self.folder.selection, picks)
@@ -119,20 +119,26 @@ class RecordCallback(Callback):
             self._write_clients(strategy, report.round)
         self.folder.save_checkpoint(strategy.state)
 
+    def after_failure(self, strategy: Decisions, report: RoundReport) -> None:
+        append_rows(self.folder.history, [_failed_row(report)])
+
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         if not self.folder.history.exists():
             return
         self.folder.save_model(strategy.state.arrays)
         rows, _ = read_rows(self.folder.history)
         metrics: Any = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
-        failed = str(error) if is_failure(error) else ""
         summary = RunSummary(
-            **metrics, complete=error is None, failed=failed, rounds=strategy.state.round
+            **metrics,
+            complete=error is None,
+            failed=str(error) if is_failure(error) else "",
+            paused=str(error) if isinstance(error, Paused) else "",
+            rounds=strategy.state.round,
         )
-        write_json(self.summary, summary)
+        write_json(self.folder.summary, summary)
 
     def _write_clients(self, strategy: Decisions, server_round: int) -> None:
-        file = self.folder.path / "clients.json"
+        file = self.folder.clients
         known = read_json(file, dict[str, Member]) if file.exists() else {}
         for client_id, info in sorted(strategy.state.clients.items()):
             known.setdefault(
@@ -163,7 +169,22 @@ def _round_row(report: RoundReport) -> RoundRow:
     )
 
 
-def _client_row(server_round: int, client: ClientReport) -> ClientRow:
+def _failed_row(report: RoundReport) -> FailedRow:
+    return FailedRow(
+        kind="failed",
+        round=report.round,
+        attempt=report.attempt,
+        reason=report.failed,
+        assignments={a.client_id: list(a.modalities) for a in report.assignments},
+        failures=report.failures,
+        bytes_down=report.bytes_down,
+        bytes_up=report.bytes_up,
+        seconds=report.seconds,
+    )
+
+
+def client_row(server_round: int, client: ClientReport) -> ClientRow:
+    """Return what is recorded of one client's part in a round."""
     return ClientRow(
         kind="client",
         round=server_round,

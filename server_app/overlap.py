@@ -6,7 +6,9 @@ import copy
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from server_app.failures import is_failure
 from strategies import Callback, Decisions, RoundReport
+from strategies.callbacks import Connections, tell_end
 
 
 class Overlapped(Callback):
@@ -40,6 +42,11 @@ class Overlapped(Callback):
         for callback in self.callbacks:
             callback.on_start(strategy, num_rounds)
 
+    def on_connections(self, connections: Connections) -> None:
+        """Tell all of them."""
+        for callback in self.callbacks:
+            callback.on_connections(connections)
+
     def on_dispatch(self, server_round: int, phase: str, total: int) -> None:
         """Tell all of them, unless one has failed meanwhile."""
         self._raise_what_failed()
@@ -63,6 +70,13 @@ class Overlapped(Callback):
         self._told = self._worker.submit(self._tell, self._seen, report)
         return report.round == self.num_rounds and self._told.result()
 
+    def after_failure(self, strategy: Decisions, report: RoundReport) -> bool:
+        """Tell all of them here, once the round before has been seen."""
+        if self._told is not None and self._told.result():
+            return True
+        wishes = [callback.after_failure(strategy, report) for callback in self.callbacks]
+        return any(wishes)
+
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Let them finish, and tell them of the end of the last round that they have seen.
 
@@ -75,8 +89,7 @@ class Overlapped(Callback):
         failed = self._told.exception() if self._told is not None else None
         last = self._seen or strategy
         strategy.state = last.state
-        for callback in self.callbacks:
-            callback.on_end(last, failed or error)
+        tell_end(self.callbacks, last, failed or error, failed=is_failure(failed or error))
         if failed is not None and failed is not error:
             raise failed
 

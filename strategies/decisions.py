@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from .aggregation import aggregate_parts
 from .expected import Expected, Shape, expected_of
 from .messages import (
@@ -24,6 +26,8 @@ from .messages import (
     Update,
     select_parts,
 )
+from .privacy import Budget, ClientPrivacy
+from .randomness import generator
 from .state import ServerState
 
 
@@ -73,6 +77,10 @@ class Decisions:
         Everything the method remembers. ``state.arrays`` is the global model.
     frozen : frozenset of str
         Arrays that nobody trains: they are sent to clients, but not expected back.
+    privacy : ClientPrivacy or None
+        Clips and noises what clients send, once :meth:`protect` was called.
+    attempt : int
+        How often the round was tried before: another try draws other clients.
     fraction, min_clients : float, int
         Flower's rule where ``clients_per_round`` is None: a share of the connected clients,
         rounded down, but at least so many.
@@ -88,6 +96,10 @@ class Decisions:
 
     #: Whether the method works on the columns ``head.weight.<modality>`` of a head such as ours.
     needs_linear_head: ClassVar[bool] = False
+
+    #: Of a method whose releases are all accounted for: whether it keeps what clients measure
+    #: ("measuring"), or their averages alone ("averages"). Not inherited.
+    private: ClassVar[Literal["averages", "measuring"]]
 
     #: What the clients of :meth:`configure_probe` are asked for.
     probes: ClassVar[Kind] = "measure"
@@ -108,6 +120,8 @@ class Decisions:
         self.share_prototypes = share_prototypes
         self.fraction, self.min_clients = 1.0, 2
         self.frozen: frozenset[str] = frozenset()
+        self.privacy: ClientPrivacy | None = None
+        self.attempt = 0
         self.state = ServerState()
         self._shared: tuple[str | None, dict[str, Prototypes]] | None = None
 
@@ -139,6 +153,9 @@ class Decisions:
 
     def aggregate(self, updates: Sequence[Update]) -> Arrays:
         """Return the new global model: averages by sample counts, part by part."""
+        if self.privacy is not None:
+            self.privacy.spend_round(self.state)
+            return self.privacy.average(self.state.arrays, updates, self.frozen)
         return aggregate_parts(self.state.arrays, updates, self.head_columns)
 
     def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
@@ -147,6 +164,8 @@ class Decisions:
 
     def aggregate_probe(self, server_round: int, updates: Sequence[Update]) -> None:
         """Take over what probed clients measured; they have trained nothing."""
+        if self.privacy is not None:
+            self.privacy.spend_measuring(self.state)
         self._absorb(updates)
 
     def orders(self, server_round: int, assignment: Assignment, kind: Kind) -> Orders:
@@ -239,6 +258,11 @@ class Decisions:
             self._shared = self.state.weak_modality(), self.state.global_prototypes()
         return self._shared
 
+    def draw(self, purpose: str, server_round: int) -> np.random.Generator:
+        """Return a generator for one purpose in this try of a round."""
+        again = (self.attempt,) if self.attempt else ()
+        return generator(self.seed, purpose, server_round, *again)
+
     def ratio(self, client_id: str, modality: str) -> float:
         """Return a client's last known imbalance ratio of a modality; 1 where none is."""
         return self.state.ratios.get(client_id, {}).get(modality, 1.0)
@@ -251,6 +275,28 @@ class Decisions:
         if wanted >= 1:
             return min(int(wanted), available)
         return min(max(math.ceil(wanted * available), 2), available)
+
+    def protect(self, budget: Budget, rng: np.random.Generator | None = None) -> None:
+        """Clip and noise what clients send; see :class:`strategies.privacy.ClientPrivacy`.
+
+        Raises
+        ------
+        ValueError
+            If no guarantee is known for the method.
+        """
+        if "private" not in vars(type(self)):  # one that inherits it may release more
+            raise ValueError(
+                f"no differential privacy for {type(self).__name__}: what it makes of clients' "
+                "answers besides averages, prototypes, ratios and signatures is not noised; take "
+                "FedAvg, BMSFed or RandomModality"
+            )
+        if self.head_columns != "own":
+            raise ValueError(
+                "no differential privacy with head_columns='all': a part's average is over its "
+                "trainers; take 'own'"
+            )
+        measuring = self.private == "measuring" or self.share_prototypes
+        self.privacy = ClientPrivacy(budget, measuring=measuring, rng=rng)
 
     def start_from(self, initial: Arrays | ServerState, frozen: Collection[str] = ()) -> None:
         """Begin with a model by state-dict name, or go on from a saved state.
@@ -265,10 +311,16 @@ class Decisions:
             raise ValueError(f"the model has no array '{unknown[0]}' to freeze")
         self.frozen = frozenset(frozen)
         self._shared = None
+        if self.privacy is not None:
+            self.privacy.resume(self.state)
+
+    def forget_shared(self) -> None:
+        """Compute anew what follows from the state: it was put back."""
+        self._shared = None
 
     def _absorb(self, updates: Sequence[Update]) -> None:
         for update in sorted(updates, key=lambda u: u.client_id):
-            self.state.absorb(update)
+            self.state.absorb(update if self.privacy is None else self.privacy.measured(update))
         self._shared = None
 
 

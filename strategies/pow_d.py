@@ -12,7 +12,6 @@ from .base import ModalityStrategy, StrategyOptions
 from .decisions import whole
 from .expected import Shape
 from .messages import Assignment, ClientInfo, Kind, Orders, Update, copied
-from .randomness import generator
 from .ranges import Parameter
 
 D = Parameter(0, ge=0)
@@ -81,7 +80,7 @@ class PowerOfChoice(ModalityStrategy):
         ordered = sorted(clients, key=lambda c: c.client_id)
         total = len(ordered)
         d = max(self.d or -(-total // 2), self.resolve_clients_per_round(total))
-        order = generator(self.seed, "select", server_round).permutation(total)
+        order = self.draw("select", server_round).permutation(total)
         return [whole(ordered[i]) for i in order[:d]]
 
     def expected_measurements(self, orders: Orders) -> Mapping[str, Shape]:

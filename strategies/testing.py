@@ -1,4 +1,4 @@
-"""A grid without Flower processes, for tests of strategies."""
+"""A grid without Flower processes, and a clock that nobody waits for, for tests of strategies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,42 @@ from .local_grid import LocalGrid
 Handler = Callable[[Message], RecordDict]
 
 
+class FakeClock:
+    """Time that goes on only while somebody sleeps.
+
+    Examples
+    --------
+    >>> clock = FakeClock()
+    >>> clock.at(3, lambda: print("three"))
+    >>> clock.sleep(5)
+    three
+    >>> clock.monotonic()
+    5.0
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._due: list[tuple[float, Callable[[], None]]] = []
+
+    def monotonic(self) -> float:
+        """Return the seconds slept so far."""
+        return self._now
+
+    def sleep(self, seconds: float, /) -> None:
+        """Let time pass, and happen what is due."""
+        until = self._now + seconds
+        while due := [d for d in self._due if d[0] <= until]:
+            first = min(due, key=lambda d: d[0])
+            self._due.remove(first)
+            self._now = max(self._now, first[0])
+            first[1]()
+        self._now = until
+
+    def at(self, seconds: float, happen: Callable[[], None]) -> None:
+        """Let something happen at a time."""
+        self._due.append((seconds, happen))
+
+
 class FakeGrid(LocalGrid):
     """Answers messages from a dictionary of client functions, in this process.
 
@@ -24,6 +60,16 @@ class FakeGrid(LocalGrid):
         Draws the node ids and the order in which replies arrive.
     silent : collection of str, optional
         Handlers that are connected but never answer.
+    clock : FakeClock, optional
+        Tells the time, where handlers have ``seconds``.
+
+    Attributes
+    ----------
+    offline : set of str
+        Handlers that are not connected; what was sent to them is lost, and they come back as
+        another node.
+    seconds : dict
+        How long handlers train; by default no time. A node takes one message after the other.
 
     Examples
     --------
@@ -37,15 +83,28 @@ class FakeGrid(LocalGrid):
     """
 
     def __init__(
-        self, handlers: Mapping[str, Handler], *, seed: int = 0, silent: Iterable[str] = ()
+        self,
+        handlers: Mapping[str, Handler],
+        *,
+        seed: int = 0,
+        silent: Iterable[str] = (),
+        clock: FakeClock | None = None,
     ) -> None:
         super().__init__()
         self.handlers = dict(handlers)
         self.silent = set(silent)
         self.offline: set[str] = set()
+        self.clock = clock or FakeClock()
+        self.seconds: dict[str, float] = {}
+        self._free: dict[int, float] = {}  # when each node is done with what it was sent
         self._rng = np.random.default_rng(seed)
         self._names: dict[int, str] = {}
-        self._replies: dict[str, Message] = {}
+        self._replies: dict[str, tuple[float, Message]] = {}  # and when they are there
+
+    @property
+    def complete(self) -> bool:
+        """Whether everybody is there: nobody waits for those who cannot come."""
+        return not self.offline
 
     def get_node_ids(self) -> Iterable[int]:
         """Return a random id for each handler that is not ``offline``, kept while it is there."""
@@ -57,9 +116,13 @@ class FakeGrid(LocalGrid):
 
     def accept(self, message: Message) -> None:
         """Let the node's handler answer at once; the reply waits to be pulled."""
-        name = self._names.get(message.metadata.dst_node_id)
+        node, message_id = message.metadata.dst_node_id, message.metadata.message_id
+        name = self._names.get(node)
         if name is not None and name not in self.silent:
-            self._replies[message.metadata.message_id] = self._answer(name, message)
+            begun = max(self._free.get(node, 0.0), self.clock.monotonic())
+            training = message.metadata.message_type == "train"
+            self._free[node] = begun + (self.seconds.get(name, 0.0) if training else 0.0)
+            self._replies[message_id] = self._free[node], self._answer(name, message)
 
     def _answer(self, name: str, message: Message) -> Message:
         try:
@@ -71,8 +134,14 @@ class FakeGrid(LocalGrid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies there are, in random order, each once."""
-        there = [i for i in message_ids if i in self._replies]
-        return [self._replies.pop(there[i]) for i in self._rng.permutation(len(there))]
+        online, now = set(self.get_node_ids()), self.clock.monotonic()
+        found = {i: self._replies[i] for i in message_ids if i in self._replies}
+        there = [
+            i
+            for i, (ready, reply) in found.items()
+            if ready <= now and reply.metadata.src_node_id in online
+        ]
+        return [self._replies.pop(there[i])[1] for i in self._rng.permutation(len(there))]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

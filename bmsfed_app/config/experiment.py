@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bmsfed_app.choice import Choice, settings_of
+from bmsfed_app.config.privacy import DpSettings
 from bmsfed_app.datasets import (
     MAX_BAD,
     Account,
@@ -28,12 +29,13 @@ from bmsfed_app.paths import default_data_dir
 from bmsfed_app.plugins import AT_CLIENTS, PlugIn, plug_ins
 from bmsfed_app.schedules import SCHEDULES
 from bmsfed_app.settings import ClientSettings
+from strategies import Deadline, Waiting
 
 #: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
 MACHINE_KEYS = {
     *("data_dir", "device", "compile", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
     *("engine", "ray_address", "min_clients", "connect_timeout", "timeout"),
-    *("max_failures", "callbacks"),
+    *("patience", "deadline", "enough", "max_failures", "callbacks", "keep_checkpoints"),
 }
 
 
@@ -41,7 +43,8 @@ class ExperimentConfig(BaseModel):
     """One experiment; ``conf/reference.yaml`` explains every key.
 
     A new key has as its default what was done before there was the key: run folders that lack it
-    are resumed, and taken together with others in reports, so.
+    are resumed, and taken together with others in reports, so. (``min_class_count`` alone has not:
+    it withholds what older versions sent.)
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -91,6 +94,10 @@ class ExperimentConfig(BaseModel):
     objective: Choice = Field(default_factory=dict)
     packed_clients: int = Field(1, ge=1)
 
+    min_class_count: int = Field(2, ge=1)
+    dp: DpSettings | None = None
+    secure_aggregation: bool = False
+
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
     eval_batch_size: int = Field(500, ge=1)
@@ -107,7 +114,11 @@ class ExperimentConfig(BaseModel):
     min_clients: int = Field(2, ge=1)
     connect_timeout: float = Field(120.0, gt=0)
     timeout: float = Field(3600.0, gt=0)
+    patience: float = Field(300.0, ge=0, allow_inf_nan=False)
+    deadline: float | str = "3x"
+    enough: float = Field(1.0, gt=0, le=1)
     max_failures: float = Field(0.5, ge=0, le=1)
+    keep_checkpoints: int = Field(3, ge=1)
 
     @field_validator("data_dir", "partition_file")
     @classmethod
@@ -139,11 +150,27 @@ class ExperimentConfig(BaseModel):
             for m, p in given.items()
         }
 
+    @field_validator("deadline")
+    @classmethod
+    def _readable_deadline(cls, given: float | str) -> float | str:
+        Deadline.read(given)
+        return given
+
     @field_validator("schedule")
     @classmethod
     def _known_schedule(cls, name: str) -> str:
         SCHEDULES.find(name)
         return name
+
+    @field_validator("secure_aggregation")
+    @classmethod
+    def _not_in_this_loop(cls, wanted: bool) -> bool:
+        if wanted:
+            raise ValueError(
+                "the server checks every answer by itself and selects by some, which masks would "
+                "hide; Flower's SecAgg+ goes around strategies.classic.FedAvg, see docs/privacy.md"
+            )
+        return wanted
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:
@@ -243,6 +270,17 @@ class ExperimentConfig(BaseModel):
         progress = (server_round - 1) / max(self.rounds - 1, 1)
         return SCHEDULES.find(self.schedule)(progress, self.lr, self.lr_min, self.decay_from)
 
+    def waiting(self, *, simulated: bool = False) -> Waiting:
+        """What is done about clients that are slow or gone.
+
+        Clients simulated by ``bmsfed run`` share this machine: how long one takes says nothing of
+        whether it hangs, and for them no deadline follows from it.
+        """
+        deadline = Deadline.read(self.deadline)
+        if simulated and deadline.factor:
+            deadline = Deadline()
+        return Waiting(self.patience, deadline, self.enough)
+
     def client_settings(self) -> ClientSettings:
         """What every client must know."""
         objective, objective_settings = self.chosen("objective")
@@ -268,6 +306,7 @@ class ExperimentConfig(BaseModel):
             threads=max(int(self.cpus_per_client), 1),
             prototypes=self.prototypes == "train",
             ratio_kind=self.method_settings().ratio_kind(),
+            min_class_count=self.min_class_count,
             plugins=[p.to_json() for p in self.plug_ins() if p.kind in AT_CLIENTS],
         )
 

@@ -13,6 +13,7 @@ from bmsfed_app.config.choices import check_choices
 from bmsfed_app.config.experiment import ExperimentConfig, method_of
 from bmsfed_app.config.files import ConfigError, read_values
 from bmsfed_app.config.overrides import is_own, put
+from bmsfed_app.config.privacy import dp_fault
 from bmsfed_app.datasets import DataError, find_source
 from bmsfed_app.methods import MethodSettings
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
@@ -39,7 +40,24 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     ConfigError
         One message that names the culprit and the remedy.
     """
-    values, given = read_values(source), dict(overrides or {})
+    return config_of(read_values(source), overrides)
+
+
+def config_of(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> ExperimentConfig:
+    """Check a file's values, as :func:`read_values` returns them; see :func:`load_config`."""
+    config = _overridden(dict(values), overrides or {})
+    _check_weights(config)
+    return config
+
+
+def change_config(config: ExperimentConfig, overrides: Mapping[str, Any]) -> ExperimentConfig:
+    """Return a configuration with values changed as :func:`load_config` changes a file's."""
+    return _overridden(config.model_dump(), overrides)
+
+
+def _overridden(values: dict[str, Any], given: Mapping[str, Any]) -> ExperimentConfig:
     # First the experiment's own: they decide which method's and data set's keys there are.
     for key in filter(is_own, given):
         values = put(values, key, given[key])
@@ -48,9 +66,7 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
         values = put(values, key, given[key], below=_home(values, key))
     _check_dataset_settings(values)  # before files are looked at for them
     _resolve(values)
-    config = check_config({**_method(values).overrides, **values})
-    _check_weights(config)
-    return config
+    return check_config({**_method(values).overrides, **values})
 
 
 def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
@@ -76,6 +92,9 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
         raise ConfigError(f"subsets: {wrong}")
     if fault := config.method_settings().check(config):
         raise ConfigError(f"method '{config.method}': {fault}")
+    method = config.method_settings()
+    if config.dp and (fault := dp_fault(config.dp, method, config.prototypes)):
+        raise ConfigError(f"dp: {fault}")
     return config
 
 

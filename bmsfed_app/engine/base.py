@@ -44,6 +44,9 @@ class SimulationGrid(LocalGrid):
         If there is no client.
     """
 
+    #: All nodes are there from the start: nobody waits for more.
+    complete = True
+
     def __init__(
         self,
         client_app: ClientApp,

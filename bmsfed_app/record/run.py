@@ -8,12 +8,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from bmsfed_app.record.files import RunFolderError, read_bytes, read_json, read_rows
-from bmsfed_app.record.rows import ClientRow, Member, RoundRow, RunInfo, RunSummary
+from bmsfed_app.record.files import RunFolderError, read_config, read_json, read_rows
+from bmsfed_app.record.rows import ClientRow, FailedRow, Member, RoundRow, RunInfo, RunSummary
 from bmsfed_app.record.summary import points
 from strategies import Metric
+
+#: Tries of rounds that came to nothing whose reasons are noted.
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def read_run(folder: Path) -> Run:
         raise RunFolderError(
             f"no run folder '{folder}': give the folder that a run wrote to (--out)"
         )
-    config, info = _config(folder / "config.yaml"), read_json(folder / "run.json", RunInfo)
+    config, info = read_config(folder / "config.yaml"), read_json(folder / "run.json", RunInfo)
     rows, cut_off = read_rows(folder / "history.jsonl", info.metrics)
     rounds = {r.round: r for r in rows if isinstance(r, RoundRow)}
     if not rounds:
@@ -150,9 +151,15 @@ def read_run(folder: Path) -> Run:
     notes = ["The last line of history.jsonl was cut off and is left out."] if cut_off else []
     if ending and ending.failed:
         notes.append(f"Ended as failed: {ending.failed}")
+    elif ending and ending.paused:
+        notes.append(f"Paused after round {last} of {config['rounds']}: {ending.paused}")
     elif last < config["rounds"]:
         ended = "ended by a callback" if ending and ending.complete else "going on, or interrupted"
         notes.append(f"Round {last} of {config['rounds']}: {ended}.")
+    if failed := [r for r in rows if isinstance(r, FailedRow)]:
+        which = ", ".join(str(n) for n in sorted({r.round for r in failed}))
+        notes.append(f"{len(failed)} tries of rounds came to nothing (round {which}).")
+        notes += [f"Round {r.round}, try {r.attempt + 1}: {r.reason}." for r in failed[:_LISTED]]
     return Run(
         path=folder,
         config=config,
@@ -177,17 +184,3 @@ def _ending(file: Path, last: int) -> RunSummary | None:
     """How the run ended after its last round; None if it is going on, was killed or resumed."""
     found = read_json(file, RunSummary) if file.exists() else None
     return found if found is not None and found.rounds == last else None
-
-
-def _config(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(read_bytes(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise RunFolderError(
-            f"'{file}' is not valid YAML ({text}): restore it from its run"
-        ) from None
-    rounds = values.get("rounds") if isinstance(values, dict) else None
-    if isinstance(rounds, bool) or not isinstance(rounds, int):
-        raise RunFolderError(f"'{file}' has no whole number of 'rounds': restore it from its run")
-    return dict(values)

@@ -7,24 +7,22 @@ what the method decides.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..callbacks import Callback, RoundReport
 from ..decisions import Decisions
-from ..messages import Assignment, Kind
+from ..messages import Assignment, ClientInfo, Kind
+from .errors import FederationError, RoundFailed
+from .gathering import Gathering
 from .judging import Judge, Sent, warn_of_large
+from .merging import merge
 from .registrar import Dialects, Registrar
-from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
+from .transport import Answer, Outgoing, Transport, quiet_about_plain_nodes
 from .validation import model_fault
+from .waiting import Patience
 from .wire import ENROL, Encoder, ask_enrolment
-
-
-class FederationError(RuntimeError):
-    """The federation cannot go on; the message says why and what to do."""
 
 
 @dataclass
@@ -50,15 +48,6 @@ class OpenRound:
             for what, who in groups.items()
         )
         return f"round {self.report.round} trains {told}"
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a federation waits, in seconds, and what ends it early."""
-
-    answers: float = 3600.0
-    connections: float = 120.0
-    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class FederatedRun:
@@ -89,35 +78,21 @@ class FederatedRun:
     ) -> None:
         self.decisions, self.transport, self.dialects = decisions, transport, dialects
         self.callbacks, self.patience = callbacks, patience or Patience()
+        self.clock = self.patience.waiting.clock
         self.registrar = Registrar(decisions, dialects, app_version)
         self.fleet = self.registrar.fleet
+        self.gathering = Gathering(
+            self.fleet,
+            transport,
+            self.patience,
+            lambda: self.enrol(self.decisions.state.round + 1),
+        )
         self.judge = Judge(decisions, warns=dialects.plain is not None)
 
     def wait_for(self, min_clients: int) -> None:
-        """Wait until enough clients have enrolled; their number must also have settled."""
-        seconds = self.patience.connections
-        deadline = time.monotonic() + seconds
-        seen = -1
-        while True:
-            connected = len(list(self.transport.node_ids()))
-            if connected >= max(min_clients, 1) and connected == seen:
-                self.enrol(self.decisions.state.round + 1)
-                if len(self.fleet.online()) >= min_clients:
-                    self.check_setting()
-                    return
-                if self.fleet.refused:
-                    reasons = "; ".join(sorted(set(self.fleet.refused.values())))
-                    raise FederationError(f"nodes were refused: {reasons}")
-            if self.patience.stop.is_set():
-                raise Interrupted("stopped on request")
-            if time.monotonic() > deadline:
-                raise FederationError(
-                    f"{connected} of {min_clients} clients connected within {seconds:g} s: start "
-                    "more SuperNodes (in a simulation: --federation-config "
-                    f"'num-supernodes={min_clients}') or wait for fewer"
-                )
-            seen = connected
-            time.sleep(0.1)
+        """Wait until enough clients have enrolled; see :class:`Gathering`."""
+        self.registrar.started = True  # a client that cannot take part is refused: others may come
+        self.gathering.wait_for(min_clients)
 
     def check_setting(self) -> None:
         """Refuse to start with clients that the method cannot use; later ones are left out."""
@@ -126,37 +101,60 @@ class FederatedRun:
                 raise FederationError(reason)
         self.registrar.started = True
 
-    def round(self, server_round: int) -> RoundReport:
-        """Run one round and report it."""
-        opened = self.open(server_round)
+    def round(self, server_round: int, without: Container[str] = ()) -> RoundReport:
+        """Try one round, and report it; see :func:`strategies.federation.attempts.complete`.
+
+        Raises
+        ------
+        RoundFailed
+            If no client can be selected, or no answer can be used.
+        """
+        opened = self.open(server_round, without)
         return self.close(opened, self.exchange(server_round, "train", opened.outgoing))
 
-    def open(self, server_round: int) -> OpenRound:
+    def available(self, without: Container[str] = ()) -> list[ClientInfo]:
+        """Return the clients that can be asked now: connected, and not at work on an old task."""
+        busy = self.transport.busy()
+        return [
+            c
+            for c in self.fleet.online()
+            if c.client_id not in without and self.fleet.nodes[c.client_id] not in busy
+        ]
+
+    def open(self, server_round: int, without: Container[str] = ()) -> OpenRound:
         """Enrol and measure who is new, and decide who is sent what.
+
+        Parameters
+        ----------
+        server_round : int
+        without : container of str
+            Clients that are not asked.
 
         Raises
         ------
         FederationError
             If no client can be selected, or the method cannot use one that is there at the start.
         """
-        started = time.monotonic()
-        report = RoundReport(server_round)
+        started = self.clock.monotonic()
+        report = RoundReport(server_round, attempt=self.decisions.attempt)
         if fault := model_fault(self.decisions.state.arrays):
             raise FederationError(f"round {server_round}: {fault}")
         self.enrol(server_round)
         if not self.registrar.started:
             self.check_setting()
-        decisions, online = self.decisions, self.fleet.online()
-        if probes := decisions.configure_probe(server_round, online):
+        decisions, online = self.decisions, self.available(without)
+        lost: set[str] = set()
+        if online and (probes := decisions.configure_probe(server_round, online)):
             sent = self.prepare(server_round, probes, decisions.probes)
             answers = self.exchange(server_round, "probe", {s.node_id: s.message for s in sent})
-            decisions.aggregate_probe(server_round, self.judge(sent, answers, report))
-        assignments = decisions.configure_fit(server_round, online)
+            measured = self.judge(sent, answers, report)
+            merge(decisions, lambda u: decisions.aggregate_probe(server_round, u), measured, report)
+            lost = _lost(sent, answers)
+        assignments = decisions.configure_fit(server_round, online) if online else []
         if not assignments:
-            raise FederationError(
-                f"round {server_round}: no client to select among {len(online)} connected"
-                + _listed(report.failures)
-            )
+            connected = len(self.fleet.online())
+            report.seconds = self.clock.monotonic() - started
+            raise RoundFailed(f"no client to select among {connected} connected", report, lost)
         sent = self.prepare(server_round, assignments, "train")
         report.picks = [a.as_row() for a in assignments]
         report.assignments = [s.assignment for s in sent]
@@ -172,26 +170,30 @@ class FederatedRun:
         """
         report, decisions = opened.report, self.decisions
         updates = self.judge(opened.sent, answers, report)
+        report.bytes_down = sum(c.bytes_down for c in report.clients)
+        report.bytes_up = sum(c.bytes_up for c in report.clients)
+        report.seconds = self.clock.monotonic() - opened.started
         if not updates:
-            raise FederationError(
-                f"round {report.round}: no client gave a usable answer{self.judge.blame(report)}"
-                f"{_listed(report.failures)}; "
-                "the last complete round is kept"
-            )
-        decisions.aggregate_fit(report.round, updates)
+            reason = f"no client gave a usable answer{self.judge.blame(report)}"
+            raise RoundFailed(reason, report, _lost(opened.sent, answers))
+        if not merge(
+            decisions, lambda u: decisions.aggregate_fit(report.round, u), updates, report
+        ):
+            raise RoundFailed("the method can use no answer", report)
         report.ratios = decisions.state.global_ratios()
         report.weak = decisions.state.weak_modality()
         report.joined, report.refused = self.registrar.news()
-        report.bytes_down = sum(c.bytes_down for c in report.clients)
-        report.bytes_up = sum(c.bytes_up for c in report.clients)
-        report.seconds = time.monotonic() - opened.started
+        report.seconds = self.clock.monotonic() - opened.started
         return report
 
     def enrol(self, server_round: int) -> None:
-        """Ask nodes that are new who they are."""
-        new = self.fleet.connect(self.transport.node_ids())
-        if not new:
-            return
+        """Ask nodes that are new who they are, and tell the callbacks who is there."""
+        if new := self.fleet.connect(self.transport.node_ids()):
+            self._ask(server_round, new)
+        for callback in self.callbacks:
+            callback.on_connections(self.fleet.connections())
+
+    def _ask(self, server_round: int, new: Iterable[int]) -> None:
         question = ENROL, ask_enrolment(self.dialects.native.settings)
         with nullcontext() if self.dialects.plain is None else quiet_about_plain_nodes():
             answers = self.exchange(server_round, "enrol", dict.fromkeys(new, question))
@@ -232,8 +234,11 @@ class FederatedRun:
             timeout=patience.connections if phase == "enrol" else patience.answers,
             on_reply=on_reply,
             should_stop=patience.stop.is_set,
+            closing=patience.closing(phase, total),
         )
 
 
-def _listed(failures: Mapping[str, str]) -> str:
-    return "".join(f"\n  {client}: {reason}" for client, reason in sorted(failures.items()))
+def _lost(sent: Iterable[Sent], answers: Mapping[int, Answer]) -> set[str]:
+    """Clients that said nothing: gone, slow or never reached, but not wrong."""
+    silent = Answer(None, lost=True)
+    return {s.assignment.client_id for s in sent if answers.get(s.node_id, silent).lost}

@@ -133,6 +133,12 @@ def test_a_reply_that_flower_cannot_read_is_its_clients_fault_alone() -> None:
         def __init__(self) -> None:
             self.ids: list[str] = []
 
+        def get_nodes(self) -> Iterable[Any]:
+            return fake.get_nodes()
+
+        def get_node_ids(self) -> Iterable[int]:
+            return fake.get_node_ids()
+
         def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
             found = list(fake.push_messages(messages))
             self.ids += found
