@@ -147,7 +147,11 @@ def fit_answer(result: FitRes, sent: RecordDict) -> Answer:
     if result.status.code != Code.OK:
         answer.error = _said(result.status)
         return answer
-    values = parameters_to_ndarrays(result.parameters)
+    try:
+        values = parameters_to_ndarrays(result.parameters)
+    except Exception as error:  # whatever a client sends must not end the run
+        answer.error = f"unreadable answer: {error!r}"[:500]
+        return answer
     if len(values) != len(asked):
         answer.error = (
             f"it returned {len(values)} arrays, but was sent {len(asked)}: return the arrays of "

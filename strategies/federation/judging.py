@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..callbacks import ClientReport, RoundReport
 from ..decisions import Decisions
-from ..messages import Arrays, Assignment, Task, Update
+from ..messages import Arrays, Assignment, ClientInfo, Task, Update
 from .dialects import Dialect
 from .strict import MOST_SAMPLES
 from .transport import Answer, Outgoing
@@ -170,6 +170,22 @@ class Judge:
             training = message.task.orders.kind != "loss"
             if info is not None and training and update.num_samples > 0:
                 clients[update.client_id] = replace(info, num_samples=update.num_samples)
+
+
+def warn_of_large(clients: Mapping[str, ClientInfo]) -> None:
+    """Name the clients that enrolled with far more samples than most: so much they weigh."""
+    counts = sorted(c.num_samples for c in clients.values())
+    median = counts[(len(counts) - 1) // 2] if counts else 0
+    for info in clients.values():
+        if info.num_samples > MOST_TIMES * max(median, 1):
+            log.warning(
+                "client '%s' says it has %d samples, more than %d times the median of %d: it "
+                "weighs as much as it says; leave it out if that cannot be",
+                info.client_id,
+                info.num_samples,
+                MOST_TIMES,
+                median,
+            )
 
 
 def _short(reason: str) -> str:

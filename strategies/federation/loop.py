@@ -17,7 +17,7 @@ from ..messages import Assignment, ClientInfo, Kind
 from ..ratios import weakest
 from .errors import FederationError, RoundFailed
 from .gathering import Gathering
-from .judging import Judge, Sent
+from .judging import Judge, Sent, warn_of_large
 from .merging import merge
 from .outliers import Inspection
 from .registrar import Dialects, Registrar
@@ -207,6 +207,7 @@ class FederatedRun:
             answers = self.exchange(server_round, "enrol", dict.fromkeys(new, question))
         for node_id, answer in answers.items():
             self.registrar.admit(node_id, answer)
+        warn_of_large(self.fleet.clients)
 
     def prepare(
         self, server_round: int, assignments: Iterable[Assignment], kind: Kind
