@@ -80,6 +80,7 @@ def run_experiment(
         timeout=config.timeout,
         stop=stop,
         frozen=settings.network.frozen(),
+        authenticated=None if config.authenticated == "auto" else config.authenticated,
     )
 
 

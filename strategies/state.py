@@ -47,6 +47,8 @@ class ServerState:
     measured : dict
         What this round's probes measured besides, by client id and name; of no use to a later
         round, and not saved.
+    bindings : dict
+        The key that each client id belongs to, by client id, where nodes are authenticated.
     """
 
     round: int = 0
@@ -58,6 +60,7 @@ class ServerState:
     signatures: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
     memory: dict[str, Arrays] = field(default_factory=dict)
     measured: dict[str, Arrays] = field(default_factory=dict)
+    bindings: dict[str, str] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -127,6 +130,7 @@ class ServerState:
             _copied(self.signatures),
             _copied(self.memory),
             _copied(self.measured),
+            dict(self.bindings),
         )
 
     def to_bytes(self, extra: Mapping[str, Any] | None = None) -> bytes:
@@ -162,6 +166,7 @@ class ServerState:
             "clients": {
                 c: [i.modalities, i.num_samples, i.class_counts] for c, i in self.clients.items()
             },
+            "bindings": self.bindings,
             "rows": rows,
             "extra": dict(extra or {}),
         }
@@ -194,6 +199,7 @@ class ServerState:
         state = cls(int(header["round"]), scores=header["scores"], ratios=header["ratios"])
         for client, (modalities, samples, counts) in header["clients"].items():
             state.clients[client] = ClientInfo(client, tuple(modalities), samples, tuple(counts))
+        state.bindings = {str(c): str(key) for c, key in header.get("bindings", {}).items()}
         try:
             tensors = load_safetensors(data)
         except (SafetensorError, ValueError) as error:

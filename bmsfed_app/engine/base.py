@@ -44,6 +44,9 @@ class SimulationGrid(LocalGrid):
         If there is no client.
     """
 
+    #: Whether whoever is asked answers, sooner or later: there is nobody that could be late.
+    all_answer = True
+
     def __init__(
         self,
         client_app: ClientApp,

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 
 from ..callbacks import Callback, ClientReport, RoundReport
 from ..decisions import Decisions
-from ..messages import Assignment, Kind, Task, Update
+from ..messages import Assignment, ClientInfo, Kind, Task, Update
 from .dialects import Dialect
+from .identity import CLAIMS
+from .newcomers import Newcomers
 from .registrar import Dialects, Registrar
 from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
 from .validation import find_fault, shapes_of
-from .wire import ENROL, Encoder, ask_enrolment
+from .wire import Encoder
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
@@ -89,6 +91,8 @@ class FederatedRun:
         Clients of our app that run another version are refused.
     callbacks : sequence of Callback, optional
     patience : Patience, optional
+    authenticated : bool, optional
+        See :class:`strategies.federation.identity.Identities`.
     """
 
     def __init__(
@@ -100,11 +104,15 @@ class FederatedRun:
         app_version: str | None = None,
         callbacks: Sequence[Callback] = (),
         patience: Patience | None = None,
+        authenticated: bool | None = None,
     ) -> None:
         self.decisions, self.transport, self.dialects = decisions, transport, dialects
         self.callbacks, self.patience = callbacks, patience or Patience()
-        self.registrar = Registrar(decisions, dialects, app_version)
+        self.registrar = Registrar(decisions, dialects, app_version, authenticated)
         self.fleet = self.registrar.fleet
+        self.newcomers = Newcomers(self.registrar, transport, self.patience.connections)
+        self._being_measured: list[Sent] = []
+        self._warned = False
 
     def wait_for(self, min_clients: int) -> None:
         """Wait until enough clients have enrolled; their number must also have settled."""
@@ -154,15 +162,17 @@ class FederatedRun:
         """
         started = time.monotonic()
         report = RoundReport(server_round)
-        self.enrol(server_round)
-        if not self.registrar.started:
+        if self.registrar.started:
+            self.newcomers.hear()
+            self.newcomers.ask(server_round)
+        else:
+            self.enrol(server_round)
             self.check_setting()
+        report.notes = self._notes()
         decisions, online = self.decisions, self.fleet.online()
-        if probes := decisions.configure_probe(server_round, online):
-            sent = self.prepare(server_round, probes, decisions.probes)
-            answers = self.exchange(server_round, "probe", {s.node_id: s.message for s in sent})
-            decisions.aggregate_probe(server_round, self.judge(sent, answers, report))
-        assignments = decisions.configure_fit(server_round, online)
+        assignments = self.measure(server_round, online, report)
+        if not assignments:
+            assignments = decisions.configure_fit(server_round, online)
         if not assignments:
             raise FederationError(
                 f"round {server_round}: no client to select among {len(online)} connected"
@@ -188,25 +198,69 @@ class FederatedRun:
                 f"round {report.round}: no client gave a usable answer{_listed(report.failures)}; "
                 "the last complete round is kept"
             )
+        self.take_measured(report)
         decisions.aggregate_fit(report.round, updates)
+        self.newcomers.hear()
         report.ratios = decisions.state.global_ratios()
         report.weak = decisions.state.weak_modality()
         report.joined, report.refused = self.registrar.news()
+        self.newcomers.ask(report.round)
         report.bytes_down = sum(c.bytes_down for c in report.clients)
         report.bytes_up = sum(c.bytes_up for c in report.clients)
         report.seconds = time.monotonic() - opened.started
         return report
 
+    def _notes(self) -> list[str]:
+        """What is to be said of the federation, once."""
+        if self._warned or not self.fleet.identities.only_claims:
+            return []
+        self._warned = True
+        log.warning("%s", CLAIMS)
+        return [CLAIMS]
+
     def enrol(self, server_round: int) -> None:
-        """Ask nodes that are new who they are."""
-        new = self.fleet.connect(self.transport.node_ids())
-        if not new:
+        """Ask nodes that are new who they are, and wait for their answers."""
+        if not (new := self.newcomers.look(server_round)):
             return
-        question = ENROL, ask_enrolment(self.dialects.native.settings)
+        question = self.newcomers.question
         with nullcontext() if self.dialects.plain is None else quiet_about_plain_nodes():
             answers = self.exchange(server_round, "enrol", dict.fromkeys(new, question))
         for node_id, answer in answers.items():
             self.registrar.admit(node_id, answer)
+
+    def measure(
+        self, server_round: int, online: Sequence[ClientInfo], report: RoundReport
+    ) -> list[Assignment]:
+        """Have clients measured, beside the round's training where somebody can train meanwhile.
+
+        Returns
+        -------
+        list of Assignment
+            Who trains meanwhile; empty where that is yet to be decided.
+        """
+        decisions, busy = self.decisions, self.newcomers.being_measured()
+        idle = [c for c in online if self.fleet.nodes[c.client_id] not in busy]
+        if not (probes := decisions.configure_probe(server_round, idle)):
+            return []
+        sent = self.prepare(server_round, probes, decisions.probes)
+        outgoing = {s.node_id: s.message for s in sent}
+        meanwhile = decisions.configure_fit(server_round, online) if decisions.measures_once else []
+        if meanwhile:
+            self._being_measured += sent
+            self.newcomers.measure(outgoing, server_round)
+            return meanwhile
+        answers = self.exchange(server_round, "probe", outgoing)
+        decisions.aggregate_probe(server_round, self.judge(sent, answers, report))
+        return []
+
+    def take_measured(self, report: RoundReport) -> None:
+        """Take over what clients have measured beside the round by now."""
+        answers = self.newcomers.measured()
+        heard = [s for s in self._being_measured if s.node_id in answers]
+        pending = self.newcomers.being_measured()
+        self._being_measured = [s for s in self._being_measured if s.node_id in pending]
+        if heard:
+            self.decisions.aggregate_probe(report.round, self.judge(heard, answers, report))
 
     def prepare(
         self, server_round: int, assignments: Iterable[Assignment], kind: Kind
@@ -242,6 +296,7 @@ class FederatedRun:
             read = self._read(message, answer, shapes)
             if isinstance(read, str):
                 entry.status = read
+                self.fleet.doubt(message.node_id)
                 if self.dialects.plain is not None:  # our own app has callbacks for it
                     log.warning("client '%s' is left out: %s", entry.client_id, read)
                 continue
@@ -268,6 +323,8 @@ class FederatedRun:
             update = dialect.read(task, answer.content)
         except Exception as error:  # whatever a foreign node sends must not end the run
             return dialect.in_words(error)
+        if fault := self.fleet.contradiction(sent.node_id, sent.assignment.client_id, update):
+            return fault
         kind = task.orders.kind
         expected = self.decisions.expected_arrays(task.orders.modalities) if kind == "train" else {}
         if fault := find_fault(update, dialect.owed(task, expected), shapes=shapes):

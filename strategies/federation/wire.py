@@ -22,7 +22,7 @@ from ..messages import Arrays, ClientInfo, Orders, Prototypes, SignatureOrders, 
 from .lazy_array import LazyArray, record_of
 
 #: Raised by one whenever a message changes its meaning; both sides must agree.
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 #: Message types: a node introduces itself; measures without training; trains.
 ENROL, MEASURE, TRAIN = "query.enrol", "query.measure", "train"
@@ -223,6 +223,8 @@ def pack_measurements(update: Update) -> dict[str, str | bytes]:
         "num_samples": update.num_samples,
         "scores": update.scores,
         "ratios": update.ratios,
+        "sender": update.sender,
+        "held": update.held,
     }
     return _packed("update", header, update.prototypes, update.signatures, update.measurements)
 
@@ -263,6 +265,8 @@ def unpack_measurements(client_id: str, config: Mapping[str, Any]) -> Update:
         ratios={str(k): float(v) for k, v in header["ratios"].items()},
         signatures=signatures,
         measurements=measurements,
+        sender=str(header.get("sender", "")),
+        held=tuple(header.get("held", ())),
     )
 
 
