@@ -14,7 +14,7 @@ from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
-from strategies import FederationError
+from strategies import FederationError, Paused
 
 app = ServerApp()
 
@@ -28,6 +28,10 @@ def main(grid: Grid, context: Context) -> None:
         for line in folder.record_data(folder.config.check_data()):
             _print(line)
         run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
+    except Paused as error:
+        _print(f"bmsfed: paused: {error}")
+        _print(f"resume with: --run-config 'resume=\"{folder.path}\"'")
+        raise
     except (ValueError, FederationError) as error:
         _print(f"bmsfed: {error}")
         raise

@@ -11,7 +11,7 @@ from bmsfed_app.record.run import common_prefix
 from bmsfed_app.record.summary import summary
 from server_app.failures import is_failure
 from server_app.run_folder import RunFolder
-from strategies import Callback, Decisions, Metric, RoundReport
+from strategies import Callback, Decisions, Metric, Paused, RoundReport
 
 _LISTED = 5  # clients named per cell; the history has them all
 
@@ -89,13 +89,20 @@ class TableCallback(Callback):
         for name, reason in sorted((report.failures | report.refused).items()):
             self.write(f"      left out: {name}: {reason}")
 
+    def after_failure(self, strategy: Decisions, report: RoundReport) -> None:
+        """Say what went wrong, and for whom."""
+        self.write(f"      round {report.round}, try {report.attempt + 1}: {report.failed}")
+        for name, reason in sorted(report.failures.items()):
+            self.write(f"      left out: {name}: {reason}")
+
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Print the summary and where the run folder is."""
         if self.folder.history.exists():
             rows, _ = read_rows(self.folder.history)
             self._sum_up([r for r in rows if isinstance(r, RoundRow)])
         if error is not None:
-            ended = "FAILED" if is_failure(error) else "ended"
+            ended = "paused" if isinstance(error, Paused) else "ended"
+            ended = "FAILED" if is_failure(error) else ended
             self.write(f"{ended} after round {strategy.state.round}: {error}")
         self.write(f"run folder: {self.folder.path}")
 

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from bmsfed_app import __version__
 from bmsfed_app.config import ExperimentConfig
 from bmsfed_app.devices import check_compiler, find_device
+from bmsfed_app.engine.base import SimulationGrid
 from bmsfed_app.models import build_network, load_weights
 from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
@@ -56,7 +57,8 @@ def run_experiment(
     RunFolderError
         If the run began on other data.
     FederationError
-        If the federation cannot go on, or more answers were left out than ``max_failures`` allows.
+        If the federation cannot go on, or more answers were left out than ``max_failures`` allows;
+        ``Paused`` if it waited for clients for as long as ``patience`` allows.
     """
     config = folder.config
     if folder.account is None:
@@ -78,6 +80,7 @@ def run_experiment(
         min_clients=config.clients or config.min_clients,
         connect_timeout=config.connect_timeout,
         timeout=config.timeout,
+        waiting=config.waiting(simulated=isinstance(grid, SimulationGrid)),
         stop=stop,
         frozen=settings.network.frozen(),
         authenticated=None if config.authenticated == "auto" else config.authenticated,

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from bmsfed_app.record.files import read_rows
 from bmsfed_app.record.rows import ClientRow
 from server_app.run_folder import RunFolder
-from strategies import Callback, Decisions, FederationError, RoundReport
+from strategies import Callback, Decisions, FederationError, Paused, RoundReport
 from strategies.federation.transport import Interrupted
+from strategies.federation.waiting import LATE
 
 #: Answers after which a run that is no good ends before its last round.
 _ENOUGH = 10
@@ -35,7 +36,9 @@ class _Answers:
     lost: list[_Lost] = field(default_factory=list)
 
     def add(self, server_round: int, client: str, status: str) -> None:
-        """Count one more."""
+        """Count one more; one that came after enough others is no fault."""
+        if status == LATE:
+            return
         self.asked += 1
         if status != "ok":
             self.lost.append(_Lost(server_round, client, status))
@@ -44,9 +47,10 @@ class _Answers:
 class FailureLimit(Callback):
     """Ends a run as failed if more than ``max_failures`` of the clients' answers were left out.
 
-    Answers to training and to measuring count, those of no answer too. Looked at over the whole run
-    at its end, and after every round over what was asked since the run was started or resumed,
-    once these are ten answers.
+    Answers to training and to measuring count, those of no answer too; not those that came after
+    enough others, nor those of a round's tries that came to nothing, which patience bounds. Looked
+    at over the whole run at its end, and after every round over what was asked since the run was
+    started or resumed, once these are ten answers.
 
     Parameters
     ----------
@@ -95,8 +99,8 @@ class FailureLimit(Callback):
 
 
 def is_failure(error: BaseException | None) -> bool:
-    """Whether a run that ended with an error failed, rather than was stopped on request."""
-    return isinstance(error, Exception) and not isinstance(error, Interrupted)
+    """Whether a run that ended with an error failed, rather than was stopped or paused."""
+    return isinstance(error, Exception) and not isinstance(error, Interrupted | Paused)
 
 
 def _most_often(lost: Iterable[_Lost]) -> str:

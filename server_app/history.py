@@ -11,6 +11,7 @@ from bmsfed_app.record.files import append_rows, read_json, read_rows, write_jso
 from bmsfed_app.record.rows import (
     STANDARD_METRICS,
     ClientRow,
+    FailedRow,
     Member,
     PickRow,
     RoundRow,
@@ -22,7 +23,7 @@ from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
 from server_app.failures import is_failure
 from server_app.metrics import declared
 from server_app.run_folder import RunFolder
-from strategies import Callback, ClientReport, Decisions, RoundReport
+from strategies import Callback, ClientReport, Decisions, Paused, RoundReport
 
 
 class EvaluateCallback(Callback):
@@ -119,15 +120,21 @@ class RecordCallback(Callback):
             self._write_clients(strategy, report.round)
         self.folder.save_checkpoint(strategy.state)
 
+    def after_failure(self, strategy: Decisions, report: RoundReport) -> None:
+        append_rows(self.folder.history, [_failed_row(report)])
+
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         if not self.folder.history.exists():
             return
         self.folder.save_model(strategy.state.arrays)
         rows, _ = read_rows(self.folder.history)
         metrics: Any = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
-        failed = str(error) if is_failure(error) else ""
         summary = RunSummary(
-            **metrics, complete=error is None, failed=failed, rounds=strategy.state.round
+            **metrics,
+            complete=error is None,
+            failed=str(error) if is_failure(error) else "",
+            paused=str(error) if isinstance(error, Paused) else "",
+            rounds=strategy.state.round,
         )
         write_json(self.summary, summary)
 
@@ -161,6 +168,20 @@ def _round_row(report: RoundReport) -> RoundRow:
         seconds=report.seconds,
         notes=report.notes,
         **report.metrics,
+    )
+
+
+def _failed_row(report: RoundReport) -> FailedRow:
+    return FailedRow(
+        kind="failed",
+        round=report.round,
+        attempt=report.attempt,
+        reason=report.failed,
+        assignments={a.client_id: list(a.modalities) for a in report.assignments},
+        failures=report.failures,
+        bytes_down=report.bytes_down,
+        bytes_up=report.bytes_up,
+        seconds=report.seconds,
     )
 
 

@@ -63,6 +63,13 @@ class Overlapped(Callback):
         self._told = self._worker.submit(self._tell, self._seen, report)
         return report.round == self.num_rounds and self._told.result()
 
+    def after_failure(self, strategy: Decisions, report: RoundReport) -> bool:
+        """Tell all of them here, once the round before has been seen."""
+        if self._told is not None and self._told.result():
+            return True
+        wishes = [callback.after_failure(strategy, report) for callback in self.callbacks]
+        return any(wishes)
+
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Let them finish, and tell them of the end of the last round that they have seen.
 

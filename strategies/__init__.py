@@ -16,9 +16,10 @@ from .callbacks import Callback, ClientReport, Metric, RoundReport
 from .decisions import Decisions, EvaluationModel
 from .divfl import DivFL
 from .fedavg import FedAvg
+from .federation.errors import FederationError, Paused
 from .federation.fleet import Fleet
-from .federation.loop import FederationError
 from .federation.parts import Parts
+from .federation.waiting import Deadline, Waiting
 from .fedmsplit import FedMSplit
 from .fednh import FedNH
 from .fedpac import FedPAC
@@ -57,6 +58,7 @@ __all__ = [
     "Callback",
     "ClientInfo",
     "ClientReport",
+    "Deadline",
     "Decisions",
     "DivFL",
     "EvaluationModel",
@@ -73,6 +75,7 @@ __all__ = [
     "ModalityStrategy",
     "Orders",
     "Parts",
+    "Paused",
     "PowerOfChoice",
     "Prototypes",
     "RandomModality",
@@ -81,6 +84,7 @@ __all__ = [
     "SignatureOrders",
     "Task",
     "Update",
+    "Waiting",
     "aggregate_parts",
     "imbalance_ratios",
     "weighted_mean",

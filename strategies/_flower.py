@@ -30,6 +30,9 @@ PRIVATE = {
 #: flwr has no error code for a question that an app has no function for; these are the words of
 #: ClientApps with decorated functions and with ``client_fn``.
 UNKNOWN_QUESTION = ("No query function registered with name", "Invalid message type: query.")
+#: flwr's error codes for messages that came to nothing (3 and 4: expired or lost on the way, 5: its
+#: node is gone, 8: its ClientApp died), as against those of clients that answered with an error.
+LOST = (3, 4, 5, 8)
 #: How flwr's simulation begins the traceback that it logs for a client that raised.
 CLIENT_RAISED = "An exception was raised when processing a message"
 

@@ -14,13 +14,15 @@ from typing import Any, Literal, Unpack
 
 from flwr.serverapp import Grid
 
-from .callbacks import Callback
+from .callbacks import Callback, RoundReport
 from .decisions import Decisions
+from .federation.attempts import complete
 from .federation.dialects import Native
 from .federation.flower import FlowerOptions, FlowerStrategy
-from .federation.loop import FederatedRun, Patience
+from .federation.loop import FederatedRun
 from .federation.registrar import Dialects
 from .federation.transport import GridTransport, Interrupted
+from .federation.waiting import Patience, Waiting
 from .messages import Arrays
 from .state import ServerState
 
@@ -90,6 +92,7 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         connect_timeout: float = 120.0,
         timeout: float = 3600.0,
         stop: threading.Event | None = None,
+        waiting: Waiting = Waiting(),  # noqa: B008  (frozen)
         frozen: Collection[str] = (),
         authenticated: bool | None = None,
     ) -> ServerState:
@@ -118,6 +121,8 @@ class ModalityStrategy(Decisions, FlowerStrategy):
             Seconds to wait for a round's answers.
         stop : threading.Event, optional
             Ends the federation at the next look, keeping the last complete round.
+        waiting : Waiting, optional
+            What is done about clients that are slow or gone.
         frozen : collection of str, optional
             Arrays that clients do not train: they are sent, but not expected back, and stay as
             they are. An answer that holds one is left out.
@@ -133,7 +138,8 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         Raises
         ------
         FederationError
-            If no client could be enrolled, selected or used in a round.
+            If no client could be enrolled, selected or used in a round; its subclass ``Paused``
+            if those that a round needs have been gone for too long.
         ValueError
             If ``frozen`` names an array that the model has not.
         """
@@ -141,13 +147,19 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         native = Native(dict(settings or {}))
         federation = FederatedRun(
             self,
-            GridTransport(grid),
+            GridTransport(grid, waiting.clock),
             Dialects(native),
             app_version=self.app_version,
             callbacks=callbacks,
-            patience=Patience(timeout, connect_timeout, stop or threading.Event()),
+            patience=Patience(timeout, connect_timeout, stop or threading.Event(), waiting),
             authenticated=authenticated,
         )
+
+        def came_to_nothing(report: RoundReport) -> bool:
+            """Tell the callbacks of a try of a round."""
+            wishes = [callback.after_failure(self, report) for callback in callbacks]
+            return any(wishes)
+
         error: BaseException | None = None
         try:
             for callback in callbacks:
@@ -155,7 +167,9 @@ class ModalityStrategy(Decisions, FlowerStrategy):
             federation.wait_for(min_clients)
             for server_round in range(self.state.round + 1, num_rounds + 1):
                 native.settings |= (round_settings or _nothing)(server_round)
-                report = federation.round(server_round)
+                report = complete(federation, server_round, came_to_nothing)
+                if report is None:
+                    break
                 # Every callback sees the round, also after one of them asked to stop.
                 wishes = [callback.after_round(self, report) for callback in callbacks]
                 if any(wishes):

@@ -11,7 +11,6 @@ import numpy as np
 from .aggregation import imbalance_ratios
 from .base import StrategyOptions
 from .messages import Arrays, Assignment, ClientInfo, Kind, Orders, Update
-from .randomness import generator
 from .ranges import Parameter
 from .selection.signatures import (
     COVER_SAMPLE,
@@ -183,7 +182,7 @@ class BMSFed(SignatureStrategy):
             ratios=np.array([self.ratio(c.client_id, weak) for c in known]),
             n=self.number_of_picks(clients, known),
             threshold=self.threshold,
-            rng=generator(self.seed, "select", server_round),
+            rng=self.draw("select", server_round),
             pick=self.pick,
             uni_cover=self.uni_cover,
         )

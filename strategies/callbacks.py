@@ -86,7 +86,11 @@ class ClientReport:
 
 @dataclass
 class RoundReport:
-    """What happened in one round; callbacks may add to ``metrics``."""
+    """What happened in one round; callbacks may add to ``metrics``.
+
+    A round that came to nothing is tried again: ``attempt`` counts from 0, and ``failed`` says why
+    one came to nothing.
+    """
 
     round: int
     assignments: list[Assignment] = field(default_factory=list)
@@ -101,6 +105,8 @@ class RoundReport:
     seconds: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what readers of the run should know
+    attempt: int = 0
+    failed: str = ""
 
     @property
     def failures(self) -> dict[str, str]:
@@ -142,6 +148,9 @@ class Callback:
 
     def after_round(self, strategy: Decisions, report: RoundReport) -> bool | None:
         """Run after a complete round; return True to stop the federation here."""
+
+    def after_failure(self, strategy: Decisions, report: RoundReport) -> bool | None:
+        """Run after a try of a round that came to nothing, and changed nothing; as after_round."""
 
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Run once, at the end, also after an error."""

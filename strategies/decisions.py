@@ -11,6 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from .aggregation import aggregate_parts
 from .messages import (
     Arrays,
@@ -23,6 +25,7 @@ from .messages import (
     Update,
     select_parts,
 )
+from .randomness import generator
 from .state import ServerState
 
 
@@ -72,6 +75,8 @@ class Decisions:
         Everything the method remembers. ``state.arrays`` is the global model.
     frozen : frozenset of str
         Arrays that nobody trains: they are sent to clients, but not expected back.
+    attempt : int
+        How often the round was tried before: another try draws other clients.
     fraction, min_clients : float, int
         Flower's rule where ``clients_per_round`` is None: a share of the connected clients,
         rounded down, but at least so many.
@@ -111,6 +116,7 @@ class Decisions:
         self.share_prototypes = share_prototypes
         self.fraction, self.min_clients = 1.0, 2
         self.frozen: frozenset[str] = frozenset()
+        self.attempt = 0
         self.state = ServerState()
         self._shared: tuple[str | None, dict[str, Prototypes]] | None = None
 
@@ -230,6 +236,11 @@ class Decisions:
         if self._shared is None:
             self._shared = self.state.weak_modality(), self.state.global_prototypes()
         return self._shared
+
+    def draw(self, purpose: str, server_round: int) -> np.random.Generator:
+        """Return a generator for one purpose in this try of a round."""
+        again = (self.attempt,) if self.attempt else ()
+        return generator(self.seed, purpose, server_round, *again)
 
     def ratio(self, client_id: str, modality: str) -> float:
         """Return a client's last known imbalance ratio of a modality; 1 where none is."""

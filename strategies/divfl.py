@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from .decisions import whole
 from .messages import Assignment, ClientInfo
-from .randomness import generator
 from .selection.signatures import SignatureStrategy
 from .selection.submodular import greedy_selection
 
@@ -43,6 +42,6 @@ class DivFL(SignatureStrategy):
         chosen = greedy_selection(
             self.cover("multi", server_round, known),
             self.number_of_picks(clients, known),
-            generator(self.seed, "select", server_round),
+            self.draw("select", server_round),
         )
         return [whole(known[pick.client], **pick.reasons()) for pick in chosen]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from .base import ModalityStrategy
 from .decisions import whole
 from .messages import Assignment, ClientInfo
-from .randomness import generator
 
 
 class FedAvg(ModalityStrategy):
@@ -22,5 +21,5 @@ class FedAvg(ModalityStrategy):
         """Draw clients uniformly without replacement; the draw depends on (seed, round) only."""
         ordered = sorted(clients, key=lambda c: c.client_id)
         n = self.resolve_clients_per_round(len(ordered))
-        rng = generator(self.seed, "select", server_round)
+        rng = self.draw("select", server_round)
         return [whole(ordered[i]) for i in rng.permutation(len(ordered))[:n]]

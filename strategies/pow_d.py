@@ -11,7 +11,6 @@ import numpy as np
 from .base import ModalityStrategy, StrategyOptions
 from .decisions import whole
 from .messages import Assignment, ClientInfo, Kind, Update, copied
-from .randomness import generator
 from .ranges import Parameter
 
 D = Parameter(0, ge=0)
@@ -80,7 +79,7 @@ class PowerOfChoice(ModalityStrategy):
         ordered = sorted(clients, key=lambda c: c.client_id)
         total = len(ordered)
         d = max(self.d or -(-total // 2), self.resolve_clients_per_round(total))
-        order = generator(self.seed, "select", server_round).permutation(total)
+        order = self.draw("select", server_round).permutation(total)
         return [whole(ordered[i]) for i in order[:d]]
 
     def check_update(self, update: Update, kind: Kind) -> str | None:

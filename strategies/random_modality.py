@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from .bmsfed import BMSFed
 from .messages import Assignment, ClientInfo
-from .randomness import generator
 
 
 class RandomModality(BMSFed):
@@ -28,7 +27,7 @@ class RandomModality(BMSFed):
         weak = str(wanted[0].reasons["weak"])
         alone = sum(a.reasons["role"] == "uni" for a in wanted)
         known = self.measured(clients)
-        order = generator(self.seed, "control", server_round).permutation(len(known))
+        order = self.draw("control", server_round).permutation(len(known))
         shuffled = [known[i] for i in order]
         uni = [c for c in shuffled if weak in c.modalities][:alone]
         # Who holds nothing but the weak modality trains alone, or not at all.

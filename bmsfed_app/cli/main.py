@@ -172,6 +172,12 @@ def _run_on_engine(
     if isinstance(error, KeyboardInterrupt):
         print(f"bmsfed: stopped; go on with: bmsfed run --resume {folder.path}", file=sys.stderr)
         return 130
+    from strategies import Paused
+
+    if isinstance(error, Paused):
+        print(f"bmsfed: paused: {error}", file=sys.stderr)
+        print(f"bmsfed: resume with: bmsfed run --resume {folder.path}", file=sys.stderr)
+        return 3
     print(f"bmsfed: FAILED: {error}", file=sys.stderr)
     return 2 if isinstance(error, ValueError) else 1
 

@@ -28,12 +28,13 @@ from bmsfed_app.paths import default_data_dir
 from bmsfed_app.plugins import AT_CLIENTS, PlugIn, plug_ins
 from bmsfed_app.schedules import SCHEDULES
 from bmsfed_app.settings import ClientSettings
+from strategies import Deadline, Waiting
 
 #: Keys that say where and how fast, not what is computed: runs that differ in them are alike.
 MACHINE_KEYS = {
     *("data_dir", "device", "compile", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
     *("engine", "ray_address", "min_clients", "connect_timeout", "timeout"),
-    *("max_failures", "callbacks", "authenticated"),
+    *("patience", "deadline", "enough", "max_failures", "callbacks", "authenticated"),
 }
 
 
@@ -108,6 +109,9 @@ class ExperimentConfig(BaseModel):
     authenticated: bool | Literal["auto"] = "auto"
     connect_timeout: float = Field(120.0, gt=0)
     timeout: float = Field(3600.0, gt=0)
+    patience: float = Field(300.0, ge=0, allow_inf_nan=False)
+    deadline: float | str = "3x"
+    enough: float = Field(1.0, gt=0, le=1)
     max_failures: float = Field(0.5, ge=0, le=1)
 
     @field_validator("data_dir", "partition_file")
@@ -139,6 +143,12 @@ class ExperimentConfig(BaseModel):
             m: short[p] if isinstance(p, bool) else [p] if isinstance(p, str) else p
             for m, p in given.items()
         }
+
+    @field_validator("deadline")
+    @classmethod
+    def _readable_deadline(cls, given: float | str) -> float | str:
+        Deadline.read(given)
+        return given
 
     @field_validator("schedule")
     @classmethod
@@ -243,6 +253,17 @@ class ExperimentConfig(BaseModel):
         """Learning rate of a round, by the schedule."""
         progress = (server_round - 1) / max(self.rounds - 1, 1)
         return SCHEDULES.find(self.schedule)(progress, self.lr, self.lr_min, self.decay_from)
+
+    def waiting(self, *, simulated: bool = False) -> Waiting:
+        """What is done about clients that are slow or gone.
+
+        Clients simulated by ``bmsfed run`` share this machine: how long one takes says nothing of
+        whether it hangs, and for them no deadline follows from it.
+        """
+        deadline = Deadline.read(self.deadline)
+        if simulated and deadline.factor:
+            deadline = Deadline()
+        return Waiting(self.patience, deadline, self.enough)
 
     def client_settings(self) -> ClientSettings:
         """What every client must know."""

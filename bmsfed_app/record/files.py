@@ -16,15 +16,20 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from bmsfed_app.record.rows import ClientRow, PickRow, RoundRow
+from bmsfed_app.record.rows import ClientRow, FailedRow, PickRow, RoundRow
 from strategies import Metric
 
 T = TypeVar("T")
 
-_AnyRow = RoundRow | ClientRow | PickRow
+_AnyRow = RoundRow | ClientRow | FailedRow | PickRow
 
 #: What a row is, by its key "kind".
-_ROWS: dict[str | None, type[_AnyRow]] = {"round": RoundRow, "client": ClientRow, None: PickRow}
+_ROWS: dict[str | None, type[_AnyRow]] = {
+    "round": RoundRow,
+    "client": ClientRow,
+    "failed": FailedRow,
+    None: PickRow,
+}
 
 
 class RunFolderError(ValueError):
@@ -43,13 +48,15 @@ def append_rows(file: Path, rows: Iterable[BaseModel]) -> None:
 def drop_rows_after(file: Path, last_round: int) -> None:
     """Drop the rows of later rounds, and a cut-off one; the others stay as they are.
 
+    A try of the next round that came to nothing did happen: its row stays.
+
     Raises
     ------
     RunFolderError
         If another row cannot be read; the file is then left as it is.
     """
     if file.exists():
-        kept = [line for _, line, row in _rows(file)[0] if row.round <= last_round]
+        kept = [line for _, line, row in _rows(file)[0] if _complete(row) <= last_round]
         replace(file, b"".join(line + b"\n" for line in kept))
 
 
@@ -57,6 +64,11 @@ def write_json(file: Path, value: Any) -> None:
     """Write models, or containers of them, as one JSON file, atomically."""
     values = TypeAdapter(Any).dump_python(value)
     replace(file, (json.dumps(values, indent=1) + "\n").encode())
+
+
+def _complete(row: _AnyRow) -> int:
+    """The last round that was complete when a row had been written."""
+    return row.round - 1 if isinstance(row, FailedRow) else row.round
 
 
 @contextmanager

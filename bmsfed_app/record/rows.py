@@ -89,6 +89,30 @@ class RoundRow(Row):
         return self.model_extra or {}
 
 
+class FailedRow(Row):
+    """A try of a round that came to nothing, in ``history.jsonl``; another followed, or a pause.
+
+    Attributes
+    ----------
+    attempt : int
+        From 0.
+    reason : str
+        What went wrong.
+    assignments, failures, bytes_down, bytes_up, seconds
+        As in :class:`RoundRow`; there are no rows of its clients.
+    """
+
+    kind: Literal["failed"]
+    round: int
+    attempt: int = 0
+    reason: str = ""
+    assignments: dict[str, list[str]] = Field(default_factory=dict)
+    failures: dict[str, str] = Field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+
+
 class ClientRow(Row):
     """What one client did in one round, in ``history.jsonl``.
 
@@ -206,10 +230,13 @@ class RunSummary(Row):
         Whether it ended by itself, neither stopped nor failed.
     failed : str
         Why it ended as failed; empty where it did not.
+    paused : str
+        Why it waited for its clients no longer, and may be resumed; empty where it did not.
     rounds : int
         Its last complete round.
     """
 
     complete: bool
     failed: str = ""
+    paused: str = ""
     rounds: int

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from bmsfed_app.record.files import RunFolderError, read_bytes, read_json, read_rows
-from bmsfed_app.record.rows import ClientRow, Member, RoundRow, RunInfo, RunSummary
+from bmsfed_app.record.rows import ClientRow, FailedRow, Member, RoundRow, RunInfo, RunSummary
 from bmsfed_app.record.summary import points
 from strategies import Metric
 
@@ -150,9 +150,14 @@ def read_run(folder: Path) -> Run:
     notes = ["The last line of history.jsonl was cut off and is left out."] if cut_off else []
     if ending and ending.failed:
         notes.append(f"Ended as failed: {ending.failed}")
+    elif ending and ending.paused:
+        notes.append(f"Paused after round {last} of {config['rounds']}: {ending.paused}")
     elif last < config["rounds"]:
         ended = "ended by a callback" if ending and ending.complete else "going on, or interrupted"
         notes.append(f"Round {last} of {config['rounds']}: {ended}.")
+    if failed := [r for r in rows if isinstance(r, FailedRow)]:
+        which = ", ".join(str(n) for n in sorted({r.round for r in failed}))
+        notes.append(f"{len(failed)} tries of rounds came to nothing (round {which}).")
     return Run(
         path=folder,
         config=config,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
@@ -10,6 +9,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from .transport import Answer, GridTransport, Outgoing, Transport, Withdraws, read_reply
+from .waiting import Clock, Closing
 from .wire import payload_bytes
 
 #: Seconds between looks at a grid whose answers are all waited for.
@@ -44,8 +44,8 @@ class Aside(Protocol):
 class GridAside:
     """Questions over Flower's grid."""
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
+    def __init__(self, grid: Grid, clock: Clock) -> None:
+        self.grid, self.clock = grid, clock
         self._asked: dict[str, tuple[int, Answer, float]] = {}  # by message id
 
     def pending(self) -> set[int]:
@@ -59,21 +59,23 @@ class GridAside:
             ids = list(self.grid.push_messages([message]))
             if ids and ids[0]:
                 answer = Answer(None, bytes_down=payload_bytes(content))
-                self._asked[ids[0]] = node_id, answer, time.monotonic()
+                self._asked[ids[0]] = node_id, answer, self.clock.monotonic()
 
     def collect(self, seconds: float) -> dict[int, Answer]:
         """Return what has been answered since the last call; see :class:`Aside`."""
         found: dict[int, Answer] = {}
-        until = time.monotonic() + (seconds if getattr(self.grid, "all_answer", False) else 0.0)
+        until = self.clock.monotonic() + (
+            seconds if getattr(self.grid, "all_answer", False) else 0.0
+        )
         while self._asked:
             for reply in self.grid.pull_messages(list(self._asked)):
                 node_id, answer, sent = self._asked.pop(reply.metadata.reply_to_message_id)
-                answer.seconds = time.monotonic() - sent
+                answer.seconds = self.clock.monotonic() - sent
                 found[node_id] = read_reply(reply, answer)
-            if time.monotonic() >= until:
+            if self.clock.monotonic() >= until:
                 break
             if self._asked:
-                time.sleep(_LOOK)
+                self.clock.sleep(_LOOK)
         return found
 
     def drop(self, nodes: Collection[int]) -> None:
@@ -122,7 +124,7 @@ class AskingAside:
 def aside_of(transport: Transport, timeout: float) -> Aside:
     """Return what asks beside the rounds of a transport."""
     if isinstance(transport, GridTransport):
-        return GridAside(transport.grid)
+        return GridAside(transport.grid, transport.clock)
 
     def exchange(outgoing: Mapping[int, Outgoing], group: str) -> dict[int, Answer]:
         """Ask and wait."""
@@ -132,6 +134,7 @@ def aside_of(transport: Transport, timeout: float) -> Aside:
             timeout=timeout,
             on_reply=lambda done: None,
             should_stop=lambda: False,
+            closing=Closing(),
         )
 
     return AskingAside(exchange)

@@ -26,6 +26,7 @@ from flwr.server.client_proxy import ClientProxy
 from ..messages import Arrays, ClientInfo
 from .dialects import CLIENT_ID, EVALUATE, MODALITIES, NAMES, NUM_SAMPLES, Keys
 from .transport import Answer, Outgoing
+from .waiting import Closing
 from .wire import ENROL, array_record, decode_arrays, pack_enrolment, payload_bytes
 
 
@@ -50,8 +51,17 @@ class ClassicTransport:
         self.proxies = {self._number(cid): proxy for cid, proxy in proxies.items()}
         return list(self.proxies)
 
+    @property
+    def complete(self) -> bool:
+        """Return False: Flower does not tell."""
+        return False
+
     def _number(self, cid: str) -> int:
         return self._numbers.setdefault(cid, int(cid) if cid.isdecimal() else -len(self._numbers))
+
+    def busy(self) -> set[int]:
+        """Return nobody: Flower waits for every call here."""
+        return set()
 
     def exchange(
         self,
@@ -61,8 +71,12 @@ class ClassicTransport:
         timeout: float,
         on_reply: Callable[[int], None],
         should_stop: Callable[[], bool],
+        closing: Closing,
     ) -> dict[int, Answer]:
-        """Ask clients for properties, or let them train or evaluate, all at a time."""
+        """Ask clients for properties, or let them train or evaluate, all at a time.
+
+        Each is waited for until ``timeout``: Flower's proxies know no other end.
+        """
 
         def ask(node_id: int) -> Answer:
             """Wait for one client's answer."""

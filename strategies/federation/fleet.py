@@ -151,28 +151,7 @@ class Fleet:
         """Return the clients that are connected now, sorted by client id."""
         return [self.clients[c] for c in sorted(self.nodes) if self.nodes[c] in self.connected]
 
-    def account(self, expected: int) -> str:
-        """Say in a line who of so many clients is there, gone, refused and why, or mute."""
-        told = [f"{len(self.online())} of {expected} clients are there"]
-        if names := [c.client_id for c in self.online()]:
-            told[0] += f" ({_listed(names)})"
-        if gone := [c for c in sorted(self.clients) if self._is_gone(c)]:
-            told.append(f"gone: {_listed(gone)}")
-        refused = {n: r.reason for n, r in sorted(self.refusals.items()) if n in self.connected}
-        told += [f"node {n} was refused: {reason}" for n, reason in refused.items()]
-        mute = self.connected.keys() - set(self.nodes.values()) - set(refused)
-        if mute:
-            told.append(f"connected without having said who they are: {len(mute)} nodes")
-        return "; ".join(told)
-
-    def _is_gone(self, client_id: str) -> bool:
-        return self.nodes.get(client_id) not in self.connected
-
     def _forget_node(self, node_id: int) -> None:
         """Reach nobody through a node any more."""
         if (client_id := self._speaks_for.pop(node_id, None)) is not None:
             del self.nodes[client_id]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:10])}, …"

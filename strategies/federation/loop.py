@@ -8,28 +8,25 @@ what the method decides.
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..callbacks import Callback, ClientReport, RoundReport
 from ..decisions import Decisions
 from ..messages import Assignment, ClientInfo, Kind, Task, Update
 from .dialects import Dialect
+from .errors import FederationError, RoundFailed
+from .gathering import Gathering
 from .identity import CLAIMS
 from .newcomers import Newcomers
 from .registrar import Dialects, Registrar
-from .transport import Answer, Interrupted, Outgoing, Transport, quiet_about_plain_nodes
+from .transport import Answer, Outgoing, Transport, quiet_about_plain_nodes
 from .validation import find_fault, shapes_of
+from .waiting import Patience
 from .wire import Encoder
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
-
-
-class FederationError(RuntimeError):
-    """The federation cannot go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +65,6 @@ class OpenRound:
         return f"round {self.report.round} trains {told}"
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long a federation waits, in seconds, and what ends it early."""
-
-    answers: float = 3600.0
-    connections: float = 120.0
-    stop: threading.Event = field(default_factory=threading.Event)
-
-
 class FederatedRun:
     """Nodes, messages and answers of one federation.
 
@@ -108,37 +96,23 @@ class FederatedRun:
     ) -> None:
         self.decisions, self.transport, self.dialects = decisions, transport, dialects
         self.callbacks, self.patience = callbacks, patience or Patience()
+        self.clock = self.patience.waiting.clock
         self.registrar = Registrar(decisions, dialects, app_version, authenticated)
         self.fleet = self.registrar.fleet
-        self.newcomers = Newcomers(self.registrar, transport, self.patience.connections)
+        self.newcomers = Newcomers(self.registrar, transport, self.patience)
         self._being_measured: list[Sent] = []
         self._warned = False
+        self.gathering = Gathering(
+            self.fleet,
+            transport,
+            self.patience,
+            lambda: self.enrol(self.decisions.state.round + 1),
+        )
 
     def wait_for(self, min_clients: int) -> None:
-        """Wait until enough clients have enrolled; their number must also have settled."""
-        seconds = self.patience.connections
-        deadline = time.monotonic() + seconds
-        seen = -1
-        while True:
-            connected = len(list(self.transport.node_ids()))
-            if connected >= max(min_clients, 1) and connected == seen:
-                self.enrol(self.decisions.state.round + 1)
-                if len(self.fleet.online()) >= min_clients:
-                    self.check_setting()
-                    return
-                if self.fleet.refused:
-                    reasons = "; ".join(sorted(set(self.fleet.refused.values())))
-                    raise FederationError(f"nodes were refused: {reasons}")
-            if self.patience.stop.is_set():
-                raise Interrupted("stopped on request")
-            if time.monotonic() > deadline:
-                raise FederationError(
-                    f"{connected} of {min_clients} clients connected within {seconds:g} s: start "
-                    "more SuperNodes (in a simulation: --federation-config "
-                    f"'num-supernodes={min_clients}') or wait for fewer"
-                )
-            seen = connected
-            time.sleep(0.1)
+        """Wait until enough clients have enrolled; see :class:`Gathering`."""
+        self.registrar.started = True  # a client that cannot take part is refused: others may come
+        self.gathering.wait_for(min_clients)
 
     def check_setting(self) -> None:
         """Refuse to start with clients that the method cannot use; later ones are left out."""
@@ -147,21 +121,42 @@ class FederatedRun:
                 raise FederationError(reason)
         self.registrar.started = True
 
-    def round(self, server_round: int) -> RoundReport:
-        """Run one round and report it."""
-        opened = self.open(server_round)
+    def round(self, server_round: int, without: Container[str] = ()) -> RoundReport:
+        """Try one round, and report it; see :func:`strategies.federation.attempts.complete`.
+
+        Raises
+        ------
+        RoundFailed
+            If no client can be selected, or no answer can be used.
+        """
+        opened = self.open(server_round, without)
         return self.close(opened, self.exchange(server_round, "train", opened.outgoing))
 
-    def open(self, server_round: int) -> OpenRound:
+    def available(self, without: Container[str] = ()) -> list[ClientInfo]:
+        """Return the clients that can be asked now: connected, and not at work on an old task."""
+        busy = self.transport.busy()
+        return [
+            c
+            for c in self.fleet.online()
+            if c.client_id not in without and self.fleet.nodes[c.client_id] not in busy
+        ]
+
+    def open(self, server_round: int, without: Container[str] = ()) -> OpenRound:
         """Enrol and measure who is new, and decide who is sent what.
+
+        Parameters
+        ----------
+        server_round : int
+        without : container of str
+            Clients that are not asked.
 
         Raises
         ------
         FederationError
             If no client can be selected, or the method cannot use one that is there at the start.
         """
-        started = time.monotonic()
-        report = RoundReport(server_round)
+        started = self.clock.monotonic()
+        report = RoundReport(server_round, attempt=self.decisions.attempt)
         if self.registrar.started:
             self.newcomers.hear()
             self.newcomers.ask(server_round)
@@ -169,15 +164,14 @@ class FederatedRun:
             self.enrol(server_round)
             self.check_setting()
         report.notes = self._notes()
-        decisions, online = self.decisions, self.fleet.online()
-        assignments = self.measure(server_round, online, report)
-        if not assignments:
+        decisions, online = self.decisions, self.available(without)
+        assignments, lost = self.measure(server_round, online, report)
+        if not assignments and online:
             assignments = decisions.configure_fit(server_round, online)
         if not assignments:
-            raise FederationError(
-                f"round {server_round}: no client to select among {len(online)} connected"
-                + _listed(report.failures)
-            )
+            connected = len(self.fleet.online())
+            report.seconds = self.clock.monotonic() - started
+            raise RoundFailed(f"no client to select among {connected} connected", report, lost)
         sent = self.prepare(server_round, assignments, "train")
         report.picks = [a.as_row() for a in assignments]
         report.assignments = [s.assignment for s in sent]
@@ -193,11 +187,11 @@ class FederatedRun:
         """
         report, decisions = opened.report, self.decisions
         updates = self.judge(opened.sent, answers, report)
+        report.bytes_down = sum(c.bytes_down for c in report.clients)
+        report.bytes_up = sum(c.bytes_up for c in report.clients)
+        report.seconds = self.clock.monotonic() - opened.started
         if not updates:
-            raise FederationError(
-                f"round {report.round}: no client gave a usable answer{_listed(report.failures)}; "
-                "the last complete round is kept"
-            )
+            raise RoundFailed("no client gave a usable answer", report, _lost(opened.sent, answers))
         self.take_measured(report)
         decisions.aggregate_fit(report.round, updates)
         self.newcomers.hear()
@@ -207,7 +201,7 @@ class FederatedRun:
         self.newcomers.ask(report.round)
         report.bytes_down = sum(c.bytes_down for c in report.clients)
         report.bytes_up = sum(c.bytes_up for c in report.clients)
-        report.seconds = time.monotonic() - opened.started
+        report.seconds = self.clock.monotonic() - opened.started
         return report
 
     def _notes(self) -> list[str]:
@@ -217,6 +211,12 @@ class FederatedRun:
         self._warned = True
         log.warning("%s", CLAIMS)
         return [CLAIMS]
+
+    def meet(self, server_round: int) -> None:
+        """Ask nodes that are new who they are, and admit those that have answered by now."""
+        self.newcomers.hear()
+        self.newcomers.ask(server_round)
+        self.newcomers.hear()
 
     def enrol(self, server_round: int) -> None:
         """Ask nodes that are new who they are, and wait for their answers."""
@@ -230,28 +230,30 @@ class FederatedRun:
 
     def measure(
         self, server_round: int, online: Sequence[ClientInfo], report: RoundReport
-    ) -> list[Assignment]:
+    ) -> tuple[list[Assignment], set[str]]:
         """Have clients measured, beside the round's training where somebody can train meanwhile.
 
         Returns
         -------
-        list of Assignment
+        assignments : list of Assignment
             Who trains meanwhile; empty where that is yet to be decided.
+        lost : set of str
+            Clients that were waited for and said nothing.
         """
-        decisions, busy = self.decisions, self.newcomers.being_measured()
-        idle = [c for c in online if self.fleet.nodes[c.client_id] not in busy]
-        if not (probes := decisions.configure_probe(server_round, idle)):
-            return []
+        decisions, asked = self.decisions, self.newcomers.being_measured()
+        idle = [c for c in online if self.fleet.nodes[c.client_id] not in asked]
+        if not idle or not (probes := decisions.configure_probe(server_round, idle)):
+            return [], set()
         sent = self.prepare(server_round, probes, decisions.probes)
         outgoing = {s.node_id: s.message for s in sent}
         meanwhile = decisions.configure_fit(server_round, online) if decisions.measures_once else []
         if meanwhile:
             self._being_measured += sent
             self.newcomers.measure(outgoing, server_round)
-            return meanwhile
+            return meanwhile, set()
         answers = self.exchange(server_round, "probe", outgoing)
         decisions.aggregate_probe(server_round, self.judge(sent, answers, report))
-        return []
+        return [], _lost(sent, answers)
 
     def take_measured(self, report: RoundReport) -> None:
         """Take over what clients have measured beside the round by now."""
@@ -352,8 +354,11 @@ class FederatedRun:
             timeout=patience.connections if phase == "enrol" else patience.answers,
             on_reply=on_reply,
             should_stop=patience.stop.is_set,
+            closing=patience.closing(phase, total),
         )
 
 
-def _listed(failures: Mapping[str, str]) -> str:
-    return "".join(f"\n  {client}: {reason}" for client, reason in sorted(failures.items()))
+def _lost(sent: Iterable[Sent], answers: Mapping[int, Answer]) -> set[str]:
+    """Clients that said nothing: gone, slow or never reached, but not wrong."""
+    silent = Answer(None, lost=True)
+    return {s.assignment.client_id for s in sent if answers.get(s.node_id, silent).lost}

@@ -13,6 +13,7 @@ from .aside import aside_of
 from .identity import presences
 from .registrar import Registrar
 from .transport import Answer, Outgoing, Transport, quiet_about_plain_nodes
+from .waiting import Patience
 from .wire import ENROL, ask_enrolment
 
 
@@ -24,15 +25,15 @@ class Newcomers:
     registrar : Registrar
         Admits nodes.
     transport : Transport
-    timeout : float
-        Seconds that are waited for a simulated client, or over a transport that can only wait.
+    patience : Patience
+        How long simulated clients are waited for, or others over a transport that can only wait.
     """
 
-    def __init__(self, registrar: Registrar, transport: Transport, timeout: float) -> None:
+    def __init__(self, registrar: Registrar, transport: Transport, patience: Patience) -> None:
         self.registrar, self.fleet, self.transport = registrar, registrar.fleet, transport
-        self.timeout = timeout
-        self._questions = aside_of(transport, timeout)
-        self._probes = aside_of(transport, timeout)
+        self.patience = patience
+        self._questions = aside_of(transport, patience.connections)
+        self._probes = aside_of(transport, patience.answers)
 
     @property
     def question(self) -> Outgoing:
@@ -50,13 +51,13 @@ class Newcomers:
 
     def ask(self, server_round: int) -> None:
         """Ask whoever is new, came back or was refused a while ago."""
-        due = self.look(server_round)
-        self._questions.send(dict.fromkeys(due, self.question), str(server_round))
+        if due := self.look(server_round):
+            self._questions.send(dict.fromkeys(due, self.question), str(server_round))
 
     def hear(self) -> None:
         """Admit or refuse those that have said who they are."""
         with quiet_about_plain_nodes():
-            answers = self._questions.collect(self.timeout)
+            answers = self._questions.collect(self.patience.connections)
         for node_id, answer in sorted(answers.items()):
             self.registrar.admit(node_id, answer)
 
@@ -66,7 +67,7 @@ class Newcomers:
 
     def measured(self) -> dict[int, Answer]:
         """Return the answers of clients that have been measured, by node id."""
-        return self._probes.collect(self.timeout)
+        return self._probes.collect(self.patience.answers)
 
     def being_measured(self) -> set[int]:
         """Return the nodes that have been asked to measure and have not answered."""

@@ -13,7 +13,8 @@ from ..callbacks import RoundReport
 from ..decisions import Decisions
 from ..messages import Arrays
 from .dialects import Keys, Modded, Native, Plain
-from .loop import FederatedRun, FederationError, OpenRound
+from .errors import FederationError
+from .loop import FederatedRun, OpenRound
 from .parts import Parts, Patterns
 from .registrar import Dialects
 from .transport import Answer, Transport

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from .._flower import CLIENT_RAISED, UNKNOWN_QUESTION
+from .._flower import CLIENT_RAISED, LOST, UNKNOWN_QUESTION
+from .waiting import SYSTEM, Clock, Closing, Pace
+from .watching import Overdue, Watch, sessions
 from .wire import payload_bytes
 
 #: Seconds between looks at the grid: short at first, longer where nothing comes (deployments).
@@ -29,11 +30,16 @@ class Interrupted(RuntimeError):
 
 @dataclass
 class Answer:
-    """One node's answer, or why there is none; ``plain``: its app does not know the question."""
+    """One node's answer, or why there is none.
+
+    ``plain``: its app does not know the question; ``lost``: nobody said anything, the node may be
+    gone or slow, but was not wrong.
+    """
 
     content: RecordDict | None
     error: str = ""
     plain: bool = False
+    lost: bool = False
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: float = 0.0
@@ -49,6 +55,13 @@ class Transport(Protocol):
     def node_ids(self) -> Iterable[int]:
         """Return the nodes that are connected now."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether all nodes are connected that there will ever be."""
+
+    def busy(self) -> set[int]:
+        """Return the nodes that still work on a message that nobody waits for any more."""
+
     def exchange(
         self,
         outgoing: Mapping[int, Outgoing],
@@ -57,8 +70,9 @@ class Transport(Protocol):
         timeout: float,
         on_reply: Callable[[int], None],
         should_stop: Callable[[], bool],
+        closing: Closing,
     ) -> dict[int, Answer]:
-        """Send one message to each node and wait for all answers.
+        """Send one message to each node and wait for the answers.
 
         Parameters
         ----------
@@ -72,6 +86,8 @@ class Transport(Protocol):
             Called with the number of answers so far.
         should_stop : callable
             Asked at every look; True raises.
+        closing : Closing
+            What ends it before: a node whose answer has not come by then gets one with ``error``.
 
         Raises
         ------
@@ -93,10 +109,27 @@ class GridTransport:
     """Messages over Flower's grid, or over a :class:`strategies.testing.FakeGrid`."""
 
     grid: Grid
+    clock: Clock = SYSTEM
+    _pace: Pace = field(default_factory=Pace)
+
+    def __post_init__(self) -> None:
+        self._overdue = Overdue(self._pace)
 
     def node_ids(self) -> Iterable[int]:
         """Return the nodes that are connected now."""
         return self.grid.get_node_ids()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all nodes are connected that there will ever be, as in a simulation."""
+        return bool(getattr(self.grid, "complete", False))
+
+    def busy(self) -> set[int]:
+        """Return the nodes that still work on a message that nobody waits for any more."""
+        if not (old := self._overdue.ids()):
+            return set()
+        self._pull([], old)
+        return self._overdue.busy(self.clock.monotonic(), sessions(self.grid))
 
     def exchange(
         self,
@@ -106,49 +139,69 @@ class GridTransport:
         timeout: float,
         on_reply: Callable[[int], None] = lambda done: None,
         should_stop: Callable[[], bool] = lambda: False,
+        closing: Closing = Closing(),  # noqa: B008  (frozen)
     ) -> dict[int, Answer]:
-        """Send one message to each node and wait for all answers; see :class:`Transport`."""
-        started = time.monotonic()
+        """Send one message to each node and wait for the answers; see :class:`Transport`."""
+        types = {node_id: message_type for node_id, (message_type, _) in outgoing.items()}
+        limit = self._pace.limit(set(types.values()), timeout, closing.deadline)
+        watch = Watch(self.grid, self.clock, closing, limit)
         answers: dict[int, Answer] = {}
         waiting: dict[str, int] = {}
         for node_id, (message_type, content) in outgoing.items():
             message = Message(content, node_id, message_type, group_id=group)
             ids = list(self.grid.push_messages([message]))
-            sent = bool(ids and ids[0])  # Flower leaves out, or puts None for, what it cannot send
-            if sent:
+            if ids and ids[0]:  # Flower leaves out, or puts None for, what it cannot send
                 waiting[ids[0]] = node_id
-            why = f"no answer within {timeout:g} s" if sent else "could not be sent to its node"
-            answers[node_id] = Answer(None, why, bytes_down=payload_bytes(content))
+            why = "could not be sent to its node"
+            answers[node_id] = Answer(None, why, lost=True, bytes_down=payload_bytes(content))
         total = len(outgoing)
         try:
-            for reply in self._replies(waiting, started + timeout, should_stop):
-                answer = answers[waiting.pop(reply.metadata.reply_to_message_id)]
-                read_reply(reply, answer)
-                answer.seconds = time.monotonic() - started
+            for reply in self._replies(waiting, watch, should_stop):
+                node_id = waiting.pop(reply.metadata.reply_to_message_id)
+                answer = read_reply(reply, answers[node_id])
+                answer.seconds = self.clock.monotonic() - watch.started
+                watch.count(answer.content is not None)
+                if answer.content is not None:
+                    self._pace.learn(types[node_id], node_id, answer.seconds)
                 on_reply(total - len(waiting))
         finally:
-            if waiting and isinstance(self.grid, Withdraws):
-                self.grid.withdraw(list(waiting))
+            if isinstance(self.grid, Withdraws):
+                if waiting:
+                    self.grid.withdraw(list(waiting))
+            else:
+                self._overdue.keep(watch, waiting, types, timeout)
+        for node_id in waiting.values():
+            answers[node_id].error = watch.why(node_id)
         return answers
 
     def _replies(
-        self, waiting: Mapping[str, int], deadline: float, should_stop: Callable[[], bool]
+        self, waiting: Mapping[str, int], watch: Watch, should_stop: Callable[[], bool]
     ) -> Iterator[Message]:
-        """Yield replies as they come, until none is waited for or it is too late."""
+        """Yield replies as they come, until nobody is waited for or it is too late."""
         wait = _FIRST_WAIT
-        while waiting:
+        while waiting and not watch.ended(waiting.values()):
             if should_stop():
                 raise Interrupted("stopped on request")
-            looked = time.monotonic()
-            late = looked >= deadline  # what has come by now still counts
-            replies = list(self.grid.pull_messages(list(waiting)))
+            looked = self.clock.monotonic()
+            late = watch.late(looked)  # what has come by now still counts
+            watch.look(waiting.values())
+            replies = self._pull(list(waiting), self._overdue.ids())
             yield from replies
             if late:
                 return
             wait = _FIRST_WAIT if replies else min(wait * 1.5, _LONGEST_WAIT)
             # A grid of this machine has waited itself, or worked.
-            if waiting and not replies and (rest := looked + wait - time.monotonic()) > 0:
-                time.sleep(rest)
+            rest = looked + wait - self.clock.monotonic()
+            if waiting and not replies and rest > 0:
+                self.clock.sleep(rest)
+
+    def _pull(self, wanted: list[str], old: list[str]) -> list[Message]:
+        """Return the replies that are wanted; see from others only that their nodes are free."""
+        replies = {r.metadata.reply_to_message_id: r for r in self.grid.pull_messages(wanted + old)}
+        for message_id in set(old) & set(replies):
+            usable = not replies.pop(message_id).has_error()
+            self._overdue.answered(message_id, self.clock.monotonic(), usable=usable)
+        return list(replies.values())
 
 
 @contextmanager
@@ -174,8 +227,9 @@ def read_reply(reply: Message, answer: Answer) -> Answer:
     if reply.has_error():
         answer.error = _one_line(reply.error.reason or f"error code {reply.error.code}")
         answer.plain = any(words in answer.error for words in UNKNOWN_QUESTION)
+        answer.lost = reply.error.code in LOST
         return answer
-    answer.content = reply.content
+    answer.content, answer.lost = reply.content, False
     answer.bytes_up = payload_bytes(reply.content)
     answer.error = ""
     return answer

@@ -104,7 +104,7 @@ class SignatureStrategy(ModalityStrategy):
         n = self.resolve_clients_per_round(len(clients))
         most = self.measure_per_round or max(_MEASURED, 2 * n)
         if len(new) > most:
-            rng = generator(self.seed, "measure", server_round)
+            rng = self.draw("measure", server_round)
             new = [new[i] for i in np.sort(rng.choice(len(new), most, replace=False))]
         return [whole(c) for c in new]
 

@@ -162,7 +162,7 @@ def test_a_client_with_another_version_is_refused_by_name(
 
     with pytest.raises(
         FederationError,
-        match=r"nodes were refused: .*client '1': head 'their-head' of their-package 1\.1 is here, "
+        match=r"was refused: .*client '1': head 'their-head' of their-package 1\.1 is here, "
         r"the server uses head 'their-head' of their-package 1\.2: install their-package 1\.2",
     ):
         run_experiment(FakeGrid({"new": client(0, 2), "old": older(1)}), folder)

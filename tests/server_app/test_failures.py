@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,27 @@ from flwr.app import Message, RecordDict
 
 from benchmarks.common import client
 from bmsfed_app.cli.main import main
-from bmsfed_app.config import ExperimentConfig, check_config
+from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
 from bmsfed_app.datasets import DataError, Renderer, Split, ensure_prepared
 from bmsfed_app.models import NetworkSpec, build_network
+from bmsfed_app.record.files import read_rows
+from bmsfed_app.record.rows import FailedRow
 from bmsfed_app.record.run import read_run
 from server_app.console import TableCallback
 from server_app.evaluation import Evaluator
 from server_app.experiment import run_experiment
+from server_app.failures import FailureLimit
 from server_app.run_folder import RunFolder
-from strategies import FederationError
-from strategies.testing import FakeGrid, Handler
+from strategies import (
+    ClientReport,
+    Deadline,
+    FederationError,
+    ModalityStrategy,
+    Paused,
+    RoundReport,
+)
+from strategies.federation.waiting import LATE
+from strategies.testing import FakeClock, FakeGrid, Handler
 from tests import synthetic
 from tests.own_table import SETTINGS, write_table
 
@@ -132,8 +143,8 @@ def test_a_round_without_any_answer_ends_it_at_once(tmp_path: Path) -> None:
     ended = ran(tmp_path, [HUGE] * 4, method="fedavg")
     assert isinstance(ended.error, FederationError)
     assert ended.summary["failed"] == str(ended.error)
-    assert str(ended.error).startswith("round 1: no client gave a usable answer\n  bob: ")
-    assert str(ended.error).count("standardise modality 'face'") == 2
+    assert str(ended.error).startswith("round 1: no client gave a usable answer\n  ann: ")
+    assert str(ended.error).count("standardise modality 'face'") == 4  # the others were tried too
 
 
 def test_to_stop_a_run_is_no_failure(tmp_path: Path) -> None:
@@ -172,3 +183,130 @@ def test_test_samples_that_are_not_finite_are_named() -> None:
         DataError, match=r"test split: modality 'sound' of 2 of 9 .* \(4, 7\): mend"
     ):
         evaluator(model)
+
+
+# --- clients that are gone for a while -----------------------------------------------------------
+
+
+def away(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, back: float) -> Ended:
+    """All four go down when they are told to train in round 2, and are back after so long."""
+    clock = FakeClock()
+    waiting = ExperimentConfig.waiting
+    monkeypatch.setattr(
+        ExperimentConfig, "waiting", lambda *of, **how: replace(waiting(*of, **how), clock=clock)
+    )
+    fallen: list[float] = []
+
+    def falling(answer: Handler) -> Handler:
+        def handler(message: Message) -> RecordDict:
+            training = message.metadata.message_type == "train"
+            if training and message.metadata.group_id == "2" and not fallen:
+                fallen.append(clock.monotonic())
+                grid.offline = set(grid.handlers)
+                clock.at(clock.monotonic() + back, grid.offline.clear)
+            return answer(message)
+
+        return handler
+
+    grid = FakeGrid({f"node {i}": falling(client(i, 4)) for i in range(4)}, clock=clock)
+    printed: list[str] = []
+    error = None
+    try:
+        run_experiment(grid, folder, callbacks=[TableCallback(folder, printed.append)])
+    except FederationError as raised:
+        error = raised
+    return Ended(folder, error, printed)
+
+
+def test_a_try_that_came_to_nothing_is_a_row_and_no_failure_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = experiment(tmp_path / "data", [1] * 4, method="bmsfed", max_failures=0)
+    folder = RunFolder.create(tmp_path / "run", config)
+    ended = away(folder, monkeypatch, back=10)
+    assert ended.error is None
+    assert (ended.summary["complete"], ended.summary["paused"]) == (True, "")
+    rows = [r for r in read_rows(folder.history)[0] if isinstance(r, FailedRow)]
+    [failed] = rows
+    assert (failed.round, failed.attempt) == (2, 0)
+    assert failed.reason == "no client gave a usable answer"
+    assert set(failed.failures) == set(failed.assignments)
+    run = read_run(folder.path)
+    assert [r.round for r in run.rounds] == [0, 1, 2, 3]
+    assert run.left_out[0] == 0
+    assert "1 tries of rounds came to nothing (round 2)." in run.notes
+    assert any("round 2, try 1: no client gave a usable answer" in line for line in ended.printed)
+    whole = end(RunFolder.create(tmp_path / "whole", config))
+    assert whole.error is None
+
+
+def test_a_run_without_clients_is_paused_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = experiment(tmp_path / "data", [1] * 4, method="bmsfed")
+    folder = RunFolder.create(tmp_path / "run", config)
+    ended = away(folder, monkeypatch, back=1e9)
+    assert isinstance(ended.error, Paused)
+    summary = ended.summary
+    assert (summary["complete"], summary["failed"], summary["rounds"]) == (False, "", 1)
+    assert summary["paused"] == str(ended.error)
+    assert "within 300 s of patience\n  not connected: ann, bob, cat, dan" in summary["paused"]
+    assert f"paused after round 1: {ended.error}" in ended.printed
+    assert f"Paused after round 1 of 3: {ended.error}" in read_run(folder.path).notes
+    monkeypatch.undo()
+    monkeypatch.setattr("bmsfed_app.datasets.preparation.check_ranges", lambda *of: [])
+    again = end(RunFolder.reopen(folder.path))
+    assert (again.error, again.summary["complete"], again.summary["paused"]) == (None, True, "")
+    whole = end(RunFolder.create(tmp_path / "whole", config))
+    model = "model.safetensors"
+    assert (folder.path / model).read_bytes() == (whole.folder.path / model).read_bytes()
+    # That it had to wait is still known.
+    assert [r.round for r in read_rows(folder.history)[0] if isinstance(r, FailedRow)] == [2]
+
+
+def test_late_answers_are_no_failures(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", experiment(tmp_path / "data", [1] * 4))
+    limit = FailureLimit(folder)
+    limit.limit = 0.4
+    report = RoundReport(3, clients=[ClientReport(n, "train", ("face",)) for n in ACTORS])
+    for entry in report.clients[1:]:
+        entry.status = LATE
+    limit.after_round(ModalityStrategy(), report)
+    report.clients[0].status = "no answer within 9 s"
+    with pytest.raises(FederationError, match="1 of 2 answers"):
+        limit.after_round(ModalityStrategy(), report)
+
+
+def test_the_command_line_says_that_it_is_paused_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bmsfed_app.cli.simulate.simulate", lambda *of: Paused("nobody is there"))
+    out = tmp_path / "run"
+    monkeypatch.setattr("sys.argv", ["bmsfed", "run", "cg-digits", "--out", str(out)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 3
+    *_, last, remedy = capsys.readouterr().err.splitlines()
+    assert last == "bmsfed: paused: nobody is there"
+    assert remedy == f"bmsfed: resume with: bmsfed run --resume {out}"
+
+
+@pytest.mark.parametrize(
+    ("given", "over_flower", "simulated"),
+    [
+        ({}, Deadline(factor=3), Deadline()),
+        ({"deadline": 20}, Deadline(seconds=20), Deadline(seconds=20)),
+        ({"deadline": 0}, Deadline(), Deadline()),
+    ],
+)
+def test_a_busy_machine_closes_no_simulated_round(
+    tmp_path: Path, given: dict[str, Any], over_flower: Deadline, simulated: Deadline
+) -> None:
+    config = check_config({"dataset": "cg-digits"} | given)
+    assert config.waiting().deadline == over_flower
+    assert config.waiting(simulated=True).deadline == simulated
+
+
+def test_a_deadline_that_is_none_is_refused_by_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"deadline.*give seconds, or a factor above 1"):
+        check_config({"dataset": "cg-digits", "deadline": "soon"})

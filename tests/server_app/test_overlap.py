@@ -192,3 +192,28 @@ def test_no_more_than_one_round_waits_to_be_seen() -> None:
     FedAvg(2).run(grid, initial(), num_rounds=20, callbacks=[slow])
     assert len(ahead) == 20
     assert set(ahead) <= {0, 1}
+
+
+def test_a_try_that_came_to_nothing_is_told_after_the_round_before() -> None:
+    told: list[str] = []
+    seen = threading.Event()
+
+    class Slow(Callback):
+        def after_round(self, strategy: Decisions, report: RoundReport) -> bool:
+            seen.wait(600)
+            told.append(f"round {report.round}")
+            return report.round == 3
+
+        def after_failure(self, strategy: Decisions, report: RoundReport) -> None:
+            told.append(f"failed {report.round}")
+
+    strategy, overlapped = FedAvg(2), Overlapped([Slow()])
+    overlapped.on_start(strategy, 9)
+    overlapped.after_round(strategy, RoundReport(2))
+    threading.Timer(0.2, seen.set).start()
+    assert not overlapped.after_failure(strategy, RoundReport(3, failed="nobody is there"))
+    overlapped.after_round(strategy, RoundReport(3))
+    # That round ended the run: what was done of the next one is dropped.
+    assert overlapped.after_failure(strategy, RoundReport(4, failed="nobody is there"))
+    overlapped.on_end(strategy, None)
+    assert told == ["round 2", "failed 3", "round 3"]

@@ -21,6 +21,7 @@ from strategies import (
     RoundReport,
     ServerState,
     Update,
+    Waiting,
 )
 from strategies.protocol import pack_enrolment, pack_update, unpack_task
 from strategies.randomness import generator
@@ -85,12 +86,15 @@ class Recorder(Callback):
 
 
 def federate(
-    strategy: ModalityStrategy, grid: FakeGrid, rounds: int = 4, start: ServerState | None = None
+    strategy: ModalityStrategy,
+    grid: FakeGrid,
+    rounds: int = 4,
+    start: ServerState | None = None,
+    **more: Any,
 ) -> tuple[ServerState, Recorder]:
     recorder = Recorder()
-    state = strategy.run(
-        grid, start or initial(), num_rounds=rounds, callbacks=[recorder], min_clients=1, timeout=1
-    )
+    more = {"callbacks": [recorder], "min_clients": 1, "timeout": 1} | more
+    state = strategy.run(grid, start or initial(), num_rounds=rounds, **more)
     return state, recorder
 
 
@@ -271,7 +275,7 @@ def test_two_nodes_with_one_client_id_are_one_client_too_many() -> None:
 def test_another_version_is_refused_with_the_remedy() -> None:
     grid = FakeGrid({"k": client("k", version="0")})
     with pytest.raises(FederationError, match=r"'k' runs version 0 .* install the same version"):
-        federate(FedAvg(1, app_version="1"), grid)
+        federate(FedAvg(1, app_version="1"), grid, waiting=Waiting(clock=grid.clock))
 
 
 def test_measurements_of_another_shape_are_left_out_also_in_the_first_round() -> None:

@@ -10,7 +10,6 @@ from flwr.app import Message, RecordDict
 from strategies import (
     BMSFed,
     Callback,
-    ClientInfo,
     FedAvg,
     ModalityStrategy,
     Prototypes,
@@ -18,9 +17,6 @@ from strategies import (
     ServerState,
     Update,
 )
-from strategies.federation.dialects import Native
-from strategies.federation.fleet import Fleet
-from strategies.federation.identity import Presence
 from strategies.testing import FakeGrid, Handler
 from tests.strategies.test_federation import client, initial, names
 
@@ -270,16 +266,6 @@ def test_a_newcomer_that_hangs_when_measured_holds_up_nobody() -> None:
     run(BMSFed(3), grid, script, 5, timeout=10_000)
     assert script.trained() == [{*names(2)}] * 5
     assert [c.client_id for c in script.reports[1].joined] == ["client-2"]
-
-
-def test_a_fleet_says_who_is_there_who_is_gone_who_was_refused_and_who_is_mute() -> None:
-    fleet = Fleet({name: ClientInfo(name, ("a",)) for name in ("x", "y")})
-    fleet.connect([Presence(1), Presence(2), Presence(3)])
-    fleet.enrol(1, fleet.clients["x"], Native())
-    fleet.refuse(2, "no data folder")
-    told = fleet.account(4)
-    assert told.startswith("1 of 4 clients are there (x); gone: y; node 2 was refused: no data")
-    assert told.endswith("connected without having said who they are: 1 nodes")
 
 
 # --- measuring -----------------------------------------------------------------------------------
