@@ -18,6 +18,7 @@ from bmsfed_app.plugins import check_plug_ins
 from bmsfed_app.settings import ClientSettings, read_settings
 from client_app.data import LocalData, local_data, training_device
 from client_app.divergence import DivergedError
+from client_app.log import logged
 from client_app.packed import packing_fault, train_together
 from client_app.training import run_task
 from strategies import Task, Update
@@ -25,7 +26,7 @@ from strategies.protocol import pack_enrolment, pack_update, unpack_task
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
-app = ClientApp()
+app = ClientApp(mods=[logged])
 
 
 @app.query("enrol")

@@ -13,28 +13,47 @@ from bmsfed_app.config import idle_notes, load_config, split_pairs
 from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
+from server_app.failures import ending
 from server_app.run_folder import RunFolder
-from strategies import FederationError, Paused
 
 app = ServerApp()
+
+#: The experiment that runs where the run config names none.
+_DEFAULT = "cg-digits"
+
+_RESUME = "flwr run . --run-config 'resume=\"{}\"'"
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment that the run config names."""
+    """Run the experiment that the run config names; the last line says how it ended."""
     try:
         folder = folder_from_run_config(context.run_config)
-        folder.check_unchanged()
-        for line in folder.record_data(folder.config.check_data()):
-            _print(line)
-        run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
-    except Paused as error:
-        _print(f"bmsfed: paused: {error}")
-        _print(f"resume with: --run-config 'resume=\"{folder.path}\"'")
+    except Exception as error:
+        _end(error, "")
         raise
-    except (ValueError, FederationError) as error:
-        _print(f"bmsfed: {error}")
-        raise
+    with folder.writing():
+        try:
+            if (number := int(context.run_config.get("round", -1))) >= 0:
+                folder.go_back(number)
+            folder.check_unchanged()
+            for line in folder.record_data(folder.config.check_data()):
+                _print(line)
+                folder.log.note(line)
+            run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
+        except Exception as error:
+            folder.log.note(_end(error, _RESUME.format(folder.path)))
+            raise
+        folder.log.note(_end(None, ""))
+
+
+def _end(error: Exception | None, resume: str) -> str:
+    """Say how the run ended; of an error also in what Flower prints of it, which comes last."""
+    line = ending(error, resume)
+    _print(f"bmsfed: {line}")
+    if error is not None:
+        error.add_note(f"bmsfed: {line}")
+    return line
 
 
 def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
@@ -47,7 +66,8 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         it unless empty (0 rounds, seed -1); ``set`` holds further "key=value" pairs, separated
         by spaces; ``out`` and ``resume`` name run folders on the ServerApp's machine. A pair with
         spaces in it stands in double quotes, and all of them then in single ones:
-        ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``.
+        ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``. With ``resume`` the folder's own
+        configuration holds; what else is given must be as it is there, or say where and how fast.
 
     Raises
     ------
@@ -60,12 +80,14 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         if value != empty:
             overrides[key.replace("-", "_")] = value
     overrides |= split_pairs(str(run_config.get("set", "")))
-    source = str(run_config.get("config", "cg-digits"))
-    config = load_config(source, overrides)
-    for note in idle_notes(config, source, overrides):
-        _print(note)
-    if resume := str(run_config.get("resume", "")):
-        return RunFolder.reopen(Path(resume).expanduser(), config)
+    source, resume = (str(run_config.get(key, "")) for key in ("config", "resume"))
+    config = None
+    if source or not resume:
+        config = load_config(source or _DEFAULT, overrides)
+        for note in idle_notes(config, source or _DEFAULT, overrides):
+            _print(note)
+    if config is None or resume:
+        return RunFolder.reopen(Path(resume).expanduser(), config, overrides)
     out = str(run_config.get("out", ""))
     path = default_run_dir(config.dataset_name, config.method, config.seed)
     return RunFolder.create(Path(out).expanduser() if out else path, config, "flwr run")

@@ -17,7 +17,7 @@ _LISTED = 5  # clients named per cell; the history has them all
 
 
 class TableCallback(Callback):
-    """Prints one line per round and a closing summary.
+    """Prints one line per round and a closing summary, and puts them into the run's log.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class TableCallback(Callback):
     """
 
     def __init__(self, folder: RunFolder, write: Callable[[str], None] = print) -> None:
-        self.folder, self.write = folder, write
+        self.folder, self._write = folder, write
         self.columns: list[tuple[Metric, str | None]] = []  # of one modality, where it is by those
         self.widths: list[str] = []
 
@@ -105,6 +105,11 @@ class TableCallback(Callback):
             ended = "FAILED" if is_failure(error) else ended
             self.write(f"{ended} after round {strategy.state.round}: {error}")
         self.write(f"run folder: {self.folder.path}")
+
+    def write(self, line: str) -> None:
+        """Show a line, and log it."""
+        self._write(line)
+        self.folder.log.note(line)
 
     def _line(self, *cells: str) -> None:
         pairs = zip(cells, self.widths, strict=True)

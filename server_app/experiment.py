@@ -20,6 +20,7 @@ from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
 from server_app.overlap import Overlapped
 from server_app.run_folder import RunFolder
+from server_app.status import StatusCallback
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
 from strategies.randomness import integer_seed
 
@@ -55,11 +56,23 @@ def run_experiment(
     DataError, WeightsError, ValueError
         If the data or initial weights cannot be read, or a callback is not known.
     RunFolderError
-        If the run began on other data.
+        If the run began on other data, another process writes in its folder, or the folder cannot
+        be written.
     FederationError
         If the federation cannot go on, or more answers were left out than ``max_failures`` allows;
         ``Paused`` if it waited for clients for as long as ``patience`` allows.
     """
+    with folder.writing():
+        return _run(grid, folder, callbacks, stop, overlap)
+
+
+def _run(
+    grid: Grid,
+    folder: RunFolder,
+    callbacks: Sequence[Callback],
+    stop: threading.Event | None,
+    overlap: bool,
+) -> ServerState:
     config = folder.config
     if folder.account is None:
         folder.check_unchanged()
@@ -97,7 +110,7 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     # The last one may end the run, whose round all others have seen by then.
-    return [evaluate, *adding, record, *showing, FailureLimit(folder)]
+    return [evaluate, *adding, record, StatusCallback(folder), *showing, FailureLimit(folder)]
 
 
 def build_strategy(config: ExperimentConfig) -> ModalityStrategy:

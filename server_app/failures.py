@@ -103,6 +103,27 @@ def is_failure(error: BaseException | None) -> bool:
     return isinstance(error, Exception) and not isinstance(error, Interrupted | Paused)
 
 
+def ending(error: BaseException | None, resume: str) -> str:
+    """Return the last line that a run prints: how it ended, and why, or how it goes on.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        What ended it early.
+    resume : str
+        The command that goes on with it.
+    """
+    if error is None:
+        return "complete"
+    if not (is_failure(error) or isinstance(error, Paused)):
+        return f"stopped; go on with: {resume}"
+    texts = str(error) or type(error).__name__, *getattr(error, "__notes__", ())
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    why = "; ".join(lines)
+    paused = isinstance(error, Paused)
+    return f"PAUSED: {why}; resume with: {resume}" if paused else f"FAILED: {why}"
+
+
 def _most_often(lost: Iterable[_Lost]) -> str:
     """List the most frequent reasons, each with its first example; numbers make no difference."""
     alike: dict[str, _Lost] = {}

@@ -92,7 +92,6 @@ class RecordCallback(Callback):
         self, folder: RunFolder, evaluate: EvaluateCallback, callbacks: Sequence[Callback] = ()
     ) -> None:
         self.folder, self.evaluate = folder, evaluate
-        self.summary = folder.path / "summary.json"
         self.declared = [m for c in (evaluate, *callbacks) for m in c.metrics]
         names = [m.name for m in self.declared]
         taken = {*RoundRow.model_fields, *RunSummary.model_fields}
@@ -101,7 +100,7 @@ class RecordCallback(Callback):
                 raise ValueError(f"metric '{name}' has a name that is taken: give it another")
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
-        self.summary.unlink(missing_ok=True)  # of the run as it ended before it was resumed
+        self.folder.summary.unlink(missing_ok=True)  # of the run as it ended before it was resumed
         info = read_json(self.folder.info_file, RunInfo)
         write_json(self.folder.info_file, info.model_copy(update={"metrics": self.declared}))
         if self.evaluate.initial is not None:
@@ -112,7 +111,7 @@ class RecordCallback(Callback):
             self.folder.save_checkpoint(strategy.state)
 
     def after_round(self, strategy: Decisions, report: RoundReport) -> None:
-        clients = [_client_row(report.round, c) for c in report.clients]
+        clients = [client_row(report.round, c) for c in report.clients]
         append_rows(self.folder.history, [*clients, _round_row(report)])
         picks = [PickRow(round=report.round, **pick) for pick in report.picks]
         append_rows(self.folder.selection, picks)
@@ -136,10 +135,10 @@ class RecordCallback(Callback):
             paused=str(error) if isinstance(error, Paused) else "",
             rounds=strategy.state.round,
         )
-        write_json(self.summary, summary)
+        write_json(self.folder.summary, summary)
 
     def _write_clients(self, strategy: Decisions, server_round: int) -> None:
-        file = self.folder.path / "clients.json"
+        file = self.folder.clients
         known = read_json(file, dict[str, Member]) if file.exists() else {}
         for client_id, info in sorted(strategy.state.clients.items()):
             known.setdefault(
@@ -185,7 +184,8 @@ def _failed_row(report: RoundReport) -> FailedRow:
     )
 
 
-def _client_row(server_round: int, client: ClientReport) -> ClientRow:
+def client_row(server_round: int, client: ClientReport) -> ClientRow:
+    """Return what is recorded of one client's part in a round."""
     return ClientRow(
         kind="client",
         round=server_round,

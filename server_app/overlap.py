@@ -6,7 +6,9 @@ import copy
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from server_app.failures import is_failure
 from strategies import Callback, Decisions, RoundReport
+from strategies.callbacks import Connections, tell_end
 
 
 class Overlapped(Callback):
@@ -39,6 +41,11 @@ class Overlapped(Callback):
         self.num_rounds = num_rounds
         for callback in self.callbacks:
             callback.on_start(strategy, num_rounds)
+
+    def on_connections(self, connections: Connections) -> None:
+        """Tell all of them."""
+        for callback in self.callbacks:
+            callback.on_connections(connections)
 
     def on_dispatch(self, server_round: int, phase: str, total: int) -> None:
         """Tell all of them, unless one has failed meanwhile."""
@@ -82,8 +89,7 @@ class Overlapped(Callback):
         failed = self._told.exception() if self._told is not None else None
         last = self._seen or strategy
         strategy.state = last.state
-        for callback in self.callbacks:
-            callback.on_end(last, failed or error)
+        tell_end(self.callbacks, last, failed or error, failed=is_failure(failed or error))
         if failed is not None and failed is not error:
             raise failed
 

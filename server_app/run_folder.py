@@ -1,33 +1,46 @@
 """The run folder: configuration, history, selections, checkpoint, final model.
 
 Rows are appended and flushed; the checkpoint is replaced atomically and comes last in a round, so
-whatever interrupts a run, the folder holds a complete round and resuming drops what came after.
+whatever interrupts a run, the folder holds a complete round, and resuming goes on from there: what
+came after is kept aside, in ``cut``.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig, check_config
+from bmsfed_app.config import ConfigError, ExperimentConfig, change_config, check_config
 from bmsfed_app.datasets import Account, data_changes
 from bmsfed_app.plugins import PlugIn
 from bmsfed_app.record.files import (
     RunFolderError,
-    drop_rows_after,
+    cut_rows,
+    read_config,
     read_json,
+    read_rows,
     replacing,
     write_json,
 )
+from bmsfed_app.record.lock import RunLock
 from bmsfed_app.record.origin import bundle, commit, hardware, source_hash, versions
-from bmsfed_app.record.rows import RunInfo
+from bmsfed_app.record.rows import Member, RunInfo
+from bmsfed_app.record.run_log import RunLog
+from server_app.aside import Aside
+from server_app.checkpoints import Checkpoints, differing
 from server_app.run_data import difference, seen
 from strategies import Arrays, ServerState
-from strategies.state import read_extra
+
+log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
 
 class RunFolder:
@@ -38,7 +51,12 @@ class RunFolder:
         self.history = path / "history.jsonl"
         self.selection = path / "selection.jsonl"
         self.info_file = path / "run.json"
-        self.checkpoint_file = path / "checkpoint.safetensors"
+        self.clients = path / "clients.json"
+        self.summary = path / "summary.json"
+        self.model = path / "model.safetensors"
+        self.checkpoints = Checkpoints(path)
+        self.checkpoint_file = self.checkpoints.newest
+        self.lock, self.log = RunLock(path), RunLog(path)
         self.account: Account | None = None
 
     @classmethod
@@ -66,7 +84,12 @@ class RunFolder:
         return folder
 
     @classmethod
-    def reopen(cls, path: Path, config: ExperimentConfig | None = None) -> RunFolder:
+    def reopen(
+        cls,
+        path: Path,
+        config: ExperimentConfig | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> RunFolder:
         """Open an existing run folder to go on with it.
 
         Parameters
@@ -75,6 +98,9 @@ class RunFolder:
             The run's folder.
         config : ExperimentConfig, optional
             What the caller expects the run to be; by default the folder's own.
+        overrides : mapping, optional
+            Values that the caller gave, as for :func:`bmsfed_app.config.load_config`. Keys that say
+            where and how fast win over the folder's; others must be as they are there.
 
         Raises
         ------
@@ -85,15 +111,20 @@ class RunFolder:
         file = path / "config.yaml"
         if not file.is_file():
             raise RunFolderError(f"'{path}' is not a run folder: it has no config.yaml")
-        saved = check_config(yaml.safe_load(file.read_text(encoding="utf-8")))
-        if config is not None and (differing := _differing(config, saved)):
-            key = differing[0]
+        try:
+            saved = check_config(read_config(file))
+        except ConfigError as error:
+            raise RunFolderError(f"'{file}': {error}; restore the file from its run") from None
+        wanted = config or saved
+        if overrides:
+            wanted = change_config(wanted, overrides)
+        if keys := differing(wanted, saved):
             raise RunFolderError(
-                f"'{path}' is a run of another configuration: {key} is {getattr(saved, key)!r} "
-                f"there, {getattr(config, key)!r} here ({', '.join(differing)} differ); resume it "
-                "as it was, or start a new run"
+                f"'{path}' is a run of another configuration: {keys[0]} is "
+                f"{getattr(saved, keys[0])!r} there, {getattr(wanted, keys[0])!r} here "
+                f"({', '.join(keys)} differ); resume it as it was, or start a new run"
             )
-        folder = cls(path, config or saved)
+        folder = cls(path, wanted)
         folder._check_plug_ins()
         return folder
 
@@ -179,53 +210,99 @@ class RunFolder:
 
     # --- writing ------------------------------------------------------------------------------
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and its log; whoever writes in it holds this.
+
+        Raises
+        ------
+        RunFolderError
+            If another process, or object, writes in it.
+        """
+        with self.lock.held(), self.log.kept():
+            yield
+
     def save_checkpoint(self, state: ServerState) -> None:
         """Replace the checkpoint, atomically and durably."""
-        with replacing(self.checkpoint_file) as temporary:
-            state.save(temporary, {"config": self.config.model_dump()})
+        self.checkpoints.save(state, self.config)
 
     def save_model(self, arrays: Arrays) -> None:
         """Write the final model as safetensors, by state-dict name."""
-        with replacing(self.path / "model.safetensors") as temporary:
-            save_file(arrays, temporary)
+        with replacing(self.model) as temporary:
+            try:
+                save_file(arrays, temporary)
+            except SafetensorError as error:  # what the disk said, as a text
+                raise OSError(str(error)) from None
 
     # --- going on -----------------------------------------------------------------------------
 
     def load_checkpoint(self) -> ServerState | None:
-        """Return the state after the last complete round, and drop rows that came after it.
+        """Return the state after the last complete round; rows that came after it are cut off.
 
         Returns None if the run never got as far as a checkpoint.
 
         Raises
         ------
         RunFolderError
-            If the checkpoint is damaged or belongs to another configuration.
+            If the checkpoint is damaged, belongs to another configuration, or is missing beside
+            rounds that were recorded.
         """
-        if not self.checkpoint_file.exists():
-            self._truncate(-1)
-            return None
-        try:
-            data = self.checkpoint_file.read_bytes()
-            state = ServerState.from_bytes(data)
-            saved = ExperimentConfig(**read_extra(data)["config"])
-        except (OSError, ValueError, KeyError) as error:
+        state, aside = self.checkpoints.load(self.config), Aside(self.path)
+        if state is None and (last := self._last_recorded()) > 0:
             raise RunFolderError(
-                f"the checkpoint '{self.checkpoint_file}' cannot be read ({error}); start a new run"
-            ) from None
-        if differing := _differing(self.config, saved):
-            raise RunFolderError(
-                f"the checkpoint '{self.checkpoint_file}' is of another configuration "
-                f"({', '.join(differing)} differ): resume with the configuration it was made with"
+                f"'{self.path}' has no checkpoint beside {last} recorded rounds: bring "
+                f"{self.checkpoint_file.name} back, or {self.checkpoints.way_out(self.config)}"
             )
-        self._truncate(state.round or -1)  # round 0 is evaluated and written anew
+        # Round 0 is evaluated and written anew.
+        self._cut_rows((state.round if state else 0) or -1, aside)
+        self._say(aside)
         return state
 
-    def _truncate(self, last_round: int) -> None:
+    def go_back(self, server_round: int) -> None:
+        """Make an earlier round the last one; what came after it is kept aside.
+
+        Parameters
+        ----------
+        server_round : int
+            One whose checkpoint is kept; 0 begins the run anew.
+
+        Raises
+        ------
+        RunFolderError
+            If there is no good checkpoint of this round.
+        """
+        aside = Aside(self.path)
+        self.checkpoints.go_back(server_round, self.config, aside)
+        self._cut_rows(server_round or -1, aside)
+        if server_round == 0:  # what data the run sees is noted anew
+            for file in (self.history, self.selection):
+                file.unlink(missing_ok=True)
+        self._cut_clients(server_round, aside)
+        aside.take(self.model)
+        aside.take(self.summary)
+        self._say(aside)
+
+    def _last_recorded(self) -> int:
+        rows = read_rows(self.history)[0] if self.history.exists() else []
+        return max((row.round for row in rows), default=0)
+
+    def _cut_rows(self, last_round: int, aside: Aside) -> None:
         for file in (self.history, self.selection):
-            drop_rows_after(file, last_round)
+            if bad := cut_rows(file, last_round, aside.folder):
+                log.warning(
+                    "'%s': line%s %s cannot be read and %s left out",
+                    *(file, "s" * (len(bad) > 1), ", ".join(map(str, bad))),
+                    "are" if len(bad) > 1 else "is",
+                )
 
+    def _cut_clients(self, server_round: int, aside: Aside) -> None:
+        if not self.clients.exists():
+            return
+        known = read_json(self.clients, dict[str, Member])
+        aside.copy(self.clients)
+        then = {c: m for c, m in known.items() if m.enrolled_round <= server_round}
+        write_json(self.clients, then)
 
-def _differing(ours: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
-    """Keys that make two configurations different runs."""
-    keys = [k for k in ExperimentConfig.model_fields if k not in MACHINE_KEYS]
-    return [k for k in keys if getattr(ours, k) != getattr(theirs, k)]
+    def _say(self, aside: Aside) -> None:
+        if aside.path is not None:
+            log.info("what came after the last complete round is kept in '%s'", aside.path)

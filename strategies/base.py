@@ -14,7 +14,7 @@ from typing import Any, Literal, Unpack
 
 from flwr.serverapp import Grid
 
-from .callbacks import Callback, RoundReport
+from .callbacks import Callback, RoundReport, tell_end
 from .decisions import Decisions
 from .federation.attempts import complete
 from .federation.dialects import Native
@@ -180,8 +180,7 @@ class ModalityStrategy(Decisions, FlowerStrategy):
             error = raised
             raise
         finally:
-            for callback in callbacks:
-                callback.on_end(self, error)
+            tell_end(callbacks, self, error, failed=not isinstance(error, Interrupted | None))
         return self.state
 
 

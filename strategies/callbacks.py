@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,6 +120,25 @@ class RoundReport:
         return [c for c in self.clients if c.phase == "train" and c.status == "ok"]
 
 
+@dataclass(frozen=True)
+class Connections:
+    """Who is there at one moment.
+
+    Attributes
+    ----------
+    clients : dict
+        Every client known, by client id.
+    nodes : dict
+        The node of every client that is connected, by client id.
+    refused : dict
+        Why nodes that are connected may not take part, by node id.
+    """
+
+    clients: dict[str, ClientInfo]
+    nodes: dict[str, int]
+    refused: dict[int, str]
+
+
 class Callback:
     """Base class; every hook does nothing until overridden.
 
@@ -140,6 +160,9 @@ class Callback:
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
         """Run once, before the first round; ``strategy.state`` is the state started from."""
 
+    def on_connections(self, connections: Connections) -> None:
+        """Run after every look at who is connected: while clients are waited for, and in rounds."""
+
     def on_dispatch(self, server_round: int, phase: str, total: int) -> None:
         """Run when ``total`` tasks of a phase ("enrol", "probe", "train") have been sent."""
 
@@ -154,3 +177,33 @@ class Callback:
 
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
         """Run once, at the end, also after an error."""
+
+
+def tell_end(
+    callbacks: Iterable[Callback], strategy: Decisions, error: BaseException | None, *, failed: bool
+) -> None:
+    """Tell all callbacks of the end, also after one of them has raised.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        What ended the run early.
+    failed : bool
+        Whether the caller raises it: what callbacks raise is then noted with it, and not raised.
+
+    Raises
+    ------
+    Exception
+        The first that one of them raised; the others are noted with it.
+    """
+    first = error if failed else None
+    for callback in callbacks:
+        try:
+            callback.on_end(strategy, error)
+        except Exception as raised:
+            if first is None:
+                first = raised
+            elif raised is not first:
+                first.add_note(f"besides, at the end: {type(raised).__name__}: {raised}")
+    if first is not None and not failed:
+        raise first

@@ -15,10 +15,12 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 from safetensors.numpy import save_file as save_safetensors_file
 
+from . import checksum
 from .messages import Arrays, ClientInfo, Prototypes, Update, copied, modalities_of
 
-_FORMAT = 3
-_READ = (2, 3)  # 2 has an array for each client where 3 has one of all clients' rows
+_FORMAT = 4
+_SEALED = 4  # from this format on there is a checksum
+_READ = (2, 3, 4)  # 2 has an array for each client where 3 has one of all clients' rows
 _Value = TypeVar("_Value")
 
 
@@ -141,12 +143,22 @@ class ServerState:
         extra : mapping, optional
             JSON values to keep beside the state, read back by :func:`read_extra`.
         """
-        return save_safetensors(*self._saved(extra))
+        return checksum.sealed(save_safetensors(*self._saved(extra)))
 
     def save(self, file: Path, extra: Mapping[str, Any] | None = None) -> None:
-        """Write :meth:`to_bytes` to a file, without a copy of the arrays in memory."""
+        """Write :meth:`to_bytes` to a file, without a copy of the arrays in memory.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
         tensors, header = self._saved(extra)
-        save_safetensors_file(tensors, file, header)
+        try:
+            save_safetensors_file(tensors, file, header)
+        except SafetensorError as error:  # what the disk said, as a text
+            raise OSError(str(error)) from None
+        checksum.seal(file)
 
     def _saved(self, extra: Mapping[str, Any] | None) -> tuple[Arrays, dict[str, str]]:
         """Return tensors by name, and the header beside them."""
@@ -159,6 +171,7 @@ class ServerState:
         stacks, rows = _stack(self._small())
         header = {
             "format": _FORMAT,
+            "checksum": checksum.UNKNOWN,
             "round": self.round,
             "arrays": list(self.arrays),  # the order is part of the model
             "scores": self.scores,
@@ -193,9 +206,11 @@ class ServerState:
         Raises
         ------
         ValueError
-            If the bytes are not a complete state of this format.
+            If the bytes are not a complete state of this format, as it was written.
         """
         header = _read_header(data)
+        if header["format"] >= _SEALED:
+            checksum.check(data)
         state = cls(int(header["round"]), scores=header["scores"], ratios=header["ratios"])
         for client, (modalities, samples, counts) in header["clients"].items():
             state.clients[client] = ClientInfo(client, tuple(modalities), samples, tuple(counts))
@@ -273,7 +288,7 @@ def _read_header(data: bytes) -> dict[str, Any]:
         header: dict[str, Any] = json.loads(
             json.loads(data[8 : 8 + length])["__metadata__"]["state"]
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a server state: {error}") from error
     if header.get("format") not in _READ:
         raise ValueError(f"server state of format {header.get('format')}, expected {_FORMAT}")

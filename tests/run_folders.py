@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +101,29 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _timeless(v) for k, v in value.items() if not k.startswith("seconds")}
     return value
+
+
+def limited(size: int, work: Callable[[], object]) -> tuple[str, str]:
+    """Do something in a child whose files cannot grow beyond so many bytes, as on a full disk.
+
+    Returns
+    -------
+    raised, message : str
+        What it raised; empty if nothing.
+    """
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        raised = "", ""
+        try:
+            work()
+        except BaseException as error:
+            raised = type(error).__name__, str(error)
+        os.write(send, json.dumps(raised).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(send)
+    with os.fdopen(receive) as stream:
+        kind, message = json.load(stream)
+    return kind, message

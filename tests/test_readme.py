@@ -72,7 +72,7 @@ def adapted(command: str, folder: Path) -> list[str]:
     """The same command on the digits, small."""
     runs = sorted((folder / "home/runs").glob("*"))
     words = {"DIR": ".", "METHOD": "fedavg", "NAME": "cg-digits", "mvsa": "cg-digits"}
-    words["conf/cg-mnist.yaml"] = "conf/cg-digits.yaml"
+    words |= {"conf/cg-mnist.yaml": "conf/cg-digits.yaml", "7": "0"}
     if runs:
         words |= {"RUN": str(runs[0]), "[RUN": str(runs[-1])}
     parts = [words.get(w, w) for w in shlex.split(command)[1:] if w != "...]"]

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from bmsfed_app.cli import data
+from bmsfed_app.cli import data, nodes
 from bmsfed_app.config import (
     MACHINE_KEYS,
     ConfigError,
     ExperimentConfig,
-    check_config,
     idle_notes,
     load_config,
     parse_pairs,
@@ -30,6 +29,7 @@ cli = typer.Typer(
     help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 cli.add_typer(data.cli, name="data")
+cli.add_typer(nodes.cli, name="nodes")
 
 
 def main() -> None:
@@ -76,6 +76,10 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with, from its last complete round.")
     ] = None,
+    from_round: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --resume: go back to this round; 0 begins anew."),
+    ] = None,
 ) -> None:
     """Run one experiment as a simulated federation."""
     given = {
@@ -94,7 +98,9 @@ def run(
     }
     overrides = parse_pairs(set_ or []) | {k: v for k, v in given.items() if v is not None}
     wanted = _wanted(config, overrides, resume)
-    raise typer.Exit(_run(wanted, out, resume, overrides))
+    if from_round is not None and resume is None:
+        raise ConfigError("--from-round goes back in the run that --resume names: give both")
+    raise typer.Exit(_run(wanted, out, resume, overrides, from_round))
 
 
 def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> ExperimentConfig | None:
@@ -119,6 +125,7 @@ def _run(
     out: Path | None,
     resume: Path | None,
     overrides: dict[str, Any],
+    from_round: int | None,
 ) -> int:
     if resume is None:
         assert wanted is not None
@@ -127,15 +134,17 @@ def _run(
         raise ConfigError("--out and --resume exclude each other: a resumed run keeps its folder")
     from server_app.run_folder import RunFolder
 
-    folder = RunFolder.reopen(resume.expanduser(), wanted)
-    folder.config = check_config(folder.config.model_dump() | overrides)
+    folder = RunFolder.reopen(resume.expanduser(), wanted, overrides)
     if not folder.config.clients:
         raise ConfigError(
             f"'{resume}' leaves the number of clients to Flower: go on with flwr run . "
             f"--run-config 'resume=\"{resume}\"'"
         )
-    folder.check_unchanged()
-    return _run_on_engine(folder.config, lambda config: folder)
+    with folder.writing():
+        if from_round is not None:
+            folder.go_back(from_round)
+        folder.check_unchanged()
+        return _run_on_engine(folder.config, lambda config: folder)
 
 
 def _new_folder(config: ExperimentConfig, out: Path | None) -> RunFolder:
@@ -164,21 +173,29 @@ def _run_on_engine(
         if cluster is not None:  # before there is a folder of a run that cannot begin
             cluster().slots(config.cpus_per_client, config.gpus_per_client)
         folder = folder_of(config)
-        for line in folder.record_data(account):
-            print(line, flush=True)
-        error = simulate(folder, Console(), shares, cluster)
+        with folder.writing():
+            for line in folder.record_data(account):
+                print(line, flush=True)
+                folder.log.note(line)
+            error = simulate(folder, Console(), shares, cluster)
+            return _ended(error, folder)
+
+
+def _ended(error: BaseException | None, folder: RunFolder) -> int:
+    """Say how a run ended, and return the exit code."""
+    from server_app.failures import ending
+
+    line = ending(error, f"bmsfed run --resume {folder.path}")
+    print(f"bmsfed: {line}", file=sys.stderr if error else sys.stdout, flush=True)
+    folder.log.note(line)
     if error is None:
         return 0
     if isinstance(error, KeyboardInterrupt):
-        print(f"bmsfed: stopped; go on with: bmsfed run --resume {folder.path}", file=sys.stderr)
         return 130
     from strategies import Paused
 
     if isinstance(error, Paused):
-        print(f"bmsfed: paused: {error}", file=sys.stderr)
-        print(f"bmsfed: resume with: bmsfed run --resume {folder.path}", file=sys.stderr)
         return 3
-    print(f"bmsfed: FAILED: {error}", file=sys.stderr)
     return 2 if isinstance(error, ValueError) else 1
 
 

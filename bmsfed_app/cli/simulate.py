@@ -91,6 +91,7 @@ def simulate(
     config, stop = folder.config, threading.Event()
     engine, why = choose_engine(config, shares)
     print(f"engine: {engine} ({why})", flush=True)
+    folder.log.note(f"engine: {engine} ({why})")
     callbacks: list[Callback] = [TableCallback(folder, _writer(console))]
     if console.is_terminal:
         callbacks.insert(0, ProgressCallback(console))

@@ -8,13 +8,14 @@ before anything starts, with the nearest right name and the allowed range.
 from bmsfed_app.config.experiment import MACHINE_KEYS, ExperimentConfig
 from bmsfed_app.config.files import ConfigError, config_names
 from bmsfed_app.config.idle import idle_notes
-from bmsfed_app.config.loading import check_config, load_config
+from bmsfed_app.config.loading import change_config, check_config, load_config
 from bmsfed_app.config.overrides import parse_pairs, split_pairs
 
 __all__ = [
     "MACHINE_KEYS",
     "ConfigError",
     "ExperimentConfig",
+    "change_config",
     "check_config",
     "config_names",
     "idle_notes",

@@ -34,7 +34,8 @@ from strategies import Deadline, Waiting
 MACHINE_KEYS = {
     *("data_dir", "device", "compile", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
     *("engine", "ray_address", "min_clients", "connect_timeout", "timeout"),
-    *("patience", "deadline", "enough", "max_failures", "callbacks", "authenticated"),
+    *("patience", "deadline", "enough", "max_failures", "callbacks", "keep_checkpoints"),
+    "authenticated",
 }
 
 
@@ -113,6 +114,7 @@ class ExperimentConfig(BaseModel):
     deadline: float | str = "3x"
     enough: float = Field(1.0, gt=0, le=1)
     max_failures: float = Field(0.5, ge=0, le=1)
+    keep_checkpoints: int = Field(3, ge=1)
 
     @field_validator("data_dir", "partition_file")
     @classmethod

@@ -39,7 +39,17 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     ConfigError
         One message that names the culprit and the remedy.
     """
-    values, given = read_values(source), dict(overrides or {})
+    config = _overridden(read_values(source), overrides or {})
+    _check_weights(config)
+    return config
+
+
+def change_config(config: ExperimentConfig, overrides: Mapping[str, Any]) -> ExperimentConfig:
+    """Return a configuration with values changed as :func:`load_config` changes a file's."""
+    return _overridden(config.model_dump(), overrides)
+
+
+def _overridden(values: dict[str, Any], given: Mapping[str, Any]) -> ExperimentConfig:
     # First the experiment's own: they decide which method's and data set's keys there are.
     for key in filter(is_own, given):
         values = put(values, key, given[key])
@@ -48,9 +58,7 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
         values = put(values, key, given[key], below=_home(values, key))
     _check_dataset_settings(values)  # before files are looked at for them
     _resolve(values)
-    config = check_config({**_method(values).overrides, **values})
-    _check_weights(config)
-    return config
+    return check_config({**_method(values).overrides, **values})
 
 
 def check_config(values: Mapping[str, Any]) -> ExperimentConfig:

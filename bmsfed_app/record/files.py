@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from bmsfed_app.record.rows import ClientRow, FailedRow, PickRow, RoundRow
@@ -39,25 +40,77 @@ class RunFolderError(ValueError):
 # --- writing ------------------------------------------------------------------------------------
 
 
+def cannot_write(file: Path, error: OSError) -> RunFolderError:
+    """Say that a file cannot be written, and what to do."""
+    return RunFolderError(
+        f"cannot write '{file}' ({error.strerror or error}): make room there, or check its rights; "
+        "what was complete before is kept, and the run can be resumed"
+    )
+
+
 def append_rows(file: Path, rows: Iterable[BaseModel]) -> None:
-    """Append rows as JSON lines."""
-    with file.open("a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row.model_dump(exclude_unset=True)) + "\n" for row in rows)
-
-
-def drop_rows_after(file: Path, last_round: int) -> None:
-    """Drop the rows of later rounds, and a cut-off one; the others stay as they are.
-
-    A try of the next round that came to nothing did happen: its row stays.
+    """Append rows as JSON lines, all of them or none.
 
     Raises
     ------
     RunFolderError
-        If another row cannot be read; the file is then left as it is.
+        If they cannot be written.
     """
-    if file.exists():
-        kept = [line for _, line, row in _rows(file)[0] if _complete(row) <= last_round]
-        replace(file, b"".join(line + b"\n" for line in kept))
+    text = "".join(json.dumps(row.model_dump(exclude_unset=True)) + "\n" for row in rows)
+    try:
+        with file.open("ab", buffering=0) as stream:
+            before, rest = stream.tell(), memoryview(text.encode())
+            try:
+                while rest:
+                    rest = rest[stream.write(rest) :]
+            except OSError:
+                stream.truncate(before)
+                raise
+    except OSError as error:
+        raise cannot_write(file, error) from None
+
+
+def cut_rows(file: Path, last_round: int, aside: Callable[[], Path]) -> list[int]:
+    """Take the rows of later rounds, and lines that cannot be read, out of a file.
+
+    A try of the next round that came to nothing did happen: its row stays.
+
+    Parameters
+    ----------
+    file : Path
+    last_round : int
+        The last round that stays.
+    aside : callable
+        Returns the folder where what is taken out is kept, in a file of the same name; of a file
+        with lines that cannot be read all of it is kept, in one named "damaged". Called if
+        anything is taken out.
+
+    Returns
+    -------
+    list of int
+        Numbers of the lines that cannot be read; not of a last one that was cut off in writing.
+
+    Raises
+    ------
+    RunFolderError
+        If a file cannot be written; nothing is lost then.
+    """
+    if not file.exists():
+        return []
+    kept: list[bytes] = []
+    cut: list[bytes] = []
+    bad: list[int] = []
+    for number, line, row, whole in _lines(file):
+        stays = not isinstance(row, RunFolderError) and _complete(row) <= last_round
+        (kept if stays else cut).append(line + b"\n" if whole or stays else line)
+        if whole and isinstance(row, RunFolderError):
+            bad.append(number)
+    if cut:
+        name = f"{file.stem}.damaged{file.suffix}" if bad else file.name
+        replace(aside() / name, read_bytes(file) if bad else b"".join(cut))
+    if b"".join(kept) != read_bytes(file):
+        replace(file, b"".join(kept))
+    return bad
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -73,12 +126,23 @@ def _complete(row: _AnyRow) -> int:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Give a temporary file to write, force it to the disk, then put it in the old one's place."""
+    """Give a temporary file to write, force it to the disk, then put it in the old one's place.
+
+    Raises
+    ------
+    RunFolderError
+        If it cannot be written; the old one is then as before.
+    """
     temporary = file.with_name(file.name + ".tmp")
-    yield temporary
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(file, error) from None
 
 
 def replace(file: Path, data: bytes) -> None:
@@ -111,11 +175,16 @@ def read_rows(file: Path, metrics: Iterable[Metric] = ()) -> tuple[list[_AnyRow]
     RunFolderError
         If there is no such file, or a row cannot be read: names the file and the line.
     """
-    found, cut_off = _rows(file)
-    for number, _, row in found:
+    found: list[_AnyRow] = []
+    for number, _, row, whole in _lines(file):
+        if isinstance(row, RunFolderError):
+            if not whole:
+                return found, True
+            raise row
         if isinstance(row, RoundRow) and (fault := _fault(row, metrics)):
             raise RunFolderError(f"'{file}', line {number}: {fault}; restore the file from its run")
-    return [row for _, _, row in found], cut_off
+        found.append(row)
+    return found, False
 
 
 def read_json(file: Path, kind: type[T]) -> T:
@@ -132,6 +201,27 @@ def read_json(file: Path, kind: type[T]) -> T:
         raise _explained(f"'{file}'", error) from None
 
 
+def read_config(file: Path) -> dict[str, Any]:
+    """Read a run's ``config.yaml`` as plain values.
+
+    Raises
+    ------
+    RunFolderError
+        If there is no such file, or it is not YAML with a whole number of rounds.
+    """
+    try:
+        values = yaml.safe_load(read_bytes(file))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise RunFolderError(
+            f"'{file}' is not valid YAML ({text}): restore it from its run"
+        ) from None
+    rounds = values.get("rounds") if isinstance(values, dict) else None
+    if isinstance(rounds, bool) or not isinstance(rounds, int):
+        raise RunFolderError(f"'{file}' has no whole number of 'rounds': restore it from its run")
+    return dict(values)
+
+
 def read_bytes(file: Path) -> bytes:
     """Read a file of a run folder."""
     if not file.is_file():
@@ -145,34 +235,29 @@ def read_bytes(file: Path) -> bytes:
         raise RunFolderError(f"cannot read '{file}' ({error.strerror}): check its rights") from None
 
 
-def _rows(
-    file: Path,
-) -> tuple[list[tuple[int, bytes, _AnyRow]], bool]:
-    """Return the number, the text and the content of every line."""
-    found: list[tuple[int, bytes, _AnyRow]] = []
+def _lines(file: Path) -> Iterator[tuple[int, bytes, _AnyRow | RunFolderError, bool]]:
+    """Yield every line's number, text and content, or what is wrong, and whether it was ended."""
     *lines, rest = read_bytes(file).split(b"\n")
     for number, line in enumerate([*lines, rest], 1):
-        if not line.strip():
-            continue
-        where = f"'{file}', line {number}"
-        try:
-            values = json.loads(line)
-        except ValueError as error:  # not JSON, or not even text
-            if number > len(lines):  # nothing ended it
-                return found, True
-            raise RunFolderError(
-                f"{where} is not valid JSON ({error}): repair or delete the line"
-            ) from None
-        if not isinstance(values, dict):
-            raise RunFolderError(f"{where} is not a JSON object: repair or delete the line")
-        kind = values.get("kind")
-        if kind not in tuple(_ROWS):
-            raise RunFolderError(f"{where}: kind: {kind!r} is no kind of row; repair the line")
-        try:
-            found.append((number, line, _ROWS[kind].model_validate(values)))
-        except ValidationError as error:
-            raise _explained(where, error) from None
-    return found, False
+        if line.strip():
+            yield number, line, _row(f"'{file}', line {number}", line), number <= len(lines)
+
+
+def _row(where: str, line: bytes) -> _AnyRow | RunFolderError:
+    """Read a row, or say what is wrong with it."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:  # not JSON, or not even text
+        return RunFolderError(f"{where} is not valid JSON ({error}): repair or delete the line")
+    if not isinstance(values, dict):
+        return RunFolderError(f"{where} is not a JSON object: repair or delete the line")
+    kind = values.get("kind")
+    if kind not in tuple(_ROWS):
+        return RunFolderError(f"{where}: kind: {kind!r} is no kind of row; repair the line")
+    try:
+        return _ROWS[kind].model_validate(values)
+    except ValidationError as error:
+        return _explained(where, error)
 
 
 def _fault(row: RoundRow, metrics: Iterable[Metric]) -> str | None:

@@ -8,9 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from bmsfed_app.record.files import RunFolderError, read_bytes, read_json, read_rows
+from bmsfed_app.record.files import RunFolderError, read_config, read_json, read_rows
 from bmsfed_app.record.rows import ClientRow, FailedRow, Member, RoundRow, RunInfo, RunSummary
 from bmsfed_app.record.summary import points
 from strategies import Metric
@@ -137,7 +135,7 @@ def read_run(folder: Path) -> Run:
         raise RunFolderError(
             f"no run folder '{folder}': give the folder that a run wrote to (--out)"
         )
-    config, info = _config(folder / "config.yaml"), read_json(folder / "run.json", RunInfo)
+    config, info = read_config(folder / "config.yaml"), read_json(folder / "run.json", RunInfo)
     rows, cut_off = read_rows(folder / "history.jsonl", info.metrics)
     rounds = {r.round: r for r in rows if isinstance(r, RoundRow)}
     if not rounds:
@@ -182,17 +180,3 @@ def _ending(file: Path, last: int) -> RunSummary | None:
     """How the run ended after its last round; None if it is going on, was killed or resumed."""
     found = read_json(file, RunSummary) if file.exists() else None
     return found if found is not None and found.rounds == last else None
-
-
-def _config(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(read_bytes(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise RunFolderError(
-            f"'{file}' is not valid YAML ({text}): restore it from its run"
-        ) from None
-    rounds = values.get("rounds") if isinstance(values, dict) else None
-    if isinstance(rounds, bool) or not isinstance(rounds, int):
-        raise RunFolderError(f"'{file}' has no whole number of 'rounds': restore it from its run")
-    return dict(values)

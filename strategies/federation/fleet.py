@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ..callbacks import Connections
 from ..messages import ClientInfo, Update
 from .dialects import Dialect
 from .identity import Identities, Presence
@@ -150,6 +151,14 @@ class Fleet:
     def online(self) -> list[ClientInfo]:
         """Return the clients that are connected now, sorted by client id."""
         return [self.clients[c] for c in sorted(self.nodes) if self.nodes[c] in self.connected]
+
+    def connections(self) -> Connections:
+        """Return who is there now, for callbacks."""
+        return Connections(
+            dict(self.clients),
+            {c: n for c, n in self.nodes.items() if n in self.connected},
+            {n: reason for n, reason in self.refused.items() if n in self.connected},
+        )
 
     def _forget_node(self, node_id: int) -> None:
         """Reach nobody through a node any more."""

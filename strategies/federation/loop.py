@@ -160,6 +160,7 @@ class FederatedRun:
         if self.registrar.started:
             self.newcomers.hear()
             self.newcomers.ask(server_round)
+            self._tell_connections()
         else:
             self.enrol(server_round)
             self.check_setting()
@@ -217,11 +218,19 @@ class FederatedRun:
         self.newcomers.hear()
         self.newcomers.ask(server_round)
         self.newcomers.hear()
+        self._tell_connections()
 
     def enrol(self, server_round: int) -> None:
         """Ask nodes that are new who they are, and wait for their answers."""
-        if not (new := self.newcomers.look(server_round)):
-            return
+        if new := self.newcomers.look(server_round):
+            self._ask(server_round, new)
+        self._tell_connections()
+
+    def _tell_connections(self) -> None:
+        for callback in self.callbacks:
+            callback.on_connections(self.fleet.connections())
+
+    def _ask(self, server_round: int, new: Iterable[int]) -> None:
         question = self.newcomers.question
         with nullcontext() if self.dialects.plain is None else quiet_about_plain_nodes():
             answers = self.exchange(server_round, "enrol", dict.fromkeys(new, question))

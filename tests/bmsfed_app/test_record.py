@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bmsfed_app.record.files import RunFolderError, append_rows, drop_rows_after, read_rows
+from bmsfed_app.record.files import RunFolderError, append_rows, cut_rows, read_rows
 from bmsfed_app.record.origin import bundle, commit, source_hash
 from bmsfed_app.record.rows import STANDARD_METRICS, ClientRow, PickRow, RoundRow
 from bmsfed_app.record.run import common_prefix
 from bmsfed_app.record.summary import summarise, summary
 from strategies import Metric
+from tests.run_folders import limited
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCURACY, ALONE, _, LOSS = STANDARD_METRICS
@@ -130,22 +131,54 @@ def test_only_a_last_row_that_was_cut_off_is_dropped(history: Path) -> None:
     rows, cut_off = read_rows(history)
     assert cut_off
     assert len(rows) == 7
-    drop_rows_after(history, 3)
-    assert history.read_bytes() == b"".join(whole.splitlines(keepends=True)[:7])
+    aside = history.parent / "aside"
+    aside.mkdir()
+    assert cut_rows(history, 3, lambda: aside) == []
+    lines = whole.splitlines(keepends=True)
+    assert history.read_bytes() == b"".join(lines[:7])
+    assert (aside / "history.jsonl").read_bytes() == lines[7][:-9]
+
+
+def test_rows_of_later_rounds_are_kept_aside(history: Path) -> None:
+    lines = history.read_bytes().splitlines(keepends=True)
+    aside = history.parent / "aside"
+    aside.mkdir()
+    assert cut_rows(history, 3, lambda: pytest.fail("nothing is cut off")) == []
+    assert cut_rows(history, 1, lambda: aside) == []
+    assert history.read_bytes() == b"".join(lines[:4])
+    assert (aside / "history.jsonl").read_bytes() == b"".join(lines[4:])
 
 
 @pytest.mark.parametrize("line", [1, 3, 7])
-@pytest.mark.parametrize("damage", ['{"kind": "rou', "[1]", '{"kind": "round", "round": "1"}'])
+@pytest.mark.parametrize(
+    "damage", ['{"kind": "rou', "[1]", '{"kind": "round", "round": "1"}', "\x00\xff"]
+)
 def test_any_other_row_that_cannot_be_read_is_named_and_nothing_is_lost(
     history: Path, line: int, damage: str
 ) -> None:
     lines = history.read_text().splitlines()
     lines[line] = damage
-    history.write_text("\n".join(lines) + "\n")
+    history.write_text("\n".join(lines) + "\n", encoding="latin-1")
     before = history.read_bytes()
-    for use in (read_rows, lambda file: drop_rows_after(file, 1)):
-        with pytest.raises(RunFolderError, match=rf"history\.jsonl', line {line + 1}"):
-            use(history)
+    with pytest.raises(RunFolderError, match=rf"history\.jsonl', line {line + 1}"):
+        read_rows(history)
+    assert history.read_bytes() == before
+    # Who goes on with the run keeps the damaged file aside, and all other rows.
+    aside = history.parent / "aside"
+    aside.mkdir()
+    assert cut_rows(history, 2, lambda: aside) == [line + 1]
+    kept = [text for number, text in enumerate(lines[:6]) if number != line]
+    assert history.read_text().splitlines() == kept
+    assert (aside / "history.damaged.jsonl").read_bytes() == before
+
+
+def test_rows_that_cannot_all_be_written_are_not_written(history: Path) -> None:
+    """The disk is full after a part of them."""
+    before = history.read_bytes()
+    rows = [RoundRow(kind="round", round=r, accuracy=0.5) for r in range(4, 2000)]
+    done, message = limited(len(before) + 5000, lambda: append_rows(history, rows))
+    assert done == "RunFolderError"
+    assert message.startswith(f"cannot write '{history}' (File too large): make room there")
     assert history.read_bytes() == before
 
 

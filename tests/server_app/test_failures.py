@@ -2,6 +2,7 @@
 
 import json
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from benchmarks.common import client
 from bmsfed_app.cli.main import main
@@ -19,10 +20,12 @@ from bmsfed_app.models import NetworkSpec, build_network
 from bmsfed_app.record.files import read_rows
 from bmsfed_app.record.rows import FailedRow
 from bmsfed_app.record.run import read_run
+from bmsfed_app.record.status import read_status
+from server_app.app import app as server_app
 from server_app.console import TableCallback
 from server_app.evaluation import Evaluator
 from server_app.experiment import run_experiment
-from server_app.failures import FailureLimit
+from server_app.failures import FailureLimit, ending
 from server_app.run_folder import RunFolder
 from strategies import (
     ClientReport,
@@ -185,6 +188,40 @@ def test_test_samples_that_are_not_finite_are_named() -> None:
         evaluator(model)
 
 
+def test_the_last_line_says_how_a_run_ended_and_the_log_has_every_line(tmp_path: Path) -> None:
+    ended = ran(tmp_path, [HUGE] * 4, method="fedavg")
+    log = (ended.folder.path / "run.log").read_text()
+    for line in ended.printed:
+        assert f"INFO    {line}\n" in log
+    line = ending(ended.error, "nothing")
+    assert line.startswith("FAILED: round 1: no client gave a usable answer; ")
+    assert "\n" not in line
+    assert ending(None, "") == "complete"
+    assert ending(KeyboardInterrupt(), "CMD") == "stopped; go on with: CMD"
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_server_app_says_last_how_it_ended(
+    good: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = experiment(tmp_path / "data", [1 if good else HUGE] * 4, method="fedavg", rounds=1)
+    out = tmp_path / "run"
+    RunFolder.create(out, config)
+    nodes = {f"node {i}": client(i, 4) for i in range(4)}
+    context = Context(0, 0, {}, RecordDict(), {"resume": str(out)})
+    try:
+        server_app(FakeGrid(nodes), context)
+    except FederationError as error:
+        printed = "".join(traceback.format_exception(error))  # as Flower does
+        assert printed.splitlines()[-1].startswith("bmsfed: FAILED: round 1: no client gave")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "bmsfed: complete" if good else last.startswith("bmsfed: FAILED: round 1: no ")
+    logged = (out / "run.log").read_text().splitlines()[-1]
+    assert logged.endswith("INFO    " + last.removeprefix("bmsfed: "))
+    status = read_status(out)
+    assert status.state == ("complete" if good else "failed")
+
+
 # --- clients that are gone for a while -----------------------------------------------------------
 
 
@@ -252,6 +289,8 @@ def test_a_run_without_clients_is_paused_and_goes_on(
     assert summary["paused"] == str(ended.error)
     assert "within 300 s of patience\n  not connected: ann, bob, cat, dan" in summary["paused"]
     assert f"paused after round 1: {ended.error}" in ended.printed
+    status = read_status(folder.path)
+    assert (status.state, status.why, status.round) == ("paused", summary["paused"], 1)
     assert f"Paused after round 1 of 3: {ended.error}" in read_run(folder.path).notes
     monkeypatch.undo()
     monkeypatch.setattr("bmsfed_app.datasets.preparation.check_ranges", lambda *of: [])
@@ -286,9 +325,8 @@ def test_the_command_line_says_that_it_is_paused_and_how_to_go_on(
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 3
-    *_, last, remedy = capsys.readouterr().err.splitlines()
-    assert last == "bmsfed: paused: nobody is there"
-    assert remedy == f"bmsfed: resume with: bmsfed run --resume {out}"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (f"bmsfed: PAUSED: nobody is there; resume with: bmsfed run --resume {out}")
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,39 @@ def test_no_more_than_one_round_waits_to_be_seen() -> None:
     assert set(ahead) <= {0, 1}
 
 
+class Ending(Callback):
+    """Raises at the end, after noting that it was told."""
+
+    def __init__(self, told: list[str], name: str, *, in_round: bool = False) -> None:
+        self.told, self.name, self.in_round = told, name, in_round
+
+    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
+        if self.in_round:
+            raise ValueError("the round of " + self.name)
+
+    def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
+        self.told.append(self.name)
+        raise ValueError(self.name)
+
+
+@pytest.mark.parametrize("in_round", [False, True])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_all_are_told_of_the_end_and_the_first_error_is_raised(
+    overlap: bool, in_round: bool
+) -> None:
+    told: list[str] = []
+    inner = Overlapped([Ending(told, "a", in_round=in_round), Ending(told, "b")], overlap)
+    callbacks = [inner, Ending(told, "c")]
+    grid = FakeGrid({n: client(n) for n in names()})
+    with pytest.raises(ValueError, match="a") as raised:
+        BMSFed(2, seed=1).run(grid, initial(), num_rounds=1, callbacks=callbacks)
+    assert told == ["a", "b", "c"]
+    errors = (["the round of a"] if in_round else []) + ["a", "b", "c"]
+    assert str(raised.value) == errors[0]
+    assert [note.rpartition(": ")[2] for note in raised.value.__notes__] == errors[1:]
+    assert raised.value.__context__ is None
+
+
 def test_a_try_that_came_to_nothing_is_told_after_the_round_before() -> None:
     told: list[str] = []
     seen = threading.Event()

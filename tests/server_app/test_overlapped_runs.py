@@ -1,5 +1,6 @@
 """Run folders are the same whether rounds overlap or not, and whenever a run is killed."""
 
+import errno
 import shutil
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from benchmarks.common import client
 from benchmarks.same_histories import differences
 from bmsfed_app.config import ExperimentConfig, load_config
+from bmsfed_app.record.files import RunFolderError
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
 from strategies import Callback, Decisions, Metric, RoundReport, ServerState
@@ -114,3 +116,49 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not(
 ) -> None:
     run(RunFolder.reopen(killed / moment))
     same(whole, killed / moment)
+
+
+@pytest.mark.parametrize("server_round", [0, 1, 2])
+def test_a_run_that_goes_back_comes_to_the_same_end(
+    server_round: int, whole: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    folder = RunFolder.reopen(path)
+    folder.go_back(server_round)
+    run(folder)
+    same(whole, path)
+
+
+class Fills(Callback):
+    """Fills the disk when the second round has been evaluated, before it is recorded."""
+
+    metrics = (Metric("never", "never measured"),)
+
+    def __init__(self, patched: pytest.MonkeyPatch) -> None:
+        self.patched = patched
+
+    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
+        if report.round == 2:
+            self.patched.setattr("os.fsync", full)
+
+
+def full(_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_full_disk_is_one_error_and_the_run_goes_on_once_there_is_room(
+    overlap: bool, whole: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", config())
+    with pytest.MonkeyPatch.context() as patched:
+        with pytest.raises(RunFolderError) as raised:
+            run(folder, Fills(patched), overlap=overlap)
+        assert str(raised.value).startswith(
+            f"cannot write '{folder.checkpoint_file}' (No space left on device): make room there"
+        )
+        assert raised.value.__context__ is None or raised.value.__suppress_context__
+        assert any("model.safetensors" in note for note in raised.value.__notes__)
+    run(RunFolder.reopen(folder.path))
+    same(whole, folder.path)

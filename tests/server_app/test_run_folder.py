@@ -97,7 +97,7 @@ def test_no_half_written_checkpoint_is_ever_seen(
         raise OSError("power cut")
 
     monkeypatch.setattr("os.fsync", crash)
-    with pytest.raises(OSError, match="power cut"):
+    with pytest.raises(RunFolderError, match=r"checkpoint.safetensors' \(power cut\)"):
         run.save_checkpoint(state(2))
     restored = RunFolder.reopen(run.path).load_checkpoint()
     assert restored is not None

@@ -92,6 +92,17 @@ def test_damaged_states_are_refused(cut: int) -> None:
         ServerState.from_bytes(data[:cut])
 
 
+def test_a_bit_that_changed_anywhere_is_noticed(tmp_path: Path) -> None:
+    full_state().save(tmp_path / "state", {"config": {"lr": 0.1}})
+    data = bytearray((tmp_path / "state").read_bytes())
+    for place in range(0, 8 * len(data), 5):  # every bit has its turn in some byte
+        data[place // 8] ^= 1 << place % 8
+        with pytest.raises(ValueError, match="server state"):
+            ServerState.from_bytes(bytes(data))
+        data[place // 8] ^= 1 << place % 8
+    assert ServerState.from_bytes(bytes(data)).round == 7
+
+
 def test_a_state_has_as_many_tensors_however_many_clients_there_are() -> None:
     counts = []
     for clients in (2, 50):
@@ -125,3 +136,16 @@ def test_a_state_of_the_format_before_is_read() -> None:
     header |= {"extra": {}, "ratios": state.ratios, "clients": {who: [["b"], 4, [1, 3]]}}
     data = safetensors.numpy.save(tensors, {"state": json.dumps(header)})
     assert ServerState.from_bytes(data).to_bytes() == state.to_bytes()
+
+
+def test_a_state_of_the_format_without_a_checksum_is_read() -> None:
+    state = full_state()
+    data = state.to_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["state"]
+    values = {k: v for k, v in json.loads(header).items() if k != "checksum"}
+    tensors = safetensors.numpy.load(data)
+    old = safetensors.numpy.save(tensors, {"state": json.dumps(values | {"format": 3})})
+    assert ServerState.from_bytes(old).to_bytes() == data
+    unsealed = safetensors.numpy.save(tensors, {"state": json.dumps(values)})
+    with pytest.raises(ValueError, match="its checksum is missing"):
+        ServerState.from_bytes(unsealed)
