@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -112,13 +112,18 @@ def plug_ins(used: Iterable[tuple[str, str]], modules: Iterable[str]) -> list[Pl
     return found
 
 
-def check_plug_ins(wanted: Iterable[Mapping[str, str]]) -> None:
+def check_plug_ins(
+    wanted: Iterable[Mapping[str, str]], importable: Collection[str] | None = None
+) -> None:
     """Compare what the server uses of other packages with what is here; import the modules.
 
     Parameters
     ----------
     wanted : iterable of mapping
         :meth:`PlugIn.to_json` of each, by the server.
+    importable : collection of str, optional
+        Modules that may be imported because the server names them; by default any. A package's
+        entry points need no leave: whoever installed it gave it.
 
     Raises
     ------
@@ -126,6 +131,12 @@ def check_plug_ins(wanted: Iterable[Mapping[str, str]]) -> None:
         Naming the first that is lacking, broken or of another version, with the remedy.
     """
     for one in [PlugIn(**values) for values in wanted]:
+        if one.kind == "module" and importable is not None and one.name not in importable:
+            raise ValueError(
+                f"the server asks for the import of module '{one.name}', which this node does not "
+                f'allow: look at what it does, then add plugins="{one.name}" to the SuperNode\'s '
+                "--node-config (several separated by commas)"
+            )
         try:
             if one.kind == "module":
                 _import(one.name)

@@ -52,6 +52,12 @@ class ClassMeans:
         """Return them as arrays, to be sent."""
         return Prototypes(self.means.cpu().numpy(), self.counts.cpu().numpy())
 
+    def withheld(self, least: int) -> ClassMeans:
+        """Return them without the classes of fewer than ``least`` samples: absent, mean 0."""
+        small = self.counts < least
+        means = self.means.masked_fill(small[:, None], 0.0)
+        return ClassMeans(means, self.counts.masked_fill(small, 0))
+
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
     """Mean feature of every class (Eqs. 5, 14), summed in float64.

@@ -26,8 +26,9 @@ class ClientSettings:
     ``packed_clients`` is how many may be trained at once (:mod:`client_app.packed`).
     ``prototypes`` says whether it wants clients' prototypes even where the method needs none,
     ``ratio_kind`` what imbalance ratios are made of ("score" or "accuracy"), ``plugins`` what the
-    client must have of other packages (:class:`bmsfed_app.plugins.PlugIn`). The last two are the
-    round's: its learning rate, and ``progress``, the share of the rounds that are complete.
+    client must have of other packages (:class:`bmsfed_app.plugins.PlugIn`). Of a class with fewer
+    samples than ``min_class_count`` a client sends neither prototype nor count. The last two are
+    the round's: its learning rate, and ``progress``, the share of the rounds that are complete.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -54,6 +55,7 @@ class ClientSettings:
     packed_clients: int = 1
     prototypes: bool = False
     ratio_kind: str = "score"
+    min_class_count: int = 2
     plugins: list[dict[str, str]] = field(default_factory=list)
 
     lr: float = 0.01

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 import torch
 from flwr.app import Context, Error, Message
@@ -19,19 +20,22 @@ from bmsfed_app.settings import ClientSettings, read_settings
 from client_app.data import LocalData, local_data, training_device
 from client_app.divergence import DivergedError
 from client_app.log import logged
+from client_app.memory import run_task_within_memory
+from client_app.node import on_node, warn_of_unknown_keys
 from client_app.packed import packing_fault, train_together
-from client_app.training import run_task
+from client_app.redaction import redacting, without_paths
 from strategies import Task, Update
 from strategies.protocol import pack_enrolment, pack_update, unpack_task
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
-app = ClientApp(mods=[logged])
+app = ClientApp(mods=[redacting, logged])  # what a node logs itself is whole
 
 
 @app.query("enrol")
 def enrol(message: Message, context: Context) -> Message:
     """Answer who this client is and what it holds."""
+    warn_of_unknown_keys(context.node_config)
     settings = _settings(message, context)
     data = local_data(context.node_config, settings)
     who, network = data.client_id, settings.network
@@ -59,7 +63,7 @@ def _answer(message: Message, context: Context) -> Message:
     torch.set_num_threads(settings.threads)
     data = local_data(context.node_config, settings)
     try:
-        update = run_task(unpack_task(message.content), data, settings)
+        update = run_task_within_memory(unpack_task(message.content), data, settings)
     except DivergedError as error:
         return _reply(message, error)
     return _reply(message, update)
@@ -145,8 +149,7 @@ def _reply(message: Message, outcome: Update | Exception) -> Message:
     if isinstance(outcome, DivergedError):
         # Nothing is wrong with the app: the server is told in a line, without Flower's traceback.
         log.warning("%s", outcome)
-        return Message(Error(code=0, reason=str(outcome)), reply_to=message)
-    reason = str(outcome) or type(outcome).__name__
+    reason = without_paths(str(outcome)) or type(outcome).__name__
     return Message(Error(code=0, reason=reason), reply_to=message)
 
 
@@ -160,18 +163,26 @@ def _told(message: Message) -> ClientSettings:
 
 
 def _settings(message: Message, context: Context) -> ClientSettings:
-    """Read what the server tells everybody; this process may know no plug-in yet.
+    """Read what the server tells everybody, within this node's bounds.
+
+    This process may know no plug-in yet.
 
     Raises
     ------
     ValueError
-        If this client lacks one, or has another version.
+        If this client lacks one, or has another version, or its node's configuration is of no use.
     """
-    settings = _told(message)
+    settings, config = _told(message), context.node_config
     try:
-        check_plug_ins(settings.plugins)
+        check_plug_ins(settings.plugins, _importable(config))
+        return on_node(settings, config)
     except ValueError as error:
-        config = context.node_config
         name = config.get("client-id", config.get("partition-id", "of no name"))
         raise ValueError(f"client '{name}': {error}") from None
-    return settings
+
+
+def _importable(node_config: Mapping[str, Any]) -> Collection[str] | None:
+    """Modules that a server may name for import: all in a simulation, else what the node lists."""
+    if "partition-id" in node_config:
+        return None
+    return [m.strip() for m in str(node_config.get("plugins", "")).split(",") if m.strip()]

@@ -32,6 +32,7 @@ from bmsfed_app.partitions import (
 )
 from bmsfed_app.paths import data_dir_here
 from bmsfed_app.settings import ClientSettings
+from client_app.node import max_batch
 from strategies import ClientInfo
 
 
@@ -49,6 +50,10 @@ class LocalData:
     modalities : tuple of str
         The modalities the client holds, in the data set's order.
     num_classes : int
+    max_batch : int, optional
+        What the node bounds batches to, those of passes without gradients too.
+    min_class_count : int
+        Of a class with fewer samples neither prototype nor count leaves the client.
     """
 
     client_id: str
@@ -56,6 +61,8 @@ class LocalData:
     index: Tensor
     modalities: tuple[str, ...]
     num_classes: int
+    max_batch: int | None = None
+    min_class_count: int = 1
 
     def __len__(self) -> int:
         return len(self.index)
@@ -89,14 +96,15 @@ class LocalData:
         rows = self.index[order.to(self.index.device)]
         if self.split.on_host:  # once for all batches, not with each of them
             rows = rows.cpu()
-        chunks = list(rows.split(size))
+        chunks = list(rows.split(min(size, self.max_batch or size)))
         if len(chunks) > 1 and len(chunks[-1]) < least:
             chunks[-2:] = [torch.cat(chunks[-2:])]
         return chunks
 
     def info(self) -> ClientInfo:
-        """Return how this client introduces itself to the server."""
+        """Return how this client introduces itself to the server; small classes count 0."""
         counts = torch.bincount(self.labels, minlength=self.num_classes)
+        counts[counts < self.min_class_count] = 0
         return ClientInfo(
             self.client_id, self.modalities, len(self), tuple(int(c) for c in counts.tolist())
         )
@@ -109,10 +117,11 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     ----------
     node_config : mapping
         Flower's node configuration. On a device: ``client-id``, ``data-dir`` (a folder written
-        by ``bmsfed data split``) and, optionally, ``modalities`` (comma-separated). In a
+        by ``bmsfed data split``) and, optionally, ``modalities`` (comma-separated) and
+        ``max-batch``, and ``min-class-count``, where it is more than the experiment's. In a
         simulation: ``partition-id`` and ``num-partitions``, which Flower sets.
     settings : ClientSettings
-        Names the data set and its partition.
+        Names the data set and its partition; see :func:`client_app.node.on_node`.
 
     Raises
     ------
@@ -143,7 +152,9 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
             f"client '{client_id}' holds none of the modalities {', '.join(info.modalities)}: "
             "mend 'modalities' in its node configuration or its data folder"
         )
-    return LocalData(client_id, split, index, held, info.num_classes)
+    least = max(settings.min_class_count, _own_least(node_config))
+    most = max_batch(node_config)
+    return LocalData(client_id, split, index, held, info.num_classes, most, least)
 
 
 def training_device(settings: ClientSettings) -> torch.device:
@@ -159,6 +170,15 @@ def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[
             f"{', '.join(modalities)}"
         )
     return tuple(m for m in modalities if not named or m in named)
+
+
+def _own_least(node_config: Mapping[str, Any]) -> int:
+    given = node_config.get("min-class-count", 1)
+    if not str(given).isdecimal() or int(given) < 1:
+        raise DataError(
+            f"the node configuration has min-class-count={given!r}: a whole number of 1 or more"
+        )
+    return int(given)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def measure(
     labels: Tensor,
     num_classes: int,
     ratio_kind: str = "score",
+    min_class_count: int = 1,
 ) -> None:
     """Add prototypes and, over the whole local set, imbalance ratios (Eqs. 5, 16, 17).
 
@@ -57,9 +58,12 @@ def measure(
     num_classes : int
     ratio_kind : {"score", "accuracy"}
         Ratios of prototype scores, or of nearest-prototype hits.
+    min_class_count : int
+        Prototypes and counts of classes with fewer samples are withheld; scores and ratios, sums
+        over all samples, are of all classes.
     """
     means = local_prototypes(features, labels, num_classes)
-    update.prototypes = {m: p.to_message() for m, p in means.items()}
+    update.prototypes = {m: p.withheld(min_class_count).to_message() for m, p in means.items()}
     rate = hits if ratio_kind == "accuracy" else score
     update.scores = {m: float(rate(z, labels, means[m])) for m, z in features.items()}
     if len(features) > 1:

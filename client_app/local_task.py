@@ -36,6 +36,8 @@ class LocalTask:
         Classes of the labels.
     device : torch.device or str, default "cpu"
         Where the model is.
+    min_class_count : int, default 2
+        Of a class with fewer samples neither prototype nor count is sent.
 
     Attributes
     ----------
@@ -70,6 +72,7 @@ class LocalTask:
         num_classes: int,
         *,
         device: torch.device | str = "cpu",
+        min_class_count: int = 2,
     ) -> None:
         if "orders" not in config or "parcel" not in config:
             raise ValueError(
@@ -78,7 +81,7 @@ class LocalTask:
             )
         orders, self._parcel = unpack_orders(config), Parcel.unpack(config)
         self.modalities, self.probe = orders.modalities, orders.kind != "train"
-        self.num_classes = num_classes
+        self.num_classes, self.min_class_count = num_classes, min_class_count
         # Network and training are another project's: of the settings just the device is looked at.
         settings = ClientSettings("", NetworkSpec({}, {}, num_classes), device=str(device))
         self.context = LocalContext.of(orders, settings)
@@ -167,7 +170,8 @@ class LocalTask:
         labels : Tensor (n,), int64
         """
         self._check(features)
-        measure(self._update, features, labels, self.num_classes)
+        least = self.min_class_count
+        measure(self._update, features, labels, self.num_classes, min_class_count=least)
 
     def answer(self) -> dict[str, Any]:
         """Return what was measured, for a ConfigRecord or a NumPyClient's metrics."""

@@ -182,7 +182,8 @@ def finish(work: Work) -> None:
             if name not in network.frozen and not name.startswith(objective.kept_back)
         }
     if wanted:
-        measure(update, final, data.labels, data.num_classes, context.settings.ratio_kind)
+        kind, least = context.settings.ratio_kind, data.min_class_count
+        measure(update, final, data.labels, data.num_classes, kind, least)
     if orders.signature and orders.signature.gradient == "update":
         held = len(data.modalities)
         update.signatures = update_signatures(work.received, network, orders.signature, held=held)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from bmsfed_app.config import idle_notes, load_config, split_pairs
+from bmsfed_app.config import config_of, idle_notes, load_config, split_pairs
 from bmsfed_app.paths import default_run_dir
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
 from server_app.failures import ending
 from server_app.run_folder import RunFolder
+from server_app.sending import SendFolder
+from strategies import Callback
 
 app = ServerApp()
 
@@ -40,11 +44,24 @@ def main(grid: Grid, context: Context) -> None:
             for line in folder.record_data(folder.config.check_data()):
                 _print(line)
                 folder.log.note(line)
-            run_experiment(grid, folder, callbacks=[TableCallback(folder, _print)])
+            _run(grid, folder, send=bool(context.run_config.get("send-folder")))
         except Exception as error:
             folder.log.note(_end(error, _RESUME.format(folder.path)))
             raise
         folder.log.note(_end(None, ""))
+
+
+def _run(grid: Grid, folder: RunFolder, *, send: bool) -> None:
+    """Run a folder's experiment; to ``bmsfed run --on`` the folder is sent as it grows."""
+    callbacks: list[Callback] = [TableCallback(folder, _print)]
+    sent = SendFolder(folder, _print) if send else None
+    if sent is not None:
+        callbacks.append(sent)
+    try:
+        run_experiment(grid, folder, callbacks=callbacks)
+    finally:
+        if sent is not None:
+            sent.finish()
 
 
 def _end(error: Exception | None, resume: str) -> str:
@@ -68,6 +85,8 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         spaces in it stands in double quotes, and all of them then in single ones:
         ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``. With ``resume`` the folder's own
         configuration holds; what else is given must be as it is there, or say where and how fast.
+        ``experiment``, which ``bmsfed run --on`` sends, stands for ``config``: JSON of a file's
+        values and overrides.
 
     Raises
     ------
@@ -82,9 +101,15 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
     overrides |= split_pairs(str(run_config.get("set", "")))
     source, resume = (str(run_config.get(key, "")) for key in ("config", "resume"))
     config = None
-    if source or not resume:
-        config = load_config(source or _DEFAULT, overrides)
-        for note in idle_notes(config, source or _DEFAULT, overrides):
+    if told := str(run_config.get("experiment", "")):
+        source, experiment = "", json.loads(told)
+        overrides = {**experiment["overrides"], **overrides}
+        config = config_of(experiment["values"], overrides)
+    elif source or not resume:
+        source = source or _DEFAULT
+        config = load_config(source, overrides)
+    if config is not None:
+        for note in idle_notes(config, source, overrides):
             _print(note)
     if config is None or resume:
         return RunFolder.reopen(Path(resume).expanduser(), config, overrides)
@@ -94,4 +119,5 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    sys.stdout.write(line + "\n")  # in one go: other threads write too
+    sys.stdout.flush()

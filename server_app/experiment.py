@@ -19,6 +19,7 @@ from server_app.evaluation import Evaluator
 from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
 from server_app.overlap import Overlapped
+from server_app.privacy import PrivacyCallback
 from server_app.run_folder import RunFolder
 from server_app.status import StatusCallback
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
@@ -106,7 +107,8 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     evaluator = build_evaluator(config)
     evaluate = EvaluateCallback(evaluator, config)
     named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
-    adding = [c for c in (*named, *callbacks) if c.metrics]
+    privacy = [PrivacyCallback(config.dp.delta)] if config.dp else []
+    adding = [*privacy, *(c for c in (*named, *callbacks) if c.metrics)]
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     # The last one may end the run, whose round all others have seen by then.
@@ -120,7 +122,10 @@ def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
         "seed": config.seed,
         "app_version": __version__,
     }
-    return config.method_settings().strategy(**common)
+    strategy = config.method_settings().strategy(**common)
+    if config.dp:
+        strategy.protect(config.dp.budget())
+    return strategy
 
 
 def build_evaluator(config: ExperimentConfig) -> Evaluator:

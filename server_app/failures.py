@@ -115,13 +115,13 @@ def ending(error: BaseException | None, resume: str) -> str:
     """
     if error is None:
         return "complete"
-    if not (is_failure(error) or isinstance(error, Paused)):
+    if not is_failure(error) and not isinstance(error, Paused):
         return f"stopped; go on with: {resume}"
     texts = str(error) or type(error).__name__, *getattr(error, "__notes__", ())
-    lines = [line.strip() for text in texts for line in text.splitlines()]
-    why = "; ".join(lines)
-    paused = isinstance(error, Paused)
-    return f"PAUSED: {why}; resume with: {resume}" if paused else f"FAILED: {why}"
+    told = "; ".join(line.strip() for text in texts for line in text.splitlines())
+    if isinstance(error, Paused):
+        return f"PAUSED: {told}; go on with: {resume}"
+    return f"FAILED: {told}"
 
 
 def _most_often(lost: Iterable[_Lost]) -> str:

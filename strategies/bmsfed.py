@@ -117,6 +117,8 @@ class BMSFed(SignatureStrategy):
     head.bias [3.]
     """
 
+    private = "measuring"
+
     def __init__(
         self,
         clients_per_round: int | float | None = None,

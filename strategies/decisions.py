@@ -25,6 +25,7 @@ from .messages import (
     Update,
     select_parts,
 )
+from .privacy import Budget, ClientPrivacy
 from .randomness import generator
 from .state import ServerState
 
@@ -75,6 +76,8 @@ class Decisions:
         Everything the method remembers. ``state.arrays`` is the global model.
     frozen : frozenset of str
         Arrays that nobody trains: they are sent to clients, but not expected back.
+    privacy : ClientPrivacy or None
+        Clips and noises what clients send, once :meth:`protect` was called.
     attempt : int
         How often the round was tried before: another try draws other clients.
     fraction, min_clients : float, int
@@ -92,6 +95,10 @@ class Decisions:
 
     #: Whether the method works on the columns ``head.weight.<modality>`` of a head such as ours.
     needs_linear_head: ClassVar[bool] = False
+
+    #: Of a method whose releases are all accounted for: whether it keeps what clients measure
+    #: ("measuring"), or their averages alone ("averages"). Not inherited.
+    private: ClassVar[Literal["averages", "measuring"]]
 
     #: What the clients of :meth:`configure_probe` are asked for.
     probes: ClassVar[Kind] = "measure"
@@ -116,6 +123,7 @@ class Decisions:
         self.share_prototypes = share_prototypes
         self.fraction, self.min_clients = 1.0, 2
         self.frozen: frozenset[str] = frozenset()
+        self.privacy: ClientPrivacy | None = None
         self.attempt = 0
         self.state = ServerState()
         self._shared: tuple[str | None, dict[str, Prototypes]] | None = None
@@ -148,6 +156,9 @@ class Decisions:
 
     def aggregate(self, updates: Sequence[Update]) -> Arrays:
         """Return the new global model: averages by sample counts, part by part."""
+        if self.privacy is not None:
+            self.privacy.spend_round(self.state)
+            return self.privacy.average(self.state.arrays, updates, self.frozen)
         return aggregate_parts(self.state.arrays, updates, self.head_columns)
 
     def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
@@ -156,6 +167,8 @@ class Decisions:
 
     def aggregate_probe(self, server_round: int, updates: Sequence[Update]) -> None:
         """Take over what probed clients measured; they have trained nothing."""
+        if self.privacy is not None:
+            self.privacy.spend_measuring(self.state)
         self._absorb(updates)
 
     def orders(self, server_round: int, assignment: Assignment, kind: Kind) -> Orders:
@@ -255,6 +268,28 @@ class Decisions:
             return min(int(wanted), available)
         return min(max(math.ceil(wanted * available), 2), available)
 
+    def protect(self, budget: Budget, rng: np.random.Generator | None = None) -> None:
+        """Clip and noise what clients send; see :class:`strategies.privacy.ClientPrivacy`.
+
+        Raises
+        ------
+        ValueError
+            If no guarantee is known for the method.
+        """
+        if "private" not in vars(type(self)):  # one that inherits it may release more
+            raise ValueError(
+                f"no differential privacy for {type(self).__name__}: what it makes of clients' "
+                "answers besides averages, prototypes, ratios and signatures is not noised; take "
+                "FedAvg, BMSFed or RandomModality"
+            )
+        if self.head_columns != "own":
+            raise ValueError(
+                "no differential privacy with head_columns='all': a part's average is over its "
+                "trainers; take 'own'"
+            )
+        measuring = self.private == "measuring" or self.share_prototypes
+        self.privacy = ClientPrivacy(budget, measuring=measuring, rng=rng)
+
     def start_from(self, initial: Arrays | ServerState, frozen: Collection[str] = ()) -> None:
         """Begin with a model by state-dict name, or go on from a saved state.
 
@@ -268,6 +303,8 @@ class Decisions:
             raise ValueError(f"the model has no array '{unknown[0]}' to freeze")
         self.frozen = frozenset(frozen)
         self._shared = None
+        if self.privacy is not None:
+            self.privacy.resume(self.state)
 
     def forget(self, client_id: str, *, measured_only: bool = False) -> None:
         """Drop what is remembered of a client: it came back with other data than it had.
@@ -290,7 +327,7 @@ class Decisions:
 
     def _absorb(self, updates: Sequence[Update]) -> None:
         for update in sorted(updates, key=lambda u: u.client_id):
-            self.state.absorb(update)
+            self.state.absorb(update if self.privacy is None else self.privacy.measured(update))
         self._shared = None
 
 

@@ -19,6 +19,8 @@ class RandomModality(BMSFed):
     Takes the parameters of :class:`BMSFed`. A control that the paper lacks.
     """
 
+    private = "measuring"
+
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
         """Draw clients for BMSFed's split; nobody is told to train what it lacks."""
         wanted = super().configure_fit(server_round, clients)

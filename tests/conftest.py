@@ -30,9 +30,15 @@ def ray_cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the tests that are long, so that none is left over last: they wait for processes.
 
-    xdist takes groups in the order of their first tests.
+    xdist takes groups in the order of their first tests. The long half of the faults is left out
+    unless it is asked for.
     """
     items.sort(key=lambda item: not item.get_closest_marker("e2e"))
+    asked = config.option.markexpr
+    if "faults" not in asked and "long" not in asked:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

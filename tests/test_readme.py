@@ -29,8 +29,10 @@ ELSEWHERE = {
     "pip install ./examples/own_data": "examples/test_own_data.py::test_the_data_are_written",
     "bmsfed run examples/own_data/tones.yaml": "examples/test_own_data.py::test_the_data_are",
     "python examples/two_towers/run.py": "examples/test_two_towers.py::test_the_message_version",
+    "bmsfed preflight node": "preflight/test_preflight.py::test_a_node",
     "flower-superlink": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
     "flower-supernode": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
+    "--on my-federation": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
     "flwr run . my-federation": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
 }
 SMALL = "--rounds 1 --clients 12 --per-round 2 --set data_fraction=0.1 --set local_epochs=1".split()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from bmsfed_app.cli import data, nodes
+from bmsfed_app.cli import data, nodes, preflight
 from bmsfed_app.config import (
     MACHINE_KEYS,
     ConfigError,
@@ -30,6 +30,7 @@ cli = typer.Typer(
 )
 cli.add_typer(data.cli, name="data")
 cli.add_typer(nodes.cli, name="nodes")
+cli.add_typer(preflight.cli, name="preflight")
 
 
 def main() -> None:
@@ -80,8 +81,12 @@ def run(
         int | None,
         typer.Option(min=0, help="With --resume: go back to this round; 0 begins anew."),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(help="SuperLink to run on, by its name in Flower's config.toml."),
+    ] = None,
 ) -> None:
-    """Run one experiment as a simulated federation."""
+    """Run one experiment as a simulated federation, or on a SuperLink."""
     given = {
         "method": method,
         "rounds": rounds,
@@ -97,6 +102,10 @@ def run(
         "gpus_per_client": gpus_per_client,
     }
     overrides = parse_pairs(set_ or []) | {k: v for k, v in given.items() if v is not None}
+    if on is not None:
+        from bmsfed_app.cli.remote import run_on
+
+        raise typer.Exit(run_on(on, config, overrides, out, resume))
     wanted = _wanted(config, overrides, resume)
     if from_round is not None and resume is None:
         raise ConfigError("--from-round goes back in the run that --resume names: give both")

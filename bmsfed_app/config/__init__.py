@@ -6,9 +6,9 @@ before anything starts, with the nearest right name and the allowed range.
 """
 
 from bmsfed_app.config.experiment import MACHINE_KEYS, ExperimentConfig
-from bmsfed_app.config.files import ConfigError, config_names
+from bmsfed_app.config.files import ConfigError, config_names, read_values
 from bmsfed_app.config.idle import idle_notes
-from bmsfed_app.config.loading import change_config, check_config, load_config
+from bmsfed_app.config.loading import change_config, check_config, config_of, load_config
 from bmsfed_app.config.overrides import parse_pairs, split_pairs
 
 __all__ = [
@@ -18,8 +18,10 @@ __all__ = [
     "change_config",
     "check_config",
     "config_names",
+    "config_of",
     "idle_notes",
     "load_config",
     "parse_pairs",
+    "read_values",
     "split_pairs",
 ]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bmsfed_app.choice import Choice, settings_of
+from bmsfed_app.config.privacy import DpSettings
 from bmsfed_app.datasets import (
     MAX_BAD,
     Account,
@@ -43,7 +44,8 @@ class ExperimentConfig(BaseModel):
     """One experiment; ``conf/reference.yaml`` explains every key.
 
     A new key has as its default what was done before there was the key: run folders that lack it
-    are resumed, and taken together with others in reports, so.
+    are resumed, and taken together with others in reports, so. (``min_class_count`` alone has not:
+    it withholds what older versions sent.)
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -92,6 +94,9 @@ class ExperimentConfig(BaseModel):
     head: Choice = Field(default_factory=dict)
     objective: Choice = Field(default_factory=dict)
     packed_clients: int = Field(1, ge=1)
+
+    min_class_count: int = Field(2, ge=1)
+    dp: DpSettings | None = None
 
     prototypes: Literal["train", "test"] = "train"
     eval_every: int = Field(1, ge=1)
@@ -292,6 +297,7 @@ class ExperimentConfig(BaseModel):
             threads=max(int(self.cpus_per_client), 1),
             prototypes=self.prototypes == "train",
             ratio_kind=self.method_settings().ratio_kind(),
+            min_class_count=self.min_class_count,
             plugins=[p.to_json() for p in self.plug_ins() if p.kind in AT_CLIENTS],
         )
 

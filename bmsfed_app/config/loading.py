@@ -13,6 +13,7 @@ from bmsfed_app.config.choices import check_choices
 from bmsfed_app.config.experiment import ExperimentConfig, method_of
 from bmsfed_app.config.files import ConfigError, read_values
 from bmsfed_app.config.overrides import is_own, put
+from bmsfed_app.config.privacy import dp_fault
 from bmsfed_app.datasets import DataError, find_source
 from bmsfed_app.methods import MethodSettings
 from bmsfed_app.models.weights import ENDINGS, PUBLISHED
@@ -39,7 +40,14 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
     ConfigError
         One message that names the culprit and the remedy.
     """
-    config = _overridden(read_values(source), overrides or {})
+    return config_of(read_values(source), overrides)
+
+
+def config_of(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> ExperimentConfig:
+    """Check a file's values, as :func:`read_values` returns them; see :func:`load_config`."""
+    config = _overridden(dict(values), overrides or {})
     _check_weights(config)
     return config
 
@@ -84,6 +92,9 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
         raise ConfigError(f"subsets: {wrong}")
     if fault := config.method_settings().check(config):
         raise ConfigError(f"method '{config.method}': {fault}")
+    method = config.method_settings()
+    if config.dp and (fault := dp_fault(config.dp, method, config.prototypes)):
+        raise ConfigError(f"dp: {fault}")
     return config
 
 

@@ -54,6 +54,7 @@ class FeatureAlignment(Objective):
         own = self.context.local_prototypes
         for modality, z in self.context.features.items():
             shares, variance = feature_statistics(z, own[modality])
+            shares[own[modality].counts < data.min_class_count] = 0.0  # such classes are withheld
             self.statistics[f"shares.{modality}"] = shares.float().cpu().numpy()
             self.statistics[f"variance.{modality}"] = np.array([float(variance)], np.float32)
         self._train_head(data)

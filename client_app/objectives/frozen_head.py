@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bmsfed_app.models import joint_unit
@@ -21,7 +20,8 @@ class FrozenHead(Objective):
 
     Afterwards the client sends ``directions.<modality>`` (K, D): per class the mean over its
     samples of the features, scaled to norm 1 over its modalities together, scaled so again (rows
-    of absent classes are 0); and ``counts`` (K,), its samples per class.
+    of absent classes are 0); and ``counts`` (K,), its samples per class. Classes with fewer samples
+    than the client's ``min_class_count`` are sent as absent ones.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("head.weight.",)
@@ -36,7 +36,8 @@ class FrozenHead(Objective):
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return class directions at the trained model, and class counts."""
         means = local_prototypes(joint_unit(features), data.labels, data.num_classes)
+        means = {m: p.withheld(data.min_class_count) for m, p in means.items()}
         directions = joint_unit({m: p.means for m, p in means.items()})
-        counts = torch.bincount(data.labels, minlength=data.num_classes)
+        counts = next(iter(means.values())).counts
         sent = {f"directions.{m}": d.cpu().numpy() for m, d in directions.items()}
         return sent | {"counts": counts.cpu().numpy().astype(np.float64)}

@@ -71,7 +71,7 @@ def test_flwr_run_gives_the_history_of_bmsfed_run(processes: Processes, tmp_path
 def test_supernodes_with_their_own_data_packages_and_one_that_comes_late(
     processes: Processes, tmp_path: Path
 ) -> None:
-    """Alice, bob, who holds gray alone, and carol, who comes later.
+    """Alice, bob, who holds gray alone, and carol, who comes later; started by `bmsfed run --on`.
 
     The example package of one's own is installed as pip would, and a module is there that registers
     an optimiser; SuperNodes run a fresh process for every message.
@@ -84,19 +84,22 @@ def test_supernodes_with_their_own_data_packages_and_one_that_comes_late(
     start_node(processes, 0, "alice")
     start_node(processes, 2, "bob", 'modalities="gray"')
     own = "head=gated-attention metrics=[worst-class] plugins=[registered] optimizer=registered"
+    pairs = f"per_round=3 local_epochs=1 min_clients=2 {own}".split()
     going = processes.start(
-        "flwr",
-        "run",
-        ".",
-        "--stream",
-        "--run-config",
-        run_config(rounds=4, out=str(run), set=f"per_round=3 local_epochs=1 min_clients=2 {own}"),
+        "bmsfed",
+        *("run", "cg-digits", "--on", "test", "--rounds", "4", "--out", str(run)),
+        *(part for pair in pairs for part in ("--set", pair)),
         log="flwr.log",
     )
     wait_until(lambda: len(rounds(run)) > 1, "the first round", going)
     start_node(processes, 1, "carol")
     assert going.wait(PATIENCE) == 0, processes.text("flwr.log")
-    wait_until((run / "summary.json").exists, "the run's end", processes.started[0])
+    # The folder has come back, with all but the checkpoint, beside the one that is there.
+    [origin] = Path(processes.env["BMSFED_HOME"]).glob("runs/*")
+    files = {p.name for p in origin.iterdir() if not p.name.startswith("checkpoint")}
+    assert {"summary.json", "model.safetensors"} <= files
+    for name in files - {"run.lock"}:
+        assert (run / name).read_bytes() == (origin / name).read_bytes(), name
     clients = json.loads((run / "clients.json").read_text())
     assert clients["bob"]["modalities"] == ["gray"]
     history = {r["round"]: r for r in rounds(run)}
@@ -141,7 +144,7 @@ def start_node(processes: Processes, number: int, name: str, held: str = "") -> 
         "--port",
         str(free_port()),
         "--node-config",
-        f'client-id="{name}" data-dir="{data}" {held}',
+        f'client-id="{name}" data-dir="{data}" plugins="registered" {held}',
         log=f"{name}.log",
     )
 

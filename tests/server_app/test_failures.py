@@ -326,7 +326,7 @@ def test_the_command_line_says_that_it_is_paused_and_how_to_go_on(
         main()
     assert left.value.code == 3
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == (f"bmsfed: PAUSED: nobody is there; resume with: bmsfed run --resume {out}")
+    assert last == f"bmsfed: PAUSED: nobody is there; go on with: bmsfed run --resume {out}"
 
 
 @pytest.mark.parametrize(
