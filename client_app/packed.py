@@ -25,7 +25,7 @@ from client_app.data import LocalData
 from client_app.divergence import check_answer, check_losses
 from client_app.objectives import OBJECTIVES, LocalContext
 from client_app.stack import Group, Stack, Tensors
-from client_app.training import Work, begin, finish, ready, received_network
+from client_app.training import Work, begin, blank_update, finish, ready, received_network
 from strategies import Task, Update
 
 #: What was found not to pass through ``vmap``, and why: by network, modalities and objective.
@@ -121,7 +121,7 @@ def _ready(task: Task, data: LocalData, settings: ClientSettings) -> _Member:
     """Measure the received model, and put aside what the client will train."""
     network = received_network(task, data, settings)
     context = LocalContext.of(task.orders, settings)
-    work = begin(Update(data.client_id, network.modalities, len(data)), network, data, context)
+    work = begin(blank_update(network.modalities, data), network, data, context)
     trained_on, _ = ready(work.objective, data)
     arrays = {n: value.detach().clone() for n, value in _arrays(network).items()}
     # Kept by name: the network is the next client's from here on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,7 +60,7 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     """
     started = time.perf_counter()
     network = received_network(task, data, settings)
-    update = Update(data.client_id, network.modalities, len(data))
+    update = blank_update(network.modalities, data)
     context = LocalContext.of(task.orders, settings)
     if task.orders.kind == "loss":
         update.measurements = {"loss": _mean_loss(network, data)}
@@ -70,6 +70,12 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     check_answer(update, data, context)
     update.metrics["seconds"] = time.perf_counter() - started
     return update
+
+
+def blank_update(modalities: Sequence[str], data: LocalData) -> Update:
+    """An answer that says who it is from and what that client holds, and nothing else yet."""
+    who = data.client_id
+    return Update(who, tuple(modalities), len(data), sender=who, held=data.modalities)
 
 
 def received_network(task: Task, data: LocalData, settings: ClientSettings) -> MultiModalNetwork:

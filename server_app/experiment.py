@@ -98,6 +98,7 @@ def _run(
         waiting=config.waiting(simulated=isinstance(grid, SimulationGrid)),
         stop=stop,
         frozen=settings.network.frozen(),
+        authenticated=None if config.authenticated == "auto" else config.authenticated,
     )
 
 

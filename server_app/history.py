@@ -165,6 +165,7 @@ def _round_row(report: RoundReport) -> RoundRow:
         bytes_down=report.bytes_down,
         bytes_up=report.bytes_up,
         seconds=report.seconds,
+        notes=report.notes,
         **report.metrics,
     )
 

@@ -18,6 +18,7 @@ MINIMUM, TESTED = (1, 42), (1, 42)
 PRIVATE = {
     "flwr.supercore.task_identity:TaskIdentity": "every grid without Flower's processes",
     "flwr.supercore.run:Run": "every grid without Flower's processes",
+    "flwr.proto.node_pb2:NodeInfo": "FakeGrid with nodes that have keys",
     "flwr.common.config:parse_config_args": "bmsfed preflight --node-config",
     "flwr.compat.common.recorddict_compat:getpropertiesres_to_recorddict": (
         "strategies.client.ModalityMod before a client of the classic interface"

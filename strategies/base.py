@@ -101,6 +101,7 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         stop: threading.Event | None = None,
         waiting: Waiting = Waiting(),  # noqa: B008  (frozen)
         frozen: Collection[str] = (),
+        authenticated: bool | None = None,
     ) -> ServerState:
         """Run the federation until ``num_rounds`` rounds are complete, with clients of this app.
 
@@ -132,6 +133,9 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         frozen : collection of str, optional
             Arrays that clients do not train: they are sent, but not expected back, and stay as
             they are. An answer that holds one is left out.
+        authenticated : bool, optional
+            Whether the SuperLink knows its nodes by their keys, so that each client id belongs to
+            the key that first came with it; by default it is seen from how nodes register.
 
         Returns
         -------
@@ -155,6 +159,7 @@ class ModalityStrategy(Decisions, FlowerStrategy):
             app_version=self.app_version,
             callbacks=callbacks,
             patience=Patience(timeout, connect_timeout, stop or threading.Event(), waiting),
+            authenticated=authenticated,
         )
 
         def came_to_nothing(report: RoundReport) -> bool:

@@ -15,6 +15,7 @@ from .ranges import Parameter
 from .selection.signatures import (
     COVER_SAMPLE,
     GRADIENT,
+    MEASURE_PER_ROUND,
     PROBE_BATCHES,
     SKETCH_DIM,
     Gradient,
@@ -48,7 +49,7 @@ class BMSFed(SignatureStrategy):
         Clients, not picks: see :class:`ModalityStrategy`.
     threshold : float, default 1.2
         χ of Eq. 13, a ratio >= 0; the paper uses 1.2 to 2.5.
-    gradient, sketch_dim, probe_batches, cover_sample
+    gradient, sketch_dim, probe_batches, cover_sample, measure_per_round
         See :class:`strategies.signatures.SignatureStrategy`.
     pick : {"pair", "single"}, default "pair"
         Clients added per greedy step; ``"single"`` is the published code's rule.
@@ -131,6 +132,7 @@ class BMSFed(SignatureStrategy):
         uni_ratio: UniRatio = UNI_RATIO.default,
         prototype_scope: PrototypeScope = PROTOTYPE_SCOPE.default,
         cover_sample: int = COVER_SAMPLE.default,
+        measure_per_round: int = MEASURE_PER_ROUND.default,
         send_prototypes: bool = True,
         **options: Unpack[StrategyOptions],
     ) -> None:
@@ -140,6 +142,7 @@ class BMSFed(SignatureStrategy):
             sketch_dim=sketch_dim,
             probe_batches=probe_batches,
             cover_sample=cover_sample,
+            measure_per_round=measure_per_round,
             share_prototypes=True,
             **options,
         )
@@ -179,7 +182,7 @@ class BMSFed(SignatureStrategy):
             holds_weak=np.array([weak in c.modalities for c in known]),
             holds_other=np.array([bool(set(c.modalities) - {weak}) for c in known]),
             ratios=np.array([self.ratio(c.client_id, weak) for c in known]),
-            n=self.resolve_clients_per_round(len(known)),
+            n=self.number_of_picks(clients, known),
             threshold=self.threshold,
             rng=self.draw("select", server_round),
             pick=self.pick,

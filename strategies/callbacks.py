@@ -109,6 +109,7 @@ class RoundReport:
     bytes_up: int = 0
     seconds: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what readers of the run should know
     attempt: int = 0
     failed: str = ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -118,6 +118,10 @@ class Decisions:
 
     #: What the clients of :meth:`configure_probe` are asked for.
     probes: ClassVar[Kind] = "measure"
+
+    #: Whether each client is asked but once, when it is new: it is measured beside a round's
+    #: training then, wherever there is somebody to train meanwhile.
+    measures_once: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -341,6 +345,25 @@ class Decisions:
 
     def forget_shared(self) -> None:
         """Compute anew what follows from the state: it was put back."""
+        self._shared = None
+
+    def forget(self, client_id: str, *, measured_only: bool = False) -> None:
+        """Drop what is remembered of a client: it came back with other data than it had.
+
+        Parameters
+        ----------
+        client_id : str
+        measured_only : bool, default False
+            Keep what the method remembers besides measurements, such as the client's own head: it
+            has the modalities that it had.
+        """
+        state = self.state
+        kept: list[dict[str, Any]] = [state.prototypes, state.scores, state.ratios]
+        kept += [state.signatures, state.measured]
+        if not measured_only:
+            kept.append(state.memory)
+        for values in kept:
+            values.pop(client_id, None)
         self._shared = None
 
     def _absorb(self, updates: Sequence[Update]) -> None:

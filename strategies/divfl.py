@@ -41,7 +41,7 @@ class DivFL(SignatureStrategy):
             return []
         chosen = greedy_selection(
             self.cover("multi", server_round, known),
-            self.resolve_clients_per_round(len(known)),
+            self.number_of_picks(clients, known),
             self.draw("select", server_round),
         )
         return [whole(known[pick.client], **pick.reasons()) for pick in chosen]

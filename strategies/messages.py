@@ -191,6 +191,10 @@ class Update:
         Further float arrays that a particular method asks for, by name.
     metrics : dict
         Losses, seconds and the like, for the history.
+    sender : str
+        The client id that the answer itself names; empty where it names none.
+    held : tuple of str
+        All modalities that the sender holds.
     """
 
     client_id: str
@@ -203,6 +207,8 @@ class Update:
     signatures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     measurements: Arrays = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    sender: str = ""
+    held: tuple[str, ...] = ()
 
 
 def copied(arrays: Mapping[str, NDArray[Any]]) -> Arrays:

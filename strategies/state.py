@@ -53,6 +53,8 @@ class ServerState:
     measured : dict
         What this round's probes measured besides, by client id and name; of no use to a later
         round, and not saved.
+    bindings : dict
+        The key that each client id belongs to, by client id, where nodes are authenticated.
     """
 
     round: int = 0
@@ -65,6 +67,7 @@ class ServerState:
     memory: dict[str, Arrays] = field(default_factory=dict)
     measured: dict[str, Arrays] = field(default_factory=dict)
     norms: dict[str, list[float]] = field(default_factory=dict)
+    bindings: dict[str, str] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -140,6 +143,7 @@ class ServerState:
             _copied(self.memory),
             _copied(self.measured),
             {unit: list(norms) for unit, norms in self.norms.items()},
+            dict(self.bindings),
         )
 
     def to_bytes(self, extra: Mapping[str, Any] | None = None) -> bytes:
@@ -187,6 +191,7 @@ class ServerState:
             "clients": {
                 c: [i.modalities, i.num_samples, i.class_counts] for c, i in self.clients.items()
             },
+            "bindings": self.bindings,
             "rows": rows,
             "extra": dict(extra or {}),
         }
@@ -222,6 +227,7 @@ class ServerState:
         state.norms = header.get("norms", {})
         for client, (modalities, samples, counts) in header["clients"].items():
             state.clients[client] = ClientInfo(client, tuple(modalities), samples, tuple(counts))
+        state.bindings = {str(c): str(key) for c, key in header.get("bindings", {}).items()}
         try:
             tensors = load_safetensors(data)
         except (SafetensorError, ValueError) as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import Error, Message, RecordDict
 
+from ._flower import private
 from .local_grid import LocalGrid
 
 #: Answers one message; an exception becomes an error reply, as with a real client.
@@ -60,6 +62,10 @@ class FakeGrid(LocalGrid):
         Draws the node ids and the order in which replies arrive.
     silent : collection of str, optional
         Handlers that are connected but never answer.
+    keys : mapping, optional
+        Nodes' keys by handler, as where a SuperLink authenticates its nodes: a node keeps its id
+        as long as it has its key. A handler that is not named is a node that registers itself
+        whenever it connects. Without ``keys`` nodes are as in a simulation and have none.
     clock : FakeClock, optional
         Tells the time, where handlers have ``seconds``.
 
@@ -88,17 +94,21 @@ class FakeGrid(LocalGrid):
         *,
         seed: int = 0,
         silent: Iterable[str] = (),
+        keys: Mapping[str, str] | None = None,
         clock: FakeClock | None = None,
     ) -> None:
         super().__init__()
         self.handlers = dict(handlers)
         self.silent = set(silent)
+        self.keys = keys
         self.offline: set[str] = set()
         self.clock = clock or FakeClock()
         self.seconds: dict[str, float] = {}
         self._free: dict[int, float] = {}  # when each node is done with what it was sent
         self._rng = np.random.default_rng(seed)
         self._names: dict[int, str] = {}
+        self._ids: dict[str, int] = {}  # by key
+        self._connections: dict[int, int] = {}  # counts them, by node id
         self._replies: dict[str, tuple[float, Message]] = {}  # and when they are there
 
     @property
@@ -107,12 +117,41 @@ class FakeGrid(LocalGrid):
         return not self.offline
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return a random id for each handler that is not ``offline``, kept while it is there."""
+        """Return an id for each handler that is not ``offline``, kept while it is there."""
         online = [n for n in self.handlers if n not in self.offline]
         for name in set(online) - set(self._names.values()):
-            self._names[int(self._rng.integers(1, 2**62))] = name
+            node_id = self._draw(name)
+            self._names[node_id] = name
+            self.reconnect(name)
         self._names = {node: n for node, n in self._names.items() if n in online}
         return list(self._names)
+
+    def _draw(self, name: str) -> int:
+        drawn = int(self._rng.integers(1, 2**62))
+        key = (self.keys or {}).get(name)
+        return drawn if key is None else self._ids.setdefault(key, drawn)
+
+    def reconnect(self, name: str) -> None:
+        """Let a handler's node connect anew at once, before anybody has seen it gone."""
+        for node_id, named in self._names.items():
+            if named == name:
+                self._connections[node_id] = self._connections.get(node_id, 0) + 1
+
+    def get_nodes(self) -> Iterable[Any]:
+        """Return what a SuperLink says of the nodes that are there."""
+        nodes = self.get_node_ids()
+        return super().get_nodes() if self.keys is None else [self._node(n) for n in nodes]
+
+    def _node(self, node_id: int) -> Any:
+        key = (self.keys or {}).get(self._names[node_id])
+        count = self._connections[node_id]
+        connected = f"2026-01-01T{count:02}:00:00+00:00"
+        return private("flwr.proto.node_pb2:NodeInfo")(
+            node_id=node_id,
+            public_key=f"-----BEGIN {key or node_id}".encode(),
+            registered_at=connected if key is None else "2026-01-01T00:00:00+00:00",
+            last_activated_at=connected,
+        )
 
     def accept(self, message: Message) -> None:
         """Let the node's handler answer at once; the reply waits to be pulled."""

@@ -54,6 +54,18 @@ def show(
             time.sleep(_LOOK)
 
 
+@cli.command()
+def forget(
+    run: Annotated[Path, typer.Argument(help="Run folder, of a run that does not go on now.")],
+    client_id: Annotated[str, typer.Argument(help="Whose node is replaced.")],
+) -> None:
+    """Release a client id from its node's key: the next node that comes with it may have it."""
+    from server_app.forgetting import forget as release
+
+    key = release(run.expanduser(), client_id)
+    print(f"client id '{client_id}' belongs to key {key[:12]} no more; what it trained is kept")
+
+
 def shown(status: RunStatus) -> Group:
     """Return a run's status as a table, and whom it refused below."""
     table = Table(box=None, pad_edge=False)

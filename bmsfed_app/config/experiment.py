@@ -36,6 +36,7 @@ MACHINE_KEYS = {
     *("data_dir", "device", "compile", "cpus_per_client", "gpus_per_client", "eval_batch_size"),
     *("engine", "ray_address", "min_clients", "connect_timeout", "timeout"),
     *("patience", "deadline", "enough", "max_failures", "callbacks", "keep_checkpoints"),
+    "authenticated",
 }
 
 
@@ -114,6 +115,7 @@ class ExperimentConfig(BaseModel):
     cpus_per_client: float = Field(1.0, gt=0)
     gpus_per_client: float = Field(0.0, ge=0)
     min_clients: int = Field(2, ge=1)
+    authenticated: bool | Literal["auto"] = "auto"
     connect_timeout: float = Field(120.0, gt=0)
     timeout: float = Field(3600.0, gt=0)
     patience: float = Field(300.0, ge=0, allow_inf_nan=False)

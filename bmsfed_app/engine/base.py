@@ -44,6 +44,8 @@ class SimulationGrid(LocalGrid):
         If there is no client.
     """
 
+    #: Whether whoever is asked answers, sooner or later: there is nobody that could be late.
+    all_answer = True
     #: All nodes are there from the start: nobody waits for more.
     complete = True
 

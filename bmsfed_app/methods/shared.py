@@ -10,6 +10,7 @@ from bmsfed_app.methods.base import MethodSettings, Named, field
 from strategies.selection.signatures import (
     COVER_SAMPLE,
     GRADIENT,
+    MEASURE_PER_ROUND,
     PROBE_BATCHES,
     SKETCH_DIM,
     Gradient,
@@ -50,6 +51,12 @@ class GradientSettings(MethodSettings):
     sketch_dim: int = field(SKETCH_DIM, "sketch size; 0 = exact")
     probe_batches: int = field(PROBE_BATCHES, "mini-batches behind a signature")
     cover_sample: int = field(COVER_SAMPLE, "clients the functions sum over at most")
+
+    measure_per_round: int = field(
+        MEASURE_PER_ROUND,
+        "newcomers measured a round at most, and selectable then; 0 = twice those that train, at "
+        "least 100",
+    )
 
     def selection(self) -> dict[str, Any]:
         """Return what a strategy that selects by gradients is built with."""

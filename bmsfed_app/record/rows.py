@@ -67,6 +67,8 @@ class RoundRow(Row):
         Messages of measuring and training, in bytes; enrolment is not counted.
     seconds : float
         Duration, without the evaluation.
+    notes : list of str
+        What readers of the run should know, said in the round in which it showed.
     """
 
     kind: Literal["round"]
@@ -79,6 +81,7 @@ class RoundRow(Row):
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: float = 0.0
+    notes: list[str] = Field(default_factory=list)
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -85,11 +85,11 @@ class _Tries:
         FederationError
         """
         federation = self.federation
-        federation.enrol(failure.report.round)  # who is there may have changed
+        federation.meet(failure.report.round)  # who is there may have changed
         self.count += 1
         self._reasons |= failure.report.failures
         asked = {c.client_id for c in failure.report.clients}
-        self.failed |= {c: federation.fleet.nodes[c] for c in asked}
+        self.failed |= {c: federation.fleet.nodes.get(c, 0) for c in asked}
         self._faulty = 0 if failure.lost else self._faulty + 1
         available = federation.available()
         all_here = bool(available) and len(available) == len(federation.fleet.online())
@@ -128,7 +128,7 @@ class _Tries:
                     f"{gathering.missing()}"
                 )
             clock.sleep(_LOOK)
-            federation.enrol(server_round)
+            federation.meet(server_round)
 
     def _told(self, failure: RoundFailed) -> str:
         """Say what went wrong, and of every client why."""
@@ -137,5 +137,5 @@ class _Tries:
     def _forget(self, everybody: bool) -> None:
         """Ask those again who came back through another node, or everybody."""
         nodes = self.federation.fleet.nodes
-        kept = {} if everybody else {c: n for c, n in self.failed.items() if nodes[c] == n}
+        kept = {} if everybody else {c: n for c, n in self.failed.items() if nodes.get(c, 0) == n}
         self.failed = kept

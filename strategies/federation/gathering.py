@@ -109,7 +109,7 @@ class Gathering:
             "start more SuperNodes (in a simulation: --federation-config "
             f"'num-supernodes={min_clients}') or wait for fewer"
         )
-        if set(self.fleet.refused) & self.fleet.connected:
+        if set(self.fleet.refused) & self.fleet.connected.keys():
             return f"\nmend what is said of these nodes, {more}"
         return f"{chr(10) if self.missing() else ': '}{more}"
 

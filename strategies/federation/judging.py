@@ -10,6 +10,7 @@ from ..callbacks import ClientReport, RoundReport
 from ..decisions import Decisions
 from ..messages import Arrays, Assignment, ClientInfo, Task, Update
 from .dialects import Dialect
+from .fleet import Fleet
 from .strict import MOST_SAMPLES
 from .transport import Answer, Outgoing
 from .validation import find_fault, shape_fault, shapes_by_vote, shapes_of
@@ -40,12 +41,14 @@ class Judge:
     ----------
     decisions : Decisions
         The method, whose state says what an answer must fit.
+    fleet : Fleet
+        Says whether an answer is of the client that the node is known as.
     warns : bool
         Whether it also logs who is left out; our own app has callbacks for it.
     """
 
-    def __init__(self, decisions: Decisions, *, warns: bool) -> None:
-        self.decisions, self.warns = decisions, warns
+    def __init__(self, decisions: Decisions, fleet: Fleet, *, warns: bool) -> None:
+        self.decisions, self.fleet, self.warns = decisions, fleet, warns
 
     def __call__(
         self, sent: Sequence[Sent], answers: Mapping[int, Answer], report: RoundReport
@@ -89,6 +92,7 @@ class Judge:
         report.clients.append(entry)
         if isinstance(found, str):
             entry.status = found
+            self.fleet.doubt(sent.node_id)
             if self.warns:
                 log.warning("client '%s' is left out: %s", entry.client_id, found)
             return
@@ -110,6 +114,9 @@ class Judge:
             return answer.error
         try:  # whatever a node sends must not end the run
             update = dialect.read(task, answer.content)
+            client = sent.assignment.client_id
+            if fault := self.fleet.contradiction(sent.node_id, client, update):
+                return fault
             fault = find_fault(
                 update,
                 dialect.owed(task, self._arrays(task)),

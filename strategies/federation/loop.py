@@ -7,24 +7,29 @@ what the method decides.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 from ..callbacks import Callback, RoundReport
 from ..decisions import Decisions
-from ..messages import Assignment, ClientInfo, Kind
+from ..messages import Assignment, ClientInfo, Kind, Update
 from ..ratios import weakest
 from .errors import FederationError, RoundFailed
 from .gathering import Gathering
+from .identity import CLAIMS
 from .judging import Judge, Sent, warn_of_large
 from .merging import merge
+from .newcomers import Newcomers
 from .outliers import Inspection
 from .registrar import Dialects, Registrar
 from .transport import Answer, Outgoing, Transport, quiet_about_plain_nodes
 from .validation import model_fault
 from .waiting import Patience
-from .wire import ENROL, Encoder, ask_enrolment
+from .wire import Encoder
+
+log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
 
 @dataclass
@@ -66,6 +71,8 @@ class FederatedRun:
         Clients of our app that run another version are refused.
     callbacks : sequence of Callback, optional
     patience : Patience, optional
+    authenticated : bool, optional
+        See :class:`strategies.federation.identity.Identities`.
     """
 
     def __init__(
@@ -77,19 +84,23 @@ class FederatedRun:
         app_version: str | None = None,
         callbacks: Sequence[Callback] = (),
         patience: Patience | None = None,
+        authenticated: bool | None = None,
     ) -> None:
         self.decisions, self.transport, self.dialects = decisions, transport, dialects
         self.callbacks, self.patience = callbacks, patience or Patience()
         self.clock = self.patience.waiting.clock
-        self.registrar = Registrar(decisions, dialects, app_version)
+        self.registrar = Registrar(decisions, dialects, app_version, authenticated)
         self.fleet = self.registrar.fleet
+        self.newcomers = Newcomers(self.registrar, transport, self.patience)
+        self._being_measured: list[Sent] = []
+        self._warned = False
         self.gathering = Gathering(
             self.fleet,
             transport,
             self.patience,
             lambda: self.enrol(self.decisions.state.round + 1),
         )
-        self.judge = Judge(decisions, warns=dialects.plain is not None)
+        self.judge = Judge(decisions, self.fleet, warns=dialects.plain is not None)
 
     def wait_for(self, min_clients: int) -> None:
         """Wait until enough clients have enrolled; see :class:`Gathering`."""
@@ -141,18 +152,18 @@ class FederatedRun:
         report = RoundReport(server_round, attempt=self.decisions.attempt)
         if fault := model_fault(self.decisions.state.arrays):
             raise FederationError(f"round {server_round}: {fault}")
-        self.enrol(server_round)
-        if not self.registrar.started:
+        if self.registrar.started:
+            self.newcomers.hear()
+            self.newcomers.ask(server_round)
+            self._tell_connections()
+        else:
+            self.enrol(server_round)
             self.check_setting()
+        report.notes = self._notes()
         decisions, online = self.decisions, self.available(without)
-        lost: set[str] = set()
-        if online and (probes := decisions.configure_probe(server_round, online)):
-            sent = self.prepare(server_round, probes, decisions.probes)
-            answers = self.exchange(server_round, "probe", {s.node_id: s.message for s in sent})
-            measured = self.judge(sent, answers, report)
-            merge(decisions, lambda u: decisions.aggregate_probe(server_round, u), measured, report)
-            lost = _lost(sent, answers)
-        assignments = decisions.configure_fit(server_round, online) if online else []
+        assignments, lost = self.measure(server_round, online, report)
+        if not assignments and online:
+            assignments = decisions.configure_fit(server_round, online)
         if not assignments:
             connected = len(self.fleet.online())
             report.seconds = self.clock.monotonic() - started
@@ -182,32 +193,97 @@ class FederatedRun:
         if not updates:
             reason = f"no client gave a usable answer{self.judge.blame(report)}"
             raise RoundFailed(reason, report, _lost(opened.sent, answers))
+        self.take_measured(report)
         if not merge(
             decisions, lambda u: decisions.aggregate_fit(report.round, u), updates, report
         ):
             raise RoundFailed("the method can use no answer", report)
         if decisions.privacy is None:
             inspection.complete(report)
+        self.newcomers.hear()
         report.ratios = decisions.global_ratios()
         report.weak = weakest(report.ratios)
         report.joined, report.refused = self.registrar.news()
+        self.newcomers.ask(report.round)
+        report.bytes_down = sum(c.bytes_down for c in report.clients)
+        report.bytes_up = sum(c.bytes_up for c in report.clients)
         report.seconds = self.clock.monotonic() - opened.started
         return report
 
+    def _notes(self) -> list[str]:
+        """What is to be said of the federation, once."""
+        if self._warned or not self.fleet.identities.only_claims:
+            return []
+        self._warned = True
+        log.warning("%s", CLAIMS)
+        return [CLAIMS]
+
+    def meet(self, server_round: int) -> None:
+        """Ask nodes that are new who they are, and admit those that have answered by now."""
+        self.newcomers.hear()
+        self.newcomers.ask(server_round)
+        self.newcomers.hear()
+        self._tell_connections()
+
     def enrol(self, server_round: int) -> None:
-        """Ask nodes that are new who they are, and tell the callbacks who is there."""
-        if new := self.fleet.connect(self.transport.node_ids()):
+        """Ask nodes that are new who they are, and wait for their answers."""
+        if new := self.newcomers.look(server_round):
             self._ask(server_round, new)
+        self._tell_connections()
+
+    def _tell_connections(self) -> None:
         for callback in self.callbacks:
             callback.on_connections(self.fleet.connections())
 
     def _ask(self, server_round: int, new: Iterable[int]) -> None:
-        question = ENROL, ask_enrolment(self.dialects.native.settings)
+        question = self.newcomers.question
         with nullcontext() if self.dialects.plain is None else quiet_about_plain_nodes():
             answers = self.exchange(server_round, "enrol", dict.fromkeys(new, question))
         for node_id, answer in answers.items():
             self.registrar.admit(node_id, answer)
         warn_of_large(self.fleet.clients)
+
+    def measure(
+        self, server_round: int, online: Sequence[ClientInfo], report: RoundReport
+    ) -> tuple[list[Assignment], set[str]]:
+        """Have clients measured, beside the round's training where somebody can train meanwhile.
+
+        Returns
+        -------
+        assignments : list of Assignment
+            Who trains meanwhile; empty where that is yet to be decided.
+        lost : set of str
+            Clients that were waited for and said nothing.
+        """
+        decisions, asked = self.decisions, self.newcomers.being_measured()
+        idle = [c for c in online if self.fleet.nodes[c.client_id] not in asked]
+        if not idle or not (probes := decisions.configure_probe(server_round, idle)):
+            return [], set()
+        sent = self.prepare(server_round, probes, decisions.probes)
+        outgoing = {s.node_id: s.message for s in sent}
+        meanwhile = decisions.configure_fit(server_round, online) if decisions.measures_once else []
+        if meanwhile:
+            self._being_measured += sent
+            self.newcomers.measure(outgoing, server_round)
+            return meanwhile, set()
+        answers = self.exchange(server_round, "probe", outgoing)
+        self._take_probes(server_round, self.judge(sent, answers, report), report)
+        return [], _lost(sent, answers)
+
+    def take_measured(self, report: RoundReport) -> None:
+        """Take over what clients have measured beside the round by now."""
+        answers = self.newcomers.measured()
+        heard = [s for s in self._being_measured if s.node_id in answers]
+        pending = self.newcomers.being_measured()
+        self._being_measured = [s for s in self._being_measured if s.node_id in pending]
+        if heard:
+            self._take_probes(report.round, self.judge(heard, answers, report), report)
+
+    def _take_probes(
+        self, server_round: int, updates: Sequence[Update], report: RoundReport
+    ) -> None:
+        decisions = self.decisions
+        merge(decisions, lambda u: decisions.aggregate_probe(server_round, u), updates, report)
 
     def prepare(
         self, server_round: int, assignments: Iterable[Assignment], kind: Kind

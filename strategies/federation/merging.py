@@ -87,11 +87,11 @@ def restore(decisions: Decisions, before: ServerState) -> None:
         Of :meth:`~strategies.state.ServerState.snapshot`; not changed by what follows.
     """
     state, again = decisions.state, before.snapshot()
-    clients = state.clients  # the fleet's as well
-    clients.clear()
-    clients.update(again.clients)
+    for mine, then in ((state.clients, again.clients), (state.bindings, again.bindings)):
+        mine.clear()  # the fleet has them as well
+        mine.update(then)  # type: ignore[arg-type]
     for one in fields(ServerState):
-        if one.name != "clients":
+        if one.name not in {"clients", "bindings"}:
             setattr(state, one.name, getattr(again, one.name))
     decisions.forget_shared()
 

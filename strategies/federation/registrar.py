@@ -10,6 +10,7 @@ from ..decisions import Decisions
 from ..messages import ClientInfo
 from .dialects import Modded, Native, Plain
 from .fleet import Fleet
+from .identity import Identities
 from .transport import Answer
 from .wire import PROTOCOL_VERSION, Enrolment, unpack_enrolment
 
@@ -37,9 +38,16 @@ class Registrar:
         refused, before it ends the run.
     """
 
-    def __init__(self, decisions: Decisions, dialects: Dialects, app_version: str | None) -> None:
+    def __init__(
+        self,
+        decisions: Decisions,
+        dialects: Dialects,
+        app_version: str | None,
+        authenticated: bool | None = None,
+    ) -> None:
         self.decisions, self.dialects, self.app_version = decisions, dialects, app_version
-        self.fleet = Fleet(decisions.state.clients)
+        state = decisions.state
+        self.fleet = Fleet(state.clients, Identities(state.bindings, authenticated))
         self.started = False
         self._joined: list[ClientInfo] = []
         self._refused: dict[str, str] = {}
@@ -56,6 +64,8 @@ class Registrar:
             enrolment = self._read(node_id, answer)
             self._enrol(node_id, enrolment, plain=answer.content is None)
         except (ValueError, TypeError) as error:
+            if not self.fleet.refuse(node_id, str(error)):
+                return
             self._refused[f"node {node_id}"] = str(error)
             if self.dialects.plain is not None:  # our own app has callbacks for it
                 log.warning("node %s is left out: %s", node_id, error)
@@ -72,6 +82,11 @@ class Registrar:
         self.fleet.enrol(node_id, info, dialect)
         if known is None:  # one that came back is known already
             self._joined.append(info)
+        elif set(known.modalities) != set(info.modalities):
+            self.decisions.forget(info.client_id)
+            self._joined.append(info)
+        elif enrolment.native and known != info:  # the same modalities of other samples
+            self.decisions.forget(info.client_id, measured_only=True)
 
     def _read(self, node_id: int, answer: Answer) -> Enrolment:
         try:
@@ -86,12 +101,7 @@ class Registrar:
                 enrolment = dataclasses.replace(enrolment, info=info)
             self._check(enrolment)
         except KeyError as error:
-            reason = f"its answer lacks {error}: does it run this app?"
-            self.fleet.refuse(node_id, reason)
-            raise ValueError(reason) from None
-        except (ValueError, TypeError) as error:
-            self.fleet.refuse(node_id, str(error))
-            raise
+            raise ValueError(f"its answer lacks {error}: does it run this app?") from None
         return enrolment
 
     def _plain(self, node_id: int) -> Enrolment:

@@ -167,12 +167,7 @@ class GridTransport:
                 if message_id not in waiting:  # of nobody who was asked, or a second one
                     continue
                 node_id = waiting.pop(message_id)
-                answer = answers[node_id]
-                if isinstance(reply, Message):
-                    read_reply(reply, answer)
-                else:
-                    answer.error = f"its answer cannot be read: {_one_line(repr(reply))[:500]}"
-                    answer.lost = False
+                answer = take(reply, answers[node_id])
                 answer.seconds = self.clock.monotonic() - watch.started
                 watch.count(answer.content is not None)
                 if answer.content is not None:
@@ -214,7 +209,7 @@ class GridTransport:
     def _wanted(self, wanted: list[str], old: list[str]) -> list[tuple[str, _Reply]]:
         """Return the replies that are wanted; see from others only that their nodes are free."""
         found = []
-        for message_id, reply in self._pulled(wanted + old):
+        for message_id, reply in pulled(self.grid, wanted + old):
             if message_id in old:
                 usable = isinstance(reply, Message) and not reply.has_error()
                 self._overdue.answered(message_id, self.clock.monotonic(), usable=usable)
@@ -222,24 +217,37 @@ class GridTransport:
                 found.append((message_id, reply))
         return found
 
-    def _pulled(self, message_ids: Sequence[str]) -> list[tuple[str, _Reply]]:
-        """Pull the replies there are, or what one raised that nobody can read.
 
-        Flower's grid raises for all that it pulls in one call, and has them no more: there, every
-        reply is pulled by a call of its own.
-        """
-        if isinstance(self.grid, LocalGrid):
-            replies = list(self.grid.pull_messages(message_ids))
-            return [(r.metadata.reply_to_message_id, r) for r in replies]
-        found: list[tuple[str, _Reply]] = []
-        for message_id in message_ids:
-            try:
-                found += [(message_id, reply) for reply in self.grid.pull_messages([message_id])]
-            except Exception as error:
-                if isinstance(error, OSError) or type(error).__module__.startswith(_NETWORK):
-                    raise  # not this client's doing
-                found.append((message_id, error))
-        return found
+def pulled(grid: Grid, message_ids: Sequence[str]) -> list[tuple[str, Message | Exception]]:
+    """Pull the replies there are, or in place of one that nobody can read what it raised.
+
+    Flower's grid raises for all that it pulls in one call, and has them no more: there, every
+    reply is pulled by a call of its own.
+
+    Returns
+    -------
+    list of (str, Message or Exception)
+        By the message that each replies to.
+    """
+    if isinstance(grid, LocalGrid):
+        return [(r.metadata.reply_to_message_id, r) for r in grid.pull_messages(message_ids)]
+    found: list[tuple[str, Message | Exception]] = []
+    for message_id in message_ids:
+        try:
+            found += [(message_id, reply) for reply in grid.pull_messages([message_id])]
+        except Exception as error:
+            if isinstance(error, OSError) or type(error).__module__.startswith(_NETWORK):
+                raise  # not this client's doing
+            found.append((message_id, error))
+    return found
+
+
+def take(reply: Message | Exception, answer: Answer) -> Answer:
+    """Fill an answer from what was pulled, and return it."""
+    if isinstance(reply, Message):
+        return read_reply(reply, answer)
+    answer.error, answer.lost = f"its answer cannot be read: {_one_line(repr(reply))[:500]}", False
+    return answer
 
 
 @contextmanager

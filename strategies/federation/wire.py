@@ -23,7 +23,7 @@ from .lazy_array import LazyArray, record_of
 from .strict import LONGEST_NAME, a_count, a_name, finite_metrics, names, numbers, read_json
 
 #: Raised by one whenever a message changes its meaning; both sides must agree.
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 #: Message types: a node introduces itself; measures without training; trains.
 ENROL, MEASURE, TRAIN = "query.enrol", "query.measure", "train"
@@ -231,6 +231,8 @@ def pack_measurements(update: Update) -> dict[str, str | bytes]:
         "num_samples": update.num_samples,
         "scores": update.scores,
         "ratios": update.ratios,
+        "sender": update.sender,
+        "held": update.held,
     }
     return _packed("update", header, update.prototypes, update.signatures, update.measurements)
 
@@ -271,6 +273,8 @@ def unpack_measurements(client_id: str, config: Mapping[str, Any]) -> Update:
         ratios=numbers(header["ratios"], "imbalance ratios"),
         signatures=signatures,
         measurements=measurements,
+        sender=str(header.get("sender", "")),
+        held=tuple(header.get("held", ())),
     )
 
 

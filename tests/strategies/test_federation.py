@@ -236,7 +236,7 @@ def test_when_all_fail_the_run_stops_and_says_why() -> None:
     np.testing.assert_array_equal(strategy.state.arrays["head.bias"], [0, 0])
 
 
-def test_a_late_node_is_probed_and_takes_part_from_the_next_round() -> None:
+def test_a_late_node_is_asked_and_measured_beside_the_rounds() -> None:
     grid = FakeGrid({n: client(n) for n in names(4)})
     grid.offline = {"client-3"}
 
@@ -246,12 +246,12 @@ def test_a_late_node_is_probed_and_takes_part_from_the_next_round() -> None:
                 grid.offline = set()
 
     recorder = Recorder()
-    BMSFed(4).run(grid, initial(), num_rounds=3, callbacks=[Arrive(), recorder])
+    BMSFed(4).run(grid, initial(), num_rounds=5, callbacks=[Arrive(), recorder])
     took_part = [{a.client_id for a in r.assignments} for r in recorder.reports]
-    assert took_part == [set(names(3)), set(names(3)), set(names(4))]
+    assert took_part == [*[set(names(3))] * 4, set(names(4))]
     assert [c.client_id for c in recorder.reports[2].joined] == ["client-3"]
     probes = [[c.client_id for c in r.clients if c.phase == "probe"] for r in recorder.reports]
-    assert probes == [names(3), [], ["client-3"]]
+    assert probes == [names(3), [], [], ["client-3"], []]
 
 
 def test_a_client_that_reconnects_keeps_its_history() -> None:
@@ -262,10 +262,11 @@ def test_a_client_that_reconnects_keeps_its_history() -> None:
             grid.offline = {"client-1"} if report.round == 1 else set()
 
     recorder = Recorder()
-    state = BMSFed(3).run(grid, initial(), num_rounds=3, callbacks=[Reconnect(), recorder])
+    state = BMSFed(3).run(grid, initial(), num_rounds=4, callbacks=[Reconnect(), recorder])
     assert sorted(state.clients) == names(3)
-    assert not [c for c in recorder.reports[2].clients if c.phase == "probe"]  # known already
-    assert "client-1" in {a.client_id for a in recorder.reports[2].assignments}
+    assert not [c for c in recorder.reports[3].clients if c.phase == "probe"]  # known already
+    took_part = ["client-1" in {a.client_id for a in r.assignments} for r in recorder.reports]
+    assert took_part == [True, False, False, True]
 
 
 def test_two_nodes_with_one_client_id_are_one_client_too_many() -> None:

@@ -12,6 +12,7 @@ from flwr.common import Code, FitRes, Parameters, Status
 from strategies import BMSFed, ClientInfo, FedAvg, FederationError, Prototypes, Update
 from strategies.federation.classic_transport import fit_answer
 from strategies.federation.dialects import Dialect, Native, Plain
+from strategies.federation.fleet import Fleet
 from strategies.federation.judging import MOST_TIMES, Judge, Sent, warn_of_large
 from strategies.federation.transport import GridTransport
 from strategies.federation.wire import array_record, unpack_enrolment
@@ -189,7 +190,7 @@ def test_weights_that_were_not_enrolled_are_bounded_by_the_median() -> None:
         told = [Assignment(f"k{i}", ("a",)) for i in range(3)]
         return [Sent(i, a, task, dialect, ("train", RecordDict())) for i, a in enumerate(told)]
 
-    judge = Judge(strategy, warns=False)
+    judge = Judge(strategy, Fleet(strategy.state.clients), warns=False)
     judge._bound_samples(sent(Native()), read)
     assert [u.num_samples for u in read if isinstance(u, Update)] == counts
     judge._bound_samples(sent(Plain.__new__(Plain)), read)
