@@ -103,12 +103,13 @@ class StatusCallback(Callback):
         if row.status == LATE:  # no fault of its own
             return
         known, good = self._clients.get(row.client) or ClientStatus(), row.status == "ok"
+        fault = not good and row.status != LATE
         self._clients[row.client] = known.model_copy(
             update={
                 "last_round": row.round if good else known.last_round,
                 "ratio": row.ratio or known.ratio,
-                "failures": known.failures + (row.status not in ("ok", LATE)),
-                "last_failure": known.last_failure if good else row.status,
+                "failures": known.failures + fault,
+                "last_failure": row.status if fault else known.last_failure,
                 "bytes_down": known.bytes_down + row.bytes_down,
                 "bytes_up": known.bytes_up + row.bytes_up,
                 "seconds": row.seconds,

@@ -193,7 +193,6 @@ def _run_on_engine(
 def _ended(error: BaseException | None, folder: RunFolder) -> int:
     """Say how a run ended, and return the exit code."""
     from server_app.failures import ending
-    from strategies import Paused
 
     line = ending(error, f"bmsfed run --resume {folder.path}")
     print(f"bmsfed: {line}", file=sys.stderr if error else sys.stdout, flush=True)

@@ -291,6 +291,8 @@ def test_a_run_without_clients_is_paused_and_goes_on(
     assert "within 300 s of patience\n  not connected: ann, bob, cat, dan" in summary["paused"]
     assert f"paused after round 1: {ended.error}" in ended.printed
     assert f"Paused after round 1 of 3: {ended.error}" in read_run(folder.path).notes
+    status = read_status(folder.path)
+    assert (status.state, status.round, status.why) == ("paused", 1, str(ended.error))
     monkeypatch.undo()
     monkeypatch.setattr("bmsfed_app.datasets.preparation.check_ranges", lambda *of: [])
     again = end(RunFolder.reopen(folder.path))
