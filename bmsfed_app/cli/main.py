@@ -202,6 +202,8 @@ def _ended(error: BaseException | None, folder: RunFolder) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 130
 
+    from strategies import Paused
+
     if isinstance(error, Paused):
         return 3
     return 2 if isinstance(error, ValueError) else 1
