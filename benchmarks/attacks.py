@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
 
 from bmsfed_app.models.encoders import ENCODERS, Encoder
 from client_app.app import enrol, measure, train
@@ -93,7 +92,9 @@ class BadClients:
     attack: Attack
     number: int
 
-    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    def __call__(
+        self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+    ) -> Message:
         """Let the client answer, and change what it trained."""
         reply = call_next(message, context)
         bad = int(context.node_config["partition-id"]) < self.number

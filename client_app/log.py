@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from flwr.app import Context, Message
-from flwr.clientapp.typing import ClientAppCallable
 
 from bmsfed_app.paths import home
 from strategies.protocol import unpack_orders
@@ -21,7 +21,9 @@ _SIZE, _OLDER = 1_000_000, 3
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
-def logged(message: Message, context: Context, answer: ClientAppCallable) -> Message:
+def logged(
+    message: Message, context: Context, answer: Callable[[Message, Context], Message]
+) -> Message:
     """Answer a message, and log it: a mod for Flower's ClientApp.
 
     The line has the round, the kind of message, the modalities, seconds (without those that the

@@ -19,6 +19,13 @@ PRIVATE = {
     "flwr.supercore.task_identity:TaskIdentity": "every grid without Flower's processes",
     "flwr.supercore.run:Run": "every grid without Flower's processes",
     "flwr.proto.node_pb2:NodeInfo": "FakeGrid with nodes that have keys",
+    "flwr.common.serde:recorddict_from_proto": "the tests' answers whose bytes are damaged",
+    "flwr.common.serde:recorddict_to_proto": "the tests' answers whose bytes are damaged",
+    "flwr.supercore.inflatable.inflatable_object:add_header_to_object_body": (
+        "the tests' answers that cannot be parsed"
+    ),
+    "flwr.cli.supernode.register:try_load_public_key": "the tests of deploy/node-key.sh",
+    "flwr.supercore.primitives.asymmetric:public_key_to_bytes": "the tests of deploy/node-key.sh",
     "flwr.common.config:parse_config_args": "bmsfed preflight --node-config",
     "flwr.compat.common.recorddict_compat:getpropertiesres_to_recorddict": (
         "strategies.client.ModalityMod before a client of the classic interface"

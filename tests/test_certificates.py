@@ -8,8 +8,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from flwr.cli.supernode.register import try_load_public_key
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+from strategies._flower import private
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 
@@ -55,10 +55,14 @@ def test_a_wrong_call_says_what_is_right(arguments: list[str], tmp_path: Path) -
 
 def test_flower_takes_a_node_key_which_is_never_overwritten(tmp_path: Path) -> None:
     assert call("node-key.sh", str(tmp_path), "alice").returncode == 0
-    private = load_ssh_private_key((tmp_path / "alice.key").read_bytes(), None)
-    assert isinstance(private, ec.EllipticCurvePrivateKey)
-    public = try_load_public_key(tmp_path / "alice.pub")  # as `flwr supernode register` reads it
-    assert public == public_key_to_bytes(private.public_key())
+    key = load_ssh_private_key((tmp_path / "alice.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    public = private("flwr.cli.supernode.register:try_load_public_key")(
+        tmp_path / "alice.pub"
+    )  # as `flwr supernode register` reads it
+    assert public == private("flwr.supercore.primitives.asymmetric:public_key_to_bytes")(
+        key.public_key()
+    )
     assert mode(tmp_path / "alice.key") == 0o600
     before = (tmp_path / "alice.key").read_bytes()
     again = call("node-key.sh", str(tmp_path), "alice")

@@ -24,7 +24,7 @@ PowerOfChoice RandomModality""".split()
 
 
 def test_the_public_names_are_these() -> None:
-    core = """Arrays Assignment Callback ClientInfo ClientReport Decisions
+    core = """Arrays Assignment Callback ClientInfo ClientReport Deadline Decisions Paused Waiting
     EvaluationModel FederationError Fleet Metric ModalityStrategy Orders Parts
     Prototypes RoundReport ServerState SignatureOrders Task Update aggregate_parts
     imbalance_ratios weighted_mean""".split()

@@ -13,7 +13,7 @@ from .dialects import Dialect
 from .fleet import Fleet
 from .strict import MOST_SAMPLES
 from .transport import Answer, Outgoing
-from .validation import find_fault, shape_fault, shapes_by_vote, shapes_of
+from .validation import NOT_FINITE, find_fault, shape_fault, shapes_by_vote, shapes_of
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
@@ -70,13 +70,13 @@ class Judge:
         return [r for r in read if isinstance(r, Update)]
 
     def blame(self, report: RoundReport) -> str:
-        """Say what is wrong with the model, where nobody's answer is finite; else nothing."""
-        said = [c.status for c in report.clients if c.phase == "train"]
-        if len(said) > 1 and all("NaN" in status for status in said):
+        """Say what is wrong with the model, where all that came is not finite; else nothing."""
+        came = [c for c in report.clients if c.phase == "train" and c.bytes_up]
+        if len(came) > 1 and all(NOT_FINITE in c.status for c in came):
             return (
-                f": all {len(said)} answers hold NaN or infinity: the model, not the clients, is "
-                "to blame: it diverged or was poisoned before; resume from an earlier checkpoint "
-                "(round=N), or lower lr"
+                f": all {len(came)} answers hold NaN or infinity: the model that was sent, not the "
+                "clients, is to blame: it diverged or was poisoned before; go on from an earlier "
+                "round, or lower the learning rate"
             )
         return ""
 

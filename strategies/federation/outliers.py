@@ -30,7 +30,8 @@ class Inspection:
     The norm of a change is looked at by unit: each encoder, the whole head, and the running
     statistics of an encoder's batch norms by themselves, as their scale is the data's. Of three
     trainers and more, the typical norm is the median of those above 0; of one or two, the median
-    of the typical norms of up to five rounds before, once there are three.
+    of the typical norms of up to five rounds before, once there are three, and until then the norm
+    of the weights themselves that were sent: no honest round changes an encoder by ten times that.
 
     A norm beyond ``outlier_factor`` times the typical one is scaled down to it. It is not left
     out: an honest client's update that is out of scale still says in which direction its data
@@ -139,7 +140,7 @@ class Inspection:
         """Scale down what stands out, and say so."""
         shares, notes = {}, []
         for unit, square in sorted(self.squares[update.client_id].items()):
-            typical = self.typical[unit][0] if unit in self.typical else None
+            typical = self._measure(unit, update)
             if typical is not None and (norm := math.sqrt(square)) > self._limit(typical):
                 shares[unit] = typical / norm
                 self.squares[update.client_id][unit] = typical**2
@@ -155,6 +156,19 @@ class Inspection:
         }
         note = f"its update changes {' and '.join(notes)}; scaled down to that"
         return replace(update, arrays=arrays), note
+
+    def _measure(self, unit: str, update: Update) -> float | None:
+        """Return what a unit's norm is held against: in the last resort, an encoder's weights."""
+        typical = self.typical[unit][0] if unit in self.typical else None
+        if typical is not None or unit.endswith(" statistics") or unit == "head":
+            return typical
+        sent = self.received[update.client_id]
+        own = sum(
+            product(sent[name], np.zeros_like(sent[name]))
+            for name, array in update.arrays.items()
+            if name in sent and is_float(array) and unit_of(name) == unit
+        )
+        return math.sqrt(own) or None
 
     def _cosines(self) -> dict[str, float]:
         """Cosine of each client's change with the global model's, over the weights it trained."""

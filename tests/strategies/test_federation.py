@@ -229,7 +229,7 @@ def test_when_all_fail_the_run_stops_and_says_why() -> None:
     handlers = {n: client(n, change=BROKEN["nan"][0]) for n in names(2)}
     strategy = FedAvg(2)
     with pytest.raises(
-        FederationError, match=r"(?s)all 2 answers .*model that was sent .*client-0: "
+        FederationError, match=r"(?s)all 2 answers .*model that was sent, .*client-0: "
     ):
         federate(strategy, FakeGrid(handlers))
     assert strategy.state.round == 0

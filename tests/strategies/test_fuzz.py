@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from safetensors.numpy import load, save
 
 from bmsfed_app.models import build_network
 from bmsfed_app.settings import ClientSettings
 from strategies import RoundReport, ServerState, Update
+from strategies._flower import private
 from strategies.federation.dialects import Native
 from strategies.federation.loop import FederatedRun, OpenRound
 from strategies.federation.registrar import Dialects
@@ -167,12 +167,14 @@ def mutated(content: RecordDict, rng: Rng) -> RecordDict | None:
     """One change of a message, or of its bytes; None where Flower itself cannot read these."""
     if rng.random() < 0.15:
         try:
-            proto = recorddict_to_proto(content)
+            proto = private("flwr.common.serde:recorddict_to_proto")(content)
             data = flipped(proto.SerializeToString(), rng)
-            return recorddict_from_proto(type(proto).FromString(data))
+            return private("flwr.common.serde:recorddict_from_proto")(type(proto).FromString(data))
         except Exception:
             return None
-    fresh: RecordDict = recorddict_from_proto(recorddict_to_proto(content))
+    fresh: RecordDict = private("flwr.common.serde:recorddict_from_proto")(
+        private("flwr.common.serde:recorddict_to_proto")(content)
+    )
     pick(rng, WAYS)(fresh, rng)
     return fresh
 

@@ -53,11 +53,12 @@ def client(name: str, samples: int = 10, spoil: Spoil = honest) -> Callable[[Mes
             return pack_enrolment(info, "1")
         task = unpack_task(message.content)
         update = Update(name, task.orders.modalities, samples)
-        rng = generator(0, name, "vectors")
-        update.signatures = {
-            n: rng.normal(size=8).astype(np.float32) for n in ("multi", "enhance.a", "enhance.b")
-        }
-        update.ratios = {"a": 1.0, "b": 1.5}
+        if asked := task.orders.signature:
+            rng, size = generator(0, name, "vectors"), asked.sketch_dim
+            vectors = ["multi", *(f"enhance.{m}" for m in update.modalities)]
+            update.signatures = {n: rng.normal(size=size).astype(np.float32) for n in vectors}
+        if len(update.modalities) > 1:
+            update.ratios = {"a": 1.0, "b": 1.5}
         if message.metadata.message_type == "train":
             for n, v in task.arrays.items():
                 goal = GOAL + generator(0, name, n).normal(0, 0.3, v.shape)
@@ -111,6 +112,17 @@ def test_a_scaled_update_neither_poisons_the_model_nor_ends_the_run(
         assert all(c.status == "ok" for c in entries.values())
         assert entries["k2"].update_norm > 50 * entries["k1"].update_norm
         assert "times the usual; scaled down to that" in entries["k2"].note
+
+
+def test_the_first_update_of_a_single_client_is_held_against_the_weights_themselves() -> None:
+    state, recorder = federate(FedAvg(1), {f"k{i}": scaled(1e6) for i in range(5)}, rounds=1)
+    [report] = recorder.reports
+    [entry] = [c for c in report.clients if c.phase == "train"]
+    assert "'encoders.a' by" in entry.note
+    sent = initial()
+    for name in ("encoders.a.w", "encoders.b.w"):
+        moved = np.linalg.norm(state.arrays[name] - sent[name])
+        np.testing.assert_allclose(moved, np.linalg.norm(sent[name]), rtol=1e-5)
 
 
 def test_what_is_scaled_down_has_the_median_norm_and_its_own_direction() -> None:

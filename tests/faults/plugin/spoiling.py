@@ -45,7 +45,12 @@ def of_very_many_samples(update):
 
 def that_protobuf_cannot_parse(update):
     from flwr.app import ConfigRecord
-    from flwr.supercore.inflatable.inflatable_object import add_header_to_object_body
+
+    from strategies._flower import private
+
+    add_header_to_object_body = private(
+        "flwr.supercore.inflatable.inflatable_object:add_header_to_object_body"
+    )
 
     ConfigRecord.deflate = lambda self: add_header_to_object_body(b"\xff\xff\xff", self)
 
