@@ -61,12 +61,18 @@ def shown_by(test: str, name: str, *, happens: str, kept: str, message: str = ""
     FAULTS[name] = Fault(name, happens, kept, message, test)
 
 
+def _place(one: Fault) -> int:
+    """The place of a fault's module; within it the order of the tests stays."""
+    module = Path(one.test.partition("::")[0]).stem
+    return MODULES.index(module) if module in MODULES else len(MODULES)
+
+
 def table() -> str:
     """Return the table as Markdown."""
     for module in MODULES:
         importlib.import_module(f"tests.faults.{module}")
     lines = ["| fault | what happens | what is kept | message | test |", "|---|---|---|---|---|"]
-    for f in FAULTS.values():
+    for f in sorted(FAULTS.values(), key=_place):  # pytest imports them in an order of its own
         message = f"`{f.message}`" if f.message else ""
         cells = (f.fault, f.happens, f.kept, message, f"`{f.test}`")
         lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
