@@ -115,7 +115,9 @@ def test_where_nobody_answers_with_numbers_the_model_is_blamed() -> None:
     def spoil(update: Update) -> None:
         update.arrays["head.bias"] = np.full(2, np.nan, np.float32)
 
-    with pytest.raises(FederationError, match=r"all 2 answers .* the model that was sent, not the clients"):
+    with pytest.raises(
+        FederationError, match=r"all 2 answers .* the model that was sent, not the clients"
+    ):
         federate(FedAvg(2), FakeGrid({n: client(n, change=spoil) for n in names(2)}), rounds=1)
     poisoned = initial() | {"head.bias": np.full(2, np.inf, np.float32)}
     with pytest.raises(FederationError, match=r"'head.bias' of the global model .*round=N"):
