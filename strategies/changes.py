@@ -59,17 +59,30 @@ def product(new: NDArray[Any], old: NDArray[Any], towards: NDArray[Any] | None =
     Returns
     -------
     float
-        In float64, the same to the last bit on any number of threads; infinite where the numbers
-        are too large.
+        The same to the last bit on any number of threads; infinite where the numbers are too
+        large.
     """
+    fast = np.promote_types(np.result_type(new, old), np.float32)
+    total = _product(new, old, towards, fast)
+    if not np.isfinite(total) and fast != np.float64:  # squares of float32 overflow early
+        total = _product(new, old, towards, np.dtype(np.float64))
+    return total if np.isfinite(total) else np.inf
+
+
+def _product(
+    new: NDArray[Any], old: NDArray[Any], towards: NDArray[Any] | None, kind: np.dtype[Any]
+) -> float:
+    """Multiply in one precision, block by block; the blocks' products are summed in float64."""
     after, before = np.ravel(new), np.ravel(old)
     other = None if towards is None else np.ravel(towards)
-    change = np.empty(min(_BLOCK, after.size))
+    change = np.empty(min(_BLOCK, after.size), kind)
     total = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, after.size, _BLOCK):
             block = slice(start, start + _BLOCK)
             part = change[: len(after[block])]
-            np.subtract(after[block], before[block], out=part, dtype=np.float64)
-            total += float(np.dot(part, part if other is None else other[block]))
-    return total if np.isfinite(total) else np.inf
+            np.subtract(after[block], before[block], out=part, dtype=kind)
+            total += float(
+                np.dot(part, part if other is None else other[block].astype(kind, copy=False))
+            )
+    return total

@@ -178,7 +178,8 @@ class Inspection:
             trainers = [u for u in self.updates if name in u.arrays]
             if not trainers or not is_float(after) or is_statistic(name):
                 continue
-            moved = np.subtract(after, self.before[name], dtype=np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                moved = np.subtract(after, self.before[name])
             square = product(after, self.before[name])
             for update in trainers:
                 key, new = update.client_id, update.arrays[name]
