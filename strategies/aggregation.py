@@ -107,7 +107,9 @@ def aggregate_parts(
     dict
         The new global model, with the keys of ``current``.
     """
-    trainers = {name: _trainers(name, updates, head_columns) for name in current}
+    counted = [u for u in updates if u.num_samples > 0]
+    counted.sort(key=lambda u: u.client_id)  # float sums depend on the order
+    trainers = {name: _trainers(name, counted, head_columns) for name in current}
     if rule is not None:
         return _merged(current, trainers, weigh, rule)
     new: Arrays = {}
@@ -118,13 +120,12 @@ def aggregate_parts(
 
 
 def _trainers(
-    name: str, updates: Sequence[Update], head_columns: Literal["own", "all"]
-) -> list[Update]:
-    """Return whose values of an array count, by client id: float sums depend on the order."""
-    ordered = sorted((u for u in updates if u.num_samples > 0), key=lambda u: u.client_id)
-    trainers = [u for u in ordered if name in u.arrays]
+    name: str, counted: Sequence[Update], head_columns: Literal["own", "all"]
+) -> Sequence[Update]:
+    """Return whose values of an array count."""
+    trainers = [u for u in counted if name in u.arrays]
     of_columns = owner(name) and not name.startswith("encoders.")
-    return ordered if trainers and head_columns == "all" and of_columns else trainers
+    return counted if trainers and head_columns == "all" and of_columns else trainers
 
 
 def _merged(

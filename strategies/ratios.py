@@ -18,6 +18,26 @@ MAX_RATIO = 1000.0
 _LEAST = 3
 
 
+#: No client weighs more than so many times the median of all.
+MOST_TIMES = 100
+
+
+def largest_weight(counts: Sequence[float]) -> float:
+    """Return what a client may weigh at most among others: 100 times their (lower) median.
+
+    Parameters
+    ----------
+    counts : sequence of float
+        Samples of all clients; among fewer than three none can be told to stand out.
+
+    >>> largest_weight([10, 12, 1e9]), largest_weight([1, 1e9])
+    (1200, inf)
+    """
+    if len(counts) < _LEAST:
+        return float("inf")
+    return MOST_TIMES * max(sorted(counts)[(len(counts) - 1) // 2], 1)
+
+
 def bounded(ratio: float) -> float:
     """Return a positive ratio within [1 / MAX_RATIO, MAX_RATIO].
 
@@ -35,7 +55,8 @@ def combined(
     Parameters
     ----------
     ratios, weights : sequence of float
-        By client, in a fixed order: float sums depend on it.
+        By client, in a fixed order: float sums depend on it. Weights count up to
+        :func:`largest_weight`.
     factor : float, default 10
         Of three ratios and more, those beyond so many times the median, or below it divided by
         this, are left out. 0 leaves out none.
@@ -50,6 +71,8 @@ def combined(
     >>> combined([1.5, 1.5, 1.5, 1000.0], [1, 1, 1, 1])
     1.5
     """
+    most = largest_weight(weights)
+    weights = [min(w, most) for w in weights]
     if len(ratios) >= _LEAST and (robust or factor):
         middle = float(np.median(ratios))
         if robust:

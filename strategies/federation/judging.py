@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ..callbacks import ClientReport, RoundReport
 from ..decisions import Decisions
 from ..messages import Arrays, Assignment, ClientInfo, Task, Update
+from ..ratios import MOST_TIMES, largest_weight
 from .dialects import Dialect
 from .fleet import Fleet
 from .strict import MOST_SAMPLES
@@ -16,9 +17,6 @@ from .transport import Answer, Outgoing
 from .validation import NOT_FINITE, find_fault, shape_fault, shapes_by_vote, shapes_of
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
-
-#: A client that does not enrol with its number of samples weighs at most so many times the median.
-MOST_TIMES = 100
 
 _LONGEST_REASON = 1000
 
@@ -151,47 +149,41 @@ class Judge:
         return info.num_samples if info is not None and counts else MOST_SAMPLES
 
     def _bound_samples(self, sent: Sequence[Sent], read: Sequence[Update | str]) -> None:
-        """Bound the weights of clients that say only with their answers how many samples they have.
+        """Bound what clients weigh, and remember the counts of those that say them only now.
 
-        By :data:`MOST_TIMES` the phase's (lower) median; and remember the counts.
+        By :data:`MOST_TIMES` the (lower) median: of all that enrolled with their counts, or of the
+        phase's answers for clients that did not.
         """
-        counts = sorted(r.num_samples for r in read if isinstance(r, Update))
-        if not counts:
-            return
-        most = MOST_TIMES * max(counts[(len(counts) - 1) // 2], 1)
         clients = self.decisions.state.clients
+        enrolled = largest_weight([c.num_samples for c in clients.values()])
+        answered = sorted(r.num_samples for r in read if isinstance(r, Update))
+        said_now = MOST_TIMES * max(answered[(len(answered) - 1) // 2], 1) if answered else 0
         for message, update in zip(sent, read, strict=True):
-            if isinstance(update, str) or message.dialect.counts_samples:
+            if isinstance(update, str):
                 continue
+            counts = message.dialect.counts_samples
+            most = enrolled if counts else said_now
             if update.num_samples > most:
                 log.warning(
                     "client '%s' answers for %d samples, more than %d times the median: it counts "
                     "as %d",
-                    update.client_id,
-                    update.num_samples,
-                    MOST_TIMES,
-                    most,
+                    *(update.client_id, update.num_samples, MOST_TIMES, most),
                 )
-                update.num_samples = most
-            info = clients.get(update.client_id)
-            training = message.task.orders.kind != "loss"
-            if info is not None and training and update.num_samples > 0:
+                update.num_samples = int(most)
+            info, training = clients.get(update.client_id), message.task.orders.kind != "loss"
+            if not counts and info is not None and training and update.num_samples > 0:
                 clients[update.client_id] = replace(info, num_samples=update.num_samples)
 
 
 def warn_of_large(clients: Mapping[str, ClientInfo]) -> None:
-    """Name the clients that enrolled with far more samples than most: so much they weigh."""
-    counts = sorted(c.num_samples for c in clients.values())
-    median = counts[(len(counts) - 1) // 2] if counts else 0
+    """Name the clients that enrolled with far more samples than most."""
+    most = largest_weight([c.num_samples for c in clients.values()])
     for info in clients.values():
-        if info.num_samples > MOST_TIMES * max(median, 1):
+        if info.num_samples > most:
             log.warning(
-                "client '%s' says it has %d samples, more than %d times the median of %d: it "
-                "weighs as much as it says; leave it out if that cannot be",
-                info.client_id,
-                info.num_samples,
-                MOST_TIMES,
-                median,
+                "client '%s' says it has %d samples, more than %d times the median: it counts as "
+                "%d in averages; leave it out if it cannot have so many",
+                *(info.client_id, info.num_samples, MOST_TIMES, most),
             )
 
 

@@ -82,9 +82,7 @@ def test_a_node_of_another_version_is_refused_until_it_is_mended(
     federation.start_node("d", shard=4, spoiled="of_another_version")
     refused = long_run.next_round(lambda r: "version" in str(r["failures"]), "the refusal")
     assert "client 'd' runs version 0.0.0" in str(refused["failures"])
-    federation.spoil("d", "")
-    federation.kill("d")
-    federation.start_node("d", shard=4)
+    federation.spoil("d", "")  # the next message's process runs the server's version
     long_run.next_round(lambda r: "d" in r["assignments"], "a round of d")
 
 
@@ -187,7 +185,7 @@ def test_a_federation_whose_nodes_all_restart_goes_on(federation: Federation) ->
     federation.spoil("a", "never")
     wait_until(lambda: federation.hangs("a"), "a at work", run.process, run.said)
     for name in "abc":
-        federation.kill(name)
+        federation.end(name)
     for number, name in enumerate("abc"):
         federation.start_node(name, shard=number)
     run.trains("a", "b", "c")

@@ -9,15 +9,25 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common import Code, FitRes, Parameters, Status
 
-from strategies import BMSFed, ClientInfo, FedAvg, FederationError, Prototypes, Update
+from strategies import (
+    Arrays,
+    BMSFed,
+    ClientInfo,
+    FedAvg,
+    FederationError,
+    ModalityStrategy,
+    Prototypes,
+    Update,
+)
 from strategies.federation.classic_transport import fit_answer
 from strategies.federation.dialects import Dialect, Native, Plain
 from strategies.federation.fleet import Fleet
-from strategies.federation.judging import MOST_TIMES, Judge, Sent, warn_of_large
+from strategies.federation.judging import Judge, Sent, warn_of_large
 from strategies.federation.transport import GridTransport
 from strategies.federation.wire import array_record, unpack_enrolment
 from strategies.messages import Assignment, Orders, Task
 from strategies.protocol import pack_enrolment
+from strategies.ratios import MOST_TIMES
 from strategies.testing import FakeGrid
 from tests.strategies.test_federation import client, federate, initial, names
 
@@ -168,8 +178,8 @@ def test_a_client_that_enrols_with_far_more_than_the_others_is_named(
     clients = {n: ClientInfo(n, ("a",), size) for n, size in (("k", 10), ("l", 12), ("m", 1300))}
     warn_of_large(clients)
     assert [r.getMessage() for r in caplog.records] == [
-        "client 'm' says it has 1300 samples, more than 100 times the median of 12: it weighs as "
-        "much as it says; leave it out if that cannot be"
+        "client 'm' says it has 1300 samples, more than 100 times the median: it counts as 1200 in "
+        "averages; leave it out if it cannot have so many"
     ]
 
 
@@ -198,3 +208,28 @@ def test_weights_that_were_not_enrolled_are_bounded_by_the_median() -> None:
     judge._bound_samples(sent(Plain.__new__(Plain)), read)
     bounded = [10, 12, 12 * MOST_TIMES]
     assert [u.num_samples for u in read if isinstance(u, Update)] == bounded
+
+
+@pytest.mark.parametrize("build", [lambda: FedAvg(3), lambda: BMSFed(3, sketch_dim=8)])
+def test_a_client_that_enrols_with_a_billion_samples_is_not_the_model(
+    build: Callable[[], ModalityStrategy],
+) -> None:
+    def with_samples(count: int) -> Arrays:
+        handlers = {n: client(n) for n in names(3)}
+
+        def boasting(message: Message) -> RecordDict:
+            if message.metadata.message_type == "query.enrol":
+                info = ClientInfo("client-2", ("a", "b"), count, (5, 5))
+                return pack_enrolment(info, "1")
+            return changed(message)
+
+        changed = client("client-2", change=lambda u: setattr(u, "num_samples", count))
+        state, recorder = federate(build(), FakeGrid(handlers | {"client-2": boasting}), rounds=1)
+        assert recorder.reports[0].failures == {}
+        return state.arrays
+
+    usual = 10 + len("client-0")
+    bounded, honest = with_samples(10**9), with_samples(MOST_TIMES * usual)
+    assert {n: v.tobytes() for n, v in bounded.items()} == {
+        n: v.tobytes() for n, v in honest.items()
+    }
