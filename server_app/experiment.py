@@ -23,6 +23,7 @@ from server_app.overlap import Overlapped
 from server_app.privacy import PrivacyCallback
 from server_app.run_folder import RunFolder
 from server_app.status import StatusCallback
+from server_app.told import ToldCallback
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
 from strategies.randomness import integer_seed
 
@@ -109,7 +110,8 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     evaluate = EvaluateCallback(evaluator, config)
     named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
     privacy = [PrivacyCallback(config.dp.delta)] if config.dp else []
-    adding = [*privacy, *(c for c in (*named, *callbacks) if c.metrics)]
+    told = [ToldCallback(metrics)] if (metrics := config.method_settings().metrics) else []
+    adding = [*privacy, *told, *(c for c in (*named, *callbacks) if c.metrics)]
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     # The last one may end the run, whose round all others have seen by then.
