@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from bmsfed_app.models import MultiModalNetwork, Output, UniModalHeads
 from client_app.objectives.base import OBJECTIVES, LocalContext, Objective
 
+#: A v_p that is shorter, of ||g_p|| + ||h_p||, is rounding: its direction means nothing.
+_ROUNDING = 1e-6
+
 
 @OBJECTIVES.register("mmpareto")
 @dataclass
@@ -144,7 +147,12 @@ def combine(
     k = torch.where(conflict, (hh - gh) / (gg + hh - 2 * gh), 0.5)
     v = 2 * (k * g + (1 - k) * h)
 
-    wanted, found = (torch.stack(torch._foreach_norm(x.split(sizes))) for x in (g + h, v))
-    length = torch.where(found > 0, factor * (wanted / found).clamp(min=1.0), 0.0)
+    of_g, of_h, wanted, found = (_norms(x.split(sizes)) for x in (g, h, g + h, v))
+    ratio = (wanted / found).clamp(min=1.0)
+    length = torch.where(found > _ROUNDING * (of_g + of_h), factor * ratio, 0.0)
     parts = torch._foreach_mul(v.split(sizes), length.unbind())
     return [part.view_as(x) for part, x in zip(parts, joint, strict=True)], conflict
+
+
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack(torch._foreach_norm(tensors))
