@@ -154,5 +154,5 @@ def combine(
     return [part.view_as(x) for part, x in zip(parts, joint, strict=True)], conflict
 
 
-def _norms(tensors: Sequence[Tensor]) -> Tensor:
+def _norms(tensors: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(torch._foreach_norm(tensors))

@@ -52,7 +52,7 @@ def test_combinations_as_worked_out_by_hand(
 
 
 def reference(joint: list[Tensor], uni: list[Tensor], factor: float) -> tuple[list[Tensor], bool]:
-    """The shortest of 1,001 combinations where they conflict, then each tensor by itself."""
+    """The shortest of 100,001 combinations where they conflict, then each tensor by itself."""
     g, h = (torch.cat([x.flatten() for x in grads]).double() for grads in (joint, uni))
     conflict = float(g @ h) <= 0
     shares = torch.linspace(0, 1, 100_001, dtype=torch.float64)

@@ -80,7 +80,7 @@ def test_any_number_of_modalities(modalities: tuple[str, ...]) -> None:
     found = objective.uni_losses(output, labels).detach()
     np.testing.assert_allclose(found, each, rtol=1e-5)
     expected = ce(sum(parts.values())) + (0.7 * sum(each) if len(each) > 1 else 0.0)
-    assert float(objective.total(output, labels)) == pytest.approx(expected, rel=1e-5)
+    assert float(objective.total(output, labels).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_client_with_one_modality_trains_by_plain_cross_entropy_to_the_bit() -> None:
