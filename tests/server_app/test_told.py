@@ -22,7 +22,8 @@ SHARE = Metric("share", "share of {modality}", "%")
 
 def told(*clients: dict[str, float]) -> dict[str, float]:
     strategy = FedAvg(clients_per_round=1, seed=0)
-    strategy.state = ServerState({f"encoders.{m}.w": np.zeros(1, np.float32) for m in "abc"})
+    names = [f"encoders.{m}.weight" for m in ("a", "b", "c")]
+    strategy.state = ServerState(arrays={n: np.zeros(1, np.float32) for n in names})
     report = RoundReport(1)
     report.clients = [
         ClientReport(f"k{i}", "train", ("a",), metrics=metrics) for i, metrics in enumerate(clients)
@@ -46,8 +47,8 @@ def test_conflicts_of_mmpareto_in_a_run(tmp_path: Path) -> None:
     config = load_config("cg-digits", small | {"method": "mmpareto"})
     folder = RunFolder.create(tmp_path / "run", config)
     run_experiment(InlineGrid(app, 3), folder)
-    *_, last = rows(folder.path)
-    clients = [r["metrics"] for r in rows(folder.path, "selection.jsonl") if "metrics" in r]
+    [last] = [r for r in rows(folder.path) if r["kind"] == "round" and r["round"] == 1]
+    clients = [r["metrics"] for r in rows(folder.path) if r["kind"] == "client"]
     assert set(last["conflicts"]) == {"colored", "gray"}
     for modality, share in last["conflicts"].items():
         each = [c[f"conflicts.{modality}"] for c in clients if f"conflicts.{modality}" in c]
