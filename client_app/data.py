@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,18 @@ class LocalData:
         mask = self.split.present.get(modality)
         own = None if mask is None else mask[self.index]
         return None if own is None or bool(own.all()) else own
+
+    def gaps(self, modalities: Iterable[str]) -> dict[str, Tensor]:
+        """Return :meth:`present` (n,) of those of some modalities that samples lack."""
+        masks = {m: self.present(m) for m in modalities}
+        return {m: mask for m, mask in masks.items() if mask is not None}
+
+    def having(self, modalities: Sequence[str]) -> LocalData:
+        """Return just the samples that have some of these modalities: others say nothing here."""
+        gaps = self.gaps(modalities)
+        if len(gaps) < len(modalities):
+            return self
+        return replace(self, index=self.index[torch.stack(list(gaps.values())).any(dim=0)])
 
     def batches(
         self,
@@ -161,7 +173,27 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
         )
     least = max(settings.min_class_count, _own_least(node_config))
     most = max_batch(node_config)
-    return LocalData(client_id, split, index, held, info.num_classes, most, least)
+    return _seen(LocalData(client_id, split, index, held, info.num_classes, most, least))
+
+
+def _seen(data: LocalData) -> LocalData:
+    """Return a client's data without modalities that no sample has, and samples that have none.
+
+    Raises
+    ------
+    DataError
+        If nothing is left.
+    """
+    gaps = data.gaps(data.modalities)
+    if not gaps:
+        return data
+    held = tuple(m for m in data.modalities if m not in gaps or bool(gaps[m].any()))
+    if not held:
+        raise DataError(
+            f"client '{data.client_id}' has no sample with any of {', '.join(data.modalities)}: "
+            "mend its data, or 'modalities' in its node configuration"
+        )
+    return replace(data, modalities=held).having(held)
 
 
 def training_device(settings: ClientSettings) -> torch.device:

@@ -167,8 +167,9 @@ class Objective:
     def uni_losses(self, output: Output, labels: Tensor) -> Tensor:
         """Cross-entropy (a,) of each modality through its own columns of the fused head.
 
-        Of ``W_m z_m + b``, the logits of a client that trains m alone. Source: "uniform baseline"
-        in https://github.com/GeWu-Lab/MMPareto_ICML2024, which has heads of their own for them.
+        Of ``W_m z_m + b``, the logits of a client that trains m alone, over the samples that have
+        m; 0 where none has. Source: "uniform baseline" in
+        https://github.com/GeWu-Lab/MMPareto_ICML2024, which has heads of their own for them.
 
         Raises
         ------
@@ -181,7 +182,10 @@ class Objective:
         logits = torch.stack(list(output.parts.values())) + head.get_parameter("bias")
         a, b, k = logits.shape
         each = F.cross_entropy(logits.reshape(a * b, k), labels.repeat(a), reduction="none")
-        return each.view(a, b).mean(dim=1)
+        if not output.present:
+            return each.view(a, b).mean(dim=1)
+        held = output.held()
+        return (each.view(a, b) * held).sum(dim=1) / held.sum(dim=1).clamp(min=1)
 
     def _with_uni(self, loss: Tensor, output: Output, labels: Tensor) -> Tensor:
         """Add the uni-modal losses; one modality alone has its own as its loss already."""
@@ -215,6 +219,11 @@ class Objective:
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return what the method's strategy must know, as float arrays by name."""
         return {}
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of rows (B, K): 0 of none, as where no sample has a modality."""
+    return F.cross_entropy(logits, labels) if len(labels) else logits.sum() * 0.0
 
 
 def _no_objective(thing: object) -> str | None:
