@@ -24,6 +24,7 @@ from bmsfed_app.partitions.sharing import (
     share_out,
     subsample,
     subsets_fault,
+    validation_rows,
 )
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "share_out",
     "subsample",
     "subsets_fault",
+    "validation_rows",
 ]
