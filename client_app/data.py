@@ -28,7 +28,7 @@ from bmsfed_app.partitions import (
     Partition,
     PartitionError,
     Share,
-    experiment_shares,
+    experiment_data,
     read_partition,
 )
 from bmsfed_app.paths import data_dir_here
@@ -165,7 +165,8 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
             "the node configuration names no data: start the SuperNode with "
             '--node-config \'client-id="NAME" data-dir="FOLDER"\''
         )
-    held = tuple(m for m in _held(node_config, info.modalities) if m in owned)
+    wanted = tuple(m for m in _held(node_config, info.modalities) if m in owned)
+    index, held = _with_any(split, index, wanted)
     if not held:
         raise DataError(
             f"client '{client_id}' holds none of the modalities {', '.join(info.modalities)}: "
@@ -211,6 +212,18 @@ def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[
     return tuple(m for m in modalities if not named or m in named)
 
 
+def _with_any(
+    split: Split, index: Tensor, modalities: tuple[str, ...]
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the rows that have any of some modalities, and the modalities that any of them has."""
+    if not any(m in split.present for m in modalities):
+        return index, modalities
+    whole = torch.ones_like(index, dtype=torch.bool)
+    there = [split.present[m][index] if m in split.present else whole for m in modalities]
+    held = tuple(m for m, rows in zip(modalities, there, strict=True) if rows.any())
+    return index[torch.stack(there).any(dim=0)], held
+
+
 def _own_least(node_config: Mapping[str, Any]) -> int:
     given = node_config.get("min-class-count", 1)
     if not str(given).isdecimal() or int(given) < 1:
@@ -250,8 +263,8 @@ def _simulated(settings: ClientSettings, total: int, state: str) -> _Simulation:
             f"the experiment has clients: {partition.clients}, this federation {total}: start "
             f"it with num-supernodes={partition.clients}, or set clients={total}"
         )
-    shares = _shares(data.train, partition, total, settings.seed)
-    return _Simulation(data.info, _on(data.train, training_device(settings)), shares)
+    split, shares = _shared(data.train, partition, total, settings.seed)
+    return _Simulation(data.info, _on(split, training_device(settings)), shares)
 
 
 def _present_state(settings: ClientSettings) -> str:
@@ -268,8 +281,8 @@ def _on(split: Split, device: torch.device) -> Split:
 
 
 @lru_cache(maxsize=2)
-def _shares(split: Split, partition: Partition, total: int, seed: int) -> list[Share]:
-    return experiment_shares(split, partition, total, seed=seed)
+def _shared(split: Split, partition: Partition, total: int, seed: int) -> tuple[Split, list[Share]]:
+    return experiment_data(split, partition, total, seed=seed)
 
 
 @lru_cache(maxsize=2)
