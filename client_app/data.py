@@ -174,27 +174,7 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
         )
     least = max(settings.min_class_count, _own_least(node_config))
     most = max_batch(node_config)
-    return _seen(LocalData(client_id, split, index, held, info.num_classes, most, least))
-
-
-def _seen(data: LocalData) -> LocalData:
-    """Return a client's data without modalities that no sample has, and samples that have none.
-
-    Raises
-    ------
-    DataError
-        If nothing is left.
-    """
-    gaps = data.gaps(data.modalities)
-    if not gaps:
-        return data
-    held = tuple(m for m in data.modalities if m not in gaps or bool(gaps[m].any()))
-    if not held:
-        raise DataError(
-            f"client '{data.client_id}' has no sample with any of {', '.join(data.modalities)}: "
-            "mend its data, or 'modalities' in its node configuration"
-        )
-    return replace(data, modalities=held).having(held)
+    return LocalData(client_id, split, index, held, info.num_classes, most, least)
 
 
 def training_device(settings: ClientSettings) -> torch.device:
