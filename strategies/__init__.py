@@ -37,6 +37,7 @@ from .messages import (
 )
 from .modality_dropout import ModalityDropout
 from .pow_d import PowerOfChoice
+from .private_head import PrivateHead
 from .random_modality import RandomModality
 from .state import ServerState
 
@@ -77,6 +78,7 @@ __all__ = [
     "Parts",
     "Paused",
     "PowerOfChoice",
+    "PrivateHead",
     "Prototypes",
     "RandomModality",
     "RoundReport",

@@ -271,6 +271,12 @@ class FedPAC(ClassicStrategy):
     core = core.FedPAC
 
 
+class PrivateHead(ClassicStrategy):
+    """:class:`strategies.PrivateHead` on the classic interface."""
+
+    core = core.PrivateHead
+
+
 __all__ = [
     "AGM",
     "BMSFed",
@@ -284,5 +290,6 @@ __all__ = [
     "LocalTraining",
     "ModalityDropout",
     "PowerOfChoice",
+    "PrivateHead",
     "RandomModality",
 ]
