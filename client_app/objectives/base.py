@@ -178,7 +178,7 @@ class Objective:
         head = self.network.head
         if not head.additive:
             raise ValueError(f"the head '{self.network.spec.head}' has no columns by modality")
-        logits = torch.stack(list(output.parts.values())) + head.get_parameter("bias")
+        logits = torch.stack([head.fuse({m: part}) for m, part in output.parts.items()])
         a, b, k = logits.shape
         each = F.cross_entropy(logits.reshape(a * b, k), labels.repeat(a), reduction="none")
         return each.view(a, b).mean(dim=1)
@@ -211,6 +211,13 @@ class Objective:
     def packed_total(self, output: Output, labels: Tensor, own: dict[str, Tensor]) -> Tensor:
         """Return :meth:`total` as :meth:`packed_loss` returns :meth:`loss`."""
         return self._with_uni(self.packed_loss(output, labels, own), output, labels)
+
+    def metrics(self) -> dict[str, float]:
+        """Return numbers of the training that has ended for the history, beside its losses.
+
+        ``<name>.<modality>`` where the method declares a metric of that name.
+        """
+        return {}
 
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return what the method's strategy must know, as float arrays by name."""
