@@ -36,6 +36,7 @@ from .messages import (
     Update,
 )
 from .modality_dropout import ModalityDropout
+from .pmcmfl import PmcmFL
 from .pow_d import PowerOfChoice
 from .private_head import PrivateHead
 from .random_modality import RandomModality
@@ -77,6 +78,7 @@ __all__ = [
     "Orders",
     "Parts",
     "Paused",
+    "PmcmFL",
     "PowerOfChoice",
     "PrivateHead",
     "Prototypes",

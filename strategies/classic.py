@@ -271,6 +271,12 @@ class FedPAC(ClassicStrategy):
     core = core.FedPAC
 
 
+class PmcmFL(ClassicStrategy):
+    """:class:`strategies.PmcmFL` on the classic interface."""
+
+    core = core.PmcmFL
+
+
 class PrivateHead(ClassicStrategy):
     """:class:`strategies.PrivateHead` on the classic interface."""
 
@@ -289,6 +295,7 @@ __all__ = [
     "GBlending",
     "LocalTraining",
     "ModalityDropout",
+    "PmcmFL",
     "PowerOfChoice",
     "PrivateHead",
     "RandomModality",

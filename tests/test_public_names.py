@@ -20,7 +20,7 @@ import strategies.testing
 ROOT = Path(__file__).resolve().parents[1]
 
 METHODS = """AGM BMSFed DivFL FedAvg FedMSplit FedNH FedPAC GBlending LocalTraining ModalityDropout
-PowerOfChoice PrivateHead RandomModality""".split()
+PmcmFL PowerOfChoice PrivateHead RandomModality""".split()
 
 
 def test_the_public_names_are_these() -> None:

@@ -150,11 +150,15 @@ class Output:
     logits : Tensor (B, K)
     parts : dict
         What each modality contributes to the logits, (B, K): see the head.
+    present : dict
+        By modality that samples lack: which rows have it, (B,) bool. The others' features and
+        parts are zeros, through which no gradient goes.
     """
 
     features: dict[str, Tensor]
     logits: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
+    present: dict[str, Tensor] = field(default_factory=dict)
 
 
 class MultiModalNetwork(nn.Module):
@@ -166,6 +170,8 @@ class MultiModalNetwork(nn.Module):
         The whole network.
     modalities : sequence of str, optional
         Build only these encoders and head columns; all by default. The order is the spec's.
+    columns : sequence of str, optional
+        Modalities whose head columns to build besides, without their encoders.
 
     Attributes
     ----------
@@ -185,7 +191,12 @@ class MultiModalNetwork(nn.Module):
         pattern fits no parameter.
     """
 
-    def __init__(self, spec: NetworkSpec, modalities: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        modalities: Sequence[str] | None = None,
+        columns: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         wanted = set(spec.encoders if modalities is None else modalities)
         if unknown := sorted(wanted - set(spec.encoders)):
@@ -197,8 +208,9 @@ class MultiModalNetwork(nn.Module):
         self.modalities = tuple(m for m in spec.encoders if m in wanted)
         encoders = {m: spec.build(m) for m in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
-        widths = {m: e.width for m, e in encoders.items()}
-        total = sum(widths[m] if m in widths else spec.width(m) for m in spec.encoders)
+        every = {m: encoders[m].width if m in encoders else spec.width(m) for m in spec.encoders}
+        widths = {m: d for m, d in every.items() if m in {*encoders, *columns}}
+        total = sum(every.values())
         self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, total)
         self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
         for m, encoder in encoders.items():
