@@ -36,7 +36,7 @@ class Personal(Callback):
             "accuracy_personal",
             "own models",
             "%",
-            figure="accuracy of clients' own models",
+            figure="accuracy of own models",
             column="own",
             about="Clients' own models on their own mix of classes of the test split; mean by "
             "samples.",
