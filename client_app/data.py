@@ -14,6 +14,7 @@ from torch import Tensor
 from bmsfed_app.datasets import (
     DataError,
     DatasetInfo,
+    Inputs,
     SourceSettings,
     Split,
     data_state,
@@ -73,6 +74,12 @@ class LocalData:
         labels: Tensor = self.split.labels[self.index]
         return labels
 
+    def present(self, modality: str) -> Tensor | None:
+        """Say which of the client's samples have a modality, (n,), bool; None: all of them."""
+        mask = self.split.present.get(modality)
+        own = None if mask is None else mask[self.index]
+        return None if own is None or bool(own.all()) else own
+
     def batches(
         self,
         size: int,
@@ -80,7 +87,7 @@ class LocalData:
         rng: torch.Generator | None = None,
         *,
         least: int = 1,
-    ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    ) -> Iterator[tuple[Inputs, Tensor]]:
         """Yield (inputs by modality, labels); ``rng``, if there is one, shuffles and augments.
 
         A last batch of fewer than ``least`` samples is added to the one before it.
