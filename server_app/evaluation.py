@@ -176,7 +176,7 @@ class Evaluator:
         """
         network, extra = self._network(arrays), self._absent(absent)
         features, labels = self._features(network), self.test.labels
-        logits = _logits(network, features, features, extra)
+        logits = self._logits(network, features, features, extra)
         loss = float(F.cross_entropy(logits, labels))
         if not math.isfinite(loss):
             self._check_inputs(network.modalities)
@@ -184,7 +184,7 @@ class Evaluator:
             accuracy=_accuracy(logits, labels),
             loss=loss,
             by_head={
-                m: _accuracy(_logits(network, features, [m], extra), labels) for m in features
+                m: _accuracy(self._logits(network, features, [m], extra), labels) for m in features
             },
             prototypes="test" if prototypes is None else "train",
             metrics=measured(self.metrics, logits, labels),
@@ -218,7 +218,7 @@ class Evaluator:
         network, extra = self._network(arrays), self._absent(absent)
         features, labels = self._features(network), self.test.labels
         return {
-            name: _accuracy(_logits(network, features, seen, extra), labels)
+            name: _accuracy(self._logits(network, features, seen, extra), labels)
             for name, seen in subsets.items()
             if seen
         }
@@ -248,9 +248,26 @@ class Evaluator:
                 a is not b for a, b in zip(encoders, before, strict=True)
             ):
                 features, before = self._features(network), encoders
-            right = _logits(network, features, features, extra).argmax(dim=1) == labels
+            right = self._logits(network, features, features, extra).argmax(dim=1) == labels
             found.append(torch.bincount(labels[right], minlength=self.spec.num_classes))
         return torch.stack(found).cpu().numpy()
+
+    def _logits(
+        self,
+        network: MultiModalNetwork,
+        features: Mapping[str, Tensor],
+        seen: Iterable[str],
+        absent: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Logits (n, K) from features (n, D) of modalities ``seen``; what lacks adds ``absent``."""
+        there = {m: features[m] for m in seen}
+        logits: Tensor = network.head(there)
+        for modality, constant in absent.items():
+            if modality not in there:
+                logits = logits + constant
+            elif (held := self.test.present.get(modality)) is not None:
+                logits = logits + constant * ~held[:, None]
+        return logits
 
     def _absent(self, absent: Arrays | None) -> dict[str, Tensor]:
         return {m: torch.tensor(v, device=self.device) for m, v in (absent or {}).items()}
@@ -282,21 +299,6 @@ class Evaluator:
             return class_means(z, self.test.labels, self.spec.num_classes)
         known = prototypes.get(modality)
         return ClassMeans.from_message(known, self.device) if known else None
-
-
-def _logits(
-    network: MultiModalNetwork,
-    features: Mapping[str, Tensor],
-    seen: Iterable[str],
-    absent: Mapping[str, Tensor],
-) -> Tensor:
-    """Logits (n, K) from the features (n, D) of modalities ``seen``; others add ``absent``."""
-    there = {m: features[m] for m in seen}
-    logits: Tensor = network.head(there)
-    for modality, constant in absent.items():
-        if modality not in there:
-            logits = logits + constant
-    return logits
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

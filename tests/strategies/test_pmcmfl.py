@@ -131,3 +131,22 @@ def test_subsets_of_the_modalities_are_tested_by_the_rule() -> None:
     assert report.metrics["accuracy_without"] == pytest.approx(without)
     plain = evaluator.accuracies(model.arrays, rest)
     assert plain != without
+
+
+def test_test_samples_that_lack_a_modality_are_tested_by_the_rule() -> None:
+    """Those that have smell and those that lack it, as if they were splits of their own."""
+    strategy, spec = PmcmFL(6), synthetic.spec()
+    strategy.state, _ = federate(strategy, initial(spec), 2, **FILLING | {"network": spec})
+    test, has = synthetic.split(300, seed=99), torch.arange(300) % 3 > 0
+    [model], device = strategy.models(), torch.device("cpu")
+
+    def right(rows: torch.Tensor, seen: tuple[str, ...]) -> float:
+        evaluator = Evaluator(spec, test.subset(rows.nonzero().squeeze(1)), device)
+        [share] = evaluator.accuracies(model.arrays, {"": seen}, model.absent).values()
+        return share * int(rows.sum())
+
+    gaps = Evaluator(spec, test.lacking({"smell": has}), device)
+    apart = right(has, tuple(synthetic.WIDTHS)) + right(~has, ("touch", "sound"))
+    found = gaps(model.arrays, model.prototypes, model.absent).accuracy
+    assert found == pytest.approx(apart / 300)
+    assert found != gaps(model.arrays, model.prototypes).accuracy
