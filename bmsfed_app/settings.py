@@ -23,6 +23,7 @@ class ClientSettings:
     """What the experiment fixes for all clients alike.
 
     ``data`` is the fingerprint of what the server looked at: simulated clients load no other data.
+    ``uni_weight`` is that of the uni-modal losses, whatever the objective;
     ``packed_clients`` is how many may be trained at once (:mod:`client_app.packed`).
     ``prototypes`` says whether it wants clients' prototypes even where the method needs none,
     ``ratio_kind`` what imbalance ratios are made of ("score" or "accuracy"), ``plugins`` what the
@@ -48,6 +49,7 @@ class ClientSettings:
     optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd"})
     objective: str = "cross_entropy"
     objective_settings: dict[str, Any] = field(default_factory=dict)
+    uni_weight: float = 0.0
     device: str = "auto"
     precision: Precision = "float32"
     compile: bool = False

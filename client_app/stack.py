@@ -147,7 +147,7 @@ class _Loss(nn.Module):
         self.objective, self.network = objective, objective.network
 
     def forward(self, inputs: Mapping[str, Tensor], labels: Tensor, own: Tensors) -> Tensor:
-        return self.objective.packed_loss(self.network(inputs), labels, own)
+        return self.objective.packed_total(self.network(inputs), labels, own)
 
 
 def _picked(tensors: Mapping[str, Tensor], index: Tensor) -> Tensors:

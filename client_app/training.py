@@ -259,7 +259,7 @@ def train(
         losses = []
         for inputs, labels in data.batches(size, network.modalities, rng, least=least):
             output = network(inputs)
-            loss = objective.loss(output, labels)
+            loss = objective.total(output, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             objective.after_backward(output, labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from bmsfed_app.aggregations import aggregation_fault
@@ -36,6 +36,12 @@ def check_choices(config: ExperimentConfig) -> None:
         spec = config.network_spec()
         widths = {m: spec.width(m) for m in spec.encoders}
         _refuse("head", head_fault(spec.head, widths, spec.num_classes, spec.head_settings))
+    head, _ = config.chosen("head")
+    if config.method_settings().uni_weight > 0 and not _find("head", "head", head).additive:
+        raise ConfigError(
+            f"uni_weight: the head '{head}' of method '{config.method}' has no columns by modality "
+            "that a loss of its own could go through; set it to 0, or take the head 'linear'"
+        )
     if config.objective:
         _refuse("objective", _objective_fault(config.objective))
     _refuse("optimizer", optimizer_fault(config.optimizer))
@@ -77,12 +83,11 @@ def _schedule_fault(config: ExperimentConfig) -> str | None:
     return None
 
 
-def _find(key: str, kind: str, name: str) -> Callable[..., Any]:
+def _find(key: str, kind: str, name: str) -> Any:
     try:
-        found: Callable[..., Any] = registry(kind).find(name)
+        return registry(kind).find(name)
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from None
-    return found
 
 
 def _refuse(key: str, fault: str | None) -> None:

@@ -308,6 +308,7 @@ class ExperimentConfig(BaseModel):
             optimizer=self.optimizer,
             objective=objective,
             objective_settings=objective_settings,
+            uni_weight=self.method_settings().uni_weight,
             device=self.device,
             packed_clients=self.packed_clients,
             precision=self.precision,

@@ -77,6 +77,12 @@ class MethodSettings(BaseModel):
     head_columns: Literal["own", "all"] = Field(
         "own", description="average the head's columns of a modality over its trainers, or over all"
     )
+    uni_weight: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="weight of a cross-entropy through each modality's own columns of the head",
+    )
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

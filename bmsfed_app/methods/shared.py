@@ -38,7 +38,7 @@ class EnhancementSettings(CoefficientSettings):
 
     def objective(self) -> Named:
         """Cross-entropy with modal enhancement."""
-        keys = set(EnhancementSettings.model_fields) - {"head_columns"}
+        keys = set(EnhancementSettings.model_fields) - set(MethodSettings.model_fields)
         return "modal_enhancement", self.model_dump(include=keys)
 
 
@@ -60,7 +60,8 @@ class GradientSettings(MethodSettings):
 
     def selection(self) -> dict[str, Any]:
         """Return what a strategy that selects by gradients is built with."""
-        return self.model_dump(include=set(GradientSettings.model_fields))
+        keys = set(GradientSettings.model_fields) - {"uni_weight"}
+        return self.model_dump(include=keys)
 
 
 class ModulationSettings(MethodSettings):

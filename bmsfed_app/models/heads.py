@@ -29,6 +29,10 @@ class Head(nn.Module):
     #: head is also given ``total_width``, the sum of all widths.
     needs_total_width: ClassVar[bool] = False
 
+    #: True where logits are the sum of the modalities' parts and a ``bias``, so that each part says
+    #: by itself what the head makes of its modality alone.
+    additive: ClassVar[bool] = False
+
     def parts(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what each modality contributes to the logits, (B, K) each."""
         raise NotImplementedError
@@ -71,6 +75,8 @@ class FusionHead(Head):
     The bias is used whole, whatever is missing. Arrays: ``weight.<modality>`` (K, D), ``bias``
     (K,).
     """
+
+    additive: ClassVar[bool] = True
 
     def __init__(self, widths: Mapping[str, int], num_classes: int) -> None:
         super().__init__()

@@ -160,6 +160,36 @@ class Objective:
         """Return the loss (a scalar) of one batch, given the network's output: cross-entropy."""
         return F.cross_entropy(output.logits, labels)
 
+    def total(self, output: Output, labels: Tensor) -> Tensor:
+        """Return what is minimised: the loss, and the uni-modal losses by ``uni_weight``."""
+        return self._with_uni(self.loss(output, labels), output, labels)
+
+    def uni_losses(self, output: Output, labels: Tensor) -> Tensor:
+        """Cross-entropy (a,) of each modality through its own columns of the fused head.
+
+        Of ``W_m z_m + b``, the logits of a client that trains m alone. Source: "uniform baseline"
+        in https://github.com/GeWu-Lab/MMPareto_ICML2024, which has heads of their own for them.
+
+        Raises
+        ------
+        ValueError
+            If the head has no columns by modality.
+        """
+        head = self.network.head
+        if not head.additive:
+            raise ValueError(f"the head '{self.network.spec.head}' has no columns by modality")
+        logits = torch.stack(list(output.parts.values())) + head.get_parameter("bias")
+        a, b, k = logits.shape
+        each = F.cross_entropy(logits.reshape(a * b, k), labels.repeat(a), reduction="none")
+        return each.view(a, b).mean(dim=1)
+
+    def _with_uni(self, loss: Tensor, output: Output, labels: Tensor) -> Tensor:
+        """Add the uni-modal losses; one modality alone has its own as its loss already."""
+        weight = self.context.settings.uni_weight
+        if weight == 0 or len(output.parts) < 2:
+            return loss
+        return loss + weight * self.uni_losses(output, labels).sum()
+
     def after_backward(self, output: Output, labels: Tensor) -> None:
         """Run between the backward pass and the optimiser's step; may change gradients."""
 
@@ -177,6 +207,10 @@ class Objective:
         which is from :meth:`pack`; parameters are to be read through ``self.network``.
         """
         return F.cross_entropy(output.logits, labels)
+
+    def packed_total(self, output: Output, labels: Tensor, own: dict[str, Tensor]) -> Tensor:
+        """Return :meth:`total` as :meth:`packed_loss` returns :meth:`loss`."""
+        return self._with_uni(self.packed_loss(output, labels, own), output, labels)
 
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return what the method's strategy must know, as float arrays by name."""

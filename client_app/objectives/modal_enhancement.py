@@ -81,7 +81,8 @@ class ModalEnhancement(Objective):
     @classmethod
     def by_default(cls) -> Self:
         """Return it as BMSFed has it where nothing is set."""
-        return cls(**EnhancementSettings.model_validate({}).model_dump(exclude={"head_columns"}))
+        _, settings = EnhancementSettings.model_validate({}).objective()
+        return cls(**settings)
 
     @property
     def needs(self) -> Needs:

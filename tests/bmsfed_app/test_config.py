@@ -86,7 +86,7 @@ def test_only_a_method_that_says_so_has_ratios_of_another_kind() -> None:
 
 def test_a_number_in_a_name_is_checked_as_any_setting() -> None:
     settings = load_config("cg-digits", {"method": "fedavg-0.3-fix"}).method_settings()
-    assert settings.model_dump() == {"head_columns": "own", "drop": 0.3}
+    assert settings.model_dump() == {"head_columns": "own", "uni_weight": 0.0, "drop": 0.3}
     with pytest.raises(ConfigError, match=r"method 'fedavg-1.5': drop: .*less than or equal to 1"):
         load_config("cg-digits", {"method": "fedavg-1.5"})
 
