@@ -35,6 +35,7 @@ from .messages import (
     Task,
     Update,
 )
+from .mfedmc import MFedMC
 from .modality_dropout import ModalityDropout
 from .pow_d import PowerOfChoice
 from .random_modality import RandomModality
@@ -70,6 +71,7 @@ __all__ = [
     "Fleet",
     "GBlending",
     "LocalTraining",
+    "MFedMC",
     "Metric",
     "ModalityDropout",
     "ModalityStrategy",

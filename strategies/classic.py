@@ -271,6 +271,12 @@ class FedPAC(ClassicStrategy):
     core = core.FedPAC
 
 
+class MFedMC(ClassicStrategy):
+    """:class:`strategies.MFedMC` on the classic interface."""
+
+    core = core.MFedMC
+
+
 __all__ = [
     "AGM",
     "BMSFed",
@@ -282,6 +288,7 @@ __all__ = [
     "FedPAC",
     "GBlending",
     "LocalTraining",
+    "MFedMC",
     "ModalityDropout",
     "PowerOfChoice",
     "RandomModality",

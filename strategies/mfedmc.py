@@ -150,7 +150,7 @@ class MFedMC(MeasuringStrategy):
         super().aggregate_probe(server_round, updates)
         for update in updates:
             zeros = np.zeros(len(self.state.modalities), np.float32)
-            self._keep(update, {what: zeros for what in (*MEASURED, "trained")})
+            self._keep(update, dict.fromkeys((*MEASURED, "trained"), zeros))
 
     def aggregate_fit(self, server_round: int, updates: Sequence[Update]) -> Arrays:
         """Average the parts, and take contributions, losses and the round of what was trained."""
