@@ -60,7 +60,7 @@ class MFedMCSettings(MethodSettings):
     delta: float = field(
         DELTA, "δ: share of the connected clients that train; 0: the experiment's per_round"
     )
-    prefer: Prefer = field(PREFER, "clients of high loss, or of low (a later version of the code)")
+    prefer: Prefer = field(PREFER, "clients of high loss, or of low (another version of the code)")
     contribution_weight: float = field(CONTRIBUTION_WEIGHT, "a_s: weight of φ")
     size_weight: float = field(SIZE_WEIGHT, "a_c: weight of what need not travel")
     recency_weight: float = field(RECENCY_WEIGHT, "a_r: weight of rounds since it was trained")

@@ -178,7 +178,7 @@ class Objective:
         head = self.network.head
         if not head.additive:
             raise ValueError(f"the head '{self.network.spec.head}' has no columns by modality")
-        logits = torch.stack(list(output.parts.values())) + head.get_parameter("bias")
+        logits = torch.stack([head.fuse({m: part}) for m, part in output.parts.items()])
         a, b, k = logits.shape
         each = F.cross_entropy(logits.reshape(a * b, k), labels.repeat(a), reduction="none")
         return each.view(a, b).mean(dim=1)
