@@ -187,6 +187,8 @@ def finish(work: Work) -> None:
             for name, value in network.state_dict().items()
             if name not in network.frozen and not name.startswith(objective.kept_back)
         }
+    else:
+        update.measurements = objective.after_measuring(final, data)
     if wanted:
         kind, least = context.settings.ratio_kind, data.min_class_count
         measure(update, final, data.labels, data.num_classes, kind, least)

@@ -35,6 +35,7 @@ from .messages import (
     Task,
     Update,
 )
+from .mfedmc import MFedMC
 from .modality_dropout import ModalityDropout
 from .pmcmfl import PmcmFL
 from .pow_d import PowerOfChoice
@@ -72,6 +73,7 @@ __all__ = [
     "Fleet",
     "GBlending",
     "LocalTraining",
+    "MFedMC",
     "Metric",
     "ModalityDropout",
     "ModalityStrategy",

@@ -283,6 +283,12 @@ class PrivateHead(ClassicStrategy):
     core = core.PrivateHead
 
 
+class MFedMC(ClassicStrategy):
+    """:class:`strategies.MFedMC` on the classic interface."""
+
+    core = core.MFedMC
+
+
 __all__ = [
     "AGM",
     "BMSFed",
@@ -294,6 +300,7 @@ __all__ = [
     "FedPAC",
     "GBlending",
     "LocalTraining",
+    "MFedMC",
     "ModalityDropout",
     "PmcmFL",
     "PowerOfChoice",

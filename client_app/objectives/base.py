@@ -219,6 +219,13 @@ class Objective:
         """
         return {}
 
+    def after_measuring(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
+        """Return what the method's strategy must know of the received model, of who only measures.
+
+        The features (n, D) are there where :attr:`needs` asks for them.
+        """
+        return {}
+
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return what the method's strategy must know, as float arrays by name."""
         return {}
