@@ -198,8 +198,8 @@ class MultiModalNetwork(nn.Module):
         encoders = {m: spec.build(m) for m in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
         widths = {m: e.width for m, e in encoders.items()}
-        total = sum(widths[m] if m in widths else spec.width(m) for m in spec.encoders)
-        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, total)
+        every = {m: widths[m] if m in widths else spec.width(m) for m in spec.encoders}
+        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, every)
         self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
         for m, encoder in encoders.items():
             try:
