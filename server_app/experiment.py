@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from bmsfed_app import __version__
 from bmsfed_app.aggregations import build_aggregation
 from bmsfed_app.config import ExperimentConfig
+from bmsfed_app.datasets import Split
 from bmsfed_app.devices import check_compiler, find_device
 from bmsfed_app.engine.base import SimulationGrid
 from bmsfed_app.models import build_network, load_weights
@@ -23,6 +24,7 @@ from server_app.overlap import Overlapped
 from server_app.privacy import PrivacyCallback
 from server_app.run_folder import RunFolder
 from server_app.status import StatusCallback
+from server_app.validation import ValidationCallback
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
 from strategies.randomness import integer_seed
 
@@ -109,7 +111,11 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     evaluate = EvaluateCallback(evaluator, config)
     named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
     privacy = [PrivacyCallback(config.dp.delta)] if config.dp else []
-    adding = [*privacy, *(c for c in (*named, *callbacks) if c.metrics)]
+    kept = []
+    if config.validation:
+        held = build_evaluator(config, config.load_validation())
+        kept = [ValidationCallback(held, config.eval_every)]
+    adding = [*kept, *privacy, *(c for c in (*named, *callbacks) if c.metrics)]
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     # The last one may end the run, whose round all others have seen by then.
@@ -131,17 +137,23 @@ def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
     return strategy
 
 
-def build_evaluator(config: ExperimentConfig) -> Evaluator:
-    """Load the test split and build the evaluator, on the GPU if there is one and may be used.
+def build_evaluator(config: ExperimentConfig, split: Split | None = None) -> Evaluator:
+    """Build the evaluator of a split, on the GPU if there is one and may be used.
 
     The data must be prepared; see :meth:`ExperimentConfig.check_data`.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+    split : Split, optional
+        By default, the test split is loaded.
 
     Raises
     ------
     ValueError
         If networks are to be compiled, and this machine cannot.
     """
-    test = config.load_data("test").test
+    test = config.load_data("test").test if split is None else split
     assert test is not None
     device = find_device(config.device)
     if config.compile:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bmsfed_app.choice import Choice, settings_of
@@ -13,10 +14,13 @@ from bmsfed_app.config.privacy import DpSettings
 from bmsfed_app.datasets import (
     MAX_BAD,
     Account,
+    DataError,
     Dataset,
     DatasetInfo,
+    Split,
     dataset_info,
     ensure_prepared,
+    find_source,
     load_dataset,
 )
 from bmsfed_app.devices import Precision
@@ -24,7 +28,7 @@ from bmsfed_app.methods import MethodSettings, Named, find_method
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
 from bmsfed_app.models.weights import PUBLISHED
-from bmsfed_app.partitions import Partition, read_partition
+from bmsfed_app.partitions import Partition, read_partition, validation_rows
 from bmsfed_app.paths import default_data_dir
 from bmsfed_app.plugins import AT_CLIENTS, PlugIn, plug_ins
 from bmsfed_app.schedules import SCHEDULES
@@ -55,6 +59,7 @@ class ExperimentConfig(BaseModel):
     data_dir: str = ""
     max_bad: float = Field(MAX_BAD, ge=0, le=1)
     data_fraction: float = Field(1.0, gt=0, le=1)
+    validation: float = Field(0.0, ge=0, lt=1)
 
     plugins: list[str] = Field(default_factory=list)
 
@@ -246,6 +251,26 @@ class ExperimentConfig(BaseModel):
             settings=self.dataset_settings,
             splits=splits,
         )
+
+    def load_validation(self) -> Split:
+        """Load what ``validation`` keeps of the training split, seen as the test split is.
+
+        Raises
+        ------
+        DataError
+            If the data cannot be read, or the share is less than a sample of any class.
+        """
+        train = self.load_data("train").train
+        assert train is not None
+        rows = validation_rows(train.labels.numpy(), self.division(), self.seed)
+        if not len(rows):
+            raise DataError(
+                f"validation: {self.validation:g} of {len(train)} samples is less than one of any "
+                "class: raise it"
+            )
+        source = find_source(self.dataset)
+        kept = train.subset(torch.from_numpy(rows))
+        return source.unseen(kept, self.seed, source.parse(self.dataset_settings))
 
     def network_spec(self) -> NetworkSpec:
         """What the network is made of."""

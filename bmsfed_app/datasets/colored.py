@@ -8,6 +8,7 @@ Sect. 4.1). Shape legend: n samples of a split, b samples of a batch.
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,7 @@ def colors(labels: Tensor, split: str, seed: int, settings: ColorSettings) -> Te
     Parameters
     ----------
     labels : Tensor (n,), int64
-    split : {"train", "test"}
+    split : {"train", "test", "validation"}
     seed : int
         The experiment's.
     settings : ColorSettings
@@ -87,7 +88,7 @@ def colors(labels: Tensor, split: str, seed: int, settings: ColorSettings) -> Te
     rng, n = generator(seed, "colors", split), len(labels)
     noise = rng.standard_normal((n, 3))
     source = labels.numpy()
-    if split == "test":
+    if split != "train":
         any_class, own = rng.integers(NUM_CLASSES, size=n), rng.random(n)
         source = np.where(own < settings.test_color_correlation, source, any_class)
     means = np.asarray(settings.palette, dtype=np.float64) / 255
@@ -166,6 +167,11 @@ class ColoredPair(Source):
     def info(self, settings: ColorSettings) -> DatasetInfo:
         """Return what is known without any file."""
         return pair_info(self.name)
+
+    def unseen(self, split: Split, seed: int, settings: ColorSettings) -> Split:
+        """Paint training digits by the rule of the test split, in colours of their own."""
+        painted = {**split.stores, "colors": colors(split.labels, "validation", seed, settings)}
+        return replace(split, stores=painted)
 
     def fingerprint(self, data_dir: Path, settings: ColorSettings) -> str:
         """Name digits and settings; the digits are known before they are read."""

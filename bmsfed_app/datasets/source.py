@@ -71,6 +71,13 @@ class Source(ABC):
             If it cannot be read; the message names the file and the remedy.
         """
 
+    def unseen(self, split: Split, seed: int, settings: Any) -> Split:
+        """Return training samples as they would be seen in testing, for validation.
+
+        They are so already, except in a data set that makes up its inputs by split.
+        """
+        return split
+
     def fingerprint(self, data_dir: Path, settings: Any) -> str:
         """Name the state of the data that :meth:`load_split` reads now.
 

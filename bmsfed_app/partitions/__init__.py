@@ -22,6 +22,7 @@ from bmsfed_app.partitions.sharing import (
     share_out,
     subsample,
     subsets_fault,
+    validation_rows,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "share_out",
     "subsample",
     "subsets_fault",
+    "validation_rows",
 ]

@@ -83,8 +83,11 @@ class Partition(Settings, ABC):
         The scheme's name.
     clients : int
         How many clients the experiment is to have; 0 leaves it open.
+    validation : float
+        Stratified share of the samples that no client has, 0 to below 1: the server measures on
+        them.
     data_fraction : float
-        Stratified share of the samples to divide, above 0, to 1.
+        Stratified share of the other samples to divide, above 0, to 1.
     min_samples : int
         Fewest samples of a client, at least 1.
     samples_per_client : int
@@ -97,6 +100,7 @@ class Partition(Settings, ABC):
 
     partition: str
     clients: int = Field(0, ge=0)
+    validation: float = Field(0.0, ge=0, lt=1)
     data_fraction: float = Field(1.0, gt=0, le=1)
     min_samples: int = Field(1, ge=1)
     samples_per_client: int = Field(0, ge=0)
@@ -147,6 +151,8 @@ class Partition(Settings, ABC):
         """Say in a line how the data is divided, leaving out what does nothing."""
         detail = self.detail()
         parts = [f"{self.partition} ({detail})" if detail else self.partition]
+        if self.validation:
+            parts.append(f"{100 * self.validation:g} % of the samples kept for validation")
         if self.samples_per_client:
             parts.append(f"at most {self.samples_per_client} samples per client")
         if self.whole_share < 1:

@@ -109,9 +109,33 @@ def _samples(
     ids: Names | None,
 ) -> Samples:
     """Say what is to be divided."""
-    kept = subsample(labels, partition.data_fraction, seed)
+    there = np.setdiff1d(np.arange(len(labels)), validation_rows(labels, partition, seed))
+    kept = there[subsample(labels[there], partition.data_fraction, seed)]
     own, natural = (None, None) if owners is None else (owners[kept], np.unique(owners))
     return Samples(labels[kept], kept, tuple(modalities), len(labels), own, natural, ids)
+
+
+def validation_rows(labels: NDArray[Any], partition: Partition, seed: int) -> Indices:
+    """Draw the samples that no client has: of every class its share, but never the last one.
+
+    Parameters
+    ----------
+    labels : array (n,), int
+        Of the whole training split.
+    partition : Partition
+    seed : int
+
+    Returns
+    -------
+    array, int64
+        Rows, ascending.
+    """
+    rng = generator(seed, "validation")
+    kept = [np.empty(0, dtype=np.int64)]
+    for rows in rows_by_class(labels) if partition.validation else ():
+        count = min(int(partition.validation * len(rows) + 0.5), len(rows) - 1)
+        kept.append(rng.permutation(rows)[:count])
+    return np.sort(np.concatenate(kept))
 
 
 def own_clients(split: Split, partition: Partition, *, seed: int) -> int:

@@ -184,6 +184,7 @@ def test_a_partition_travels_to_the_clients() -> None:
         "clients": 0,
         "partition_file": str(Path.cwd() / "sites.csv"),
         "data_fraction": 0.5,
+        "validation": 0.0,
         "min_samples": 1,
         "samples_per_client": 0,
         "whole_share": 0.5,
