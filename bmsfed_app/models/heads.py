@@ -29,7 +29,7 @@ class Head(nn.Module):
     #: head is also given ``total_width``, the sum of all widths.
     needs_total_width: ClassVar[bool] = False
     #: True where it must know which modalities there are besides; such a head is also given
-    #: ``all_widths``, the widths of all modalities of the network in its order.
+    #: ``all_widths``, the widths of all modalities of the network.
     needs_all_widths: ClassVar[bool] = False
 
     #: True where logits are the sum of the modalities' parts and a ``bias``, so that each part says

@@ -29,7 +29,7 @@ class InfiltrationHead(Head):
     joined (ours). With each encoder ``2 P (D + 1) + K (P + 1)`` numbers travel that the plain head
     has not: (2 D + K)(D + 1) where all widths are D, 2.1 MB at D = 512.
 
-    Arrays: ``weight`` W (K, A P), blocks in the order of the network's modalities; ``bias`` (K,);
+    Arrays: ``weight`` W (K, A P), blocks in alphabetical order of the modalities; ``bias`` (K,);
     ``specific.<modality>`` S (P, D), ``specific_bias.<modality>`` (P,);
     ``infiltrated.<modality>`` I (P, D), ``infiltrated_bias.<modality>`` (P,);
     ``own_weight.<modality>`` C (K, P), ``own_bias.<modality>`` (K,).
@@ -53,7 +53,8 @@ class InfiltrationHead(Head):
         self, widths: Mapping[str, int], num_classes: int, *, all_widths: Mapping[str, int]
     ) -> None:
         super().__init__()
-        self.order, self.width = tuple(all_widths), max(all_widths.values())
+        # As the plain head's blocks lie when they are drawn, so that both start from the same W.
+        self.order, self.width = tuple(sorted(all_widths)), max(all_widths.values())
         p, k = self.width, num_classes
         self.weight = nn.Parameter(torch.zeros(k, p * len(self.order)))
         self.bias = nn.Parameter(torch.zeros(k))
