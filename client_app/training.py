@@ -266,6 +266,7 @@ def train(
         network.train()
         losses = []
         for inputs, labels in data.batches(size, network.modalities, rng, least=least):
+            objective.on_batch(inputs)
             output = network(inputs)
             loss = objective.total(output, labels)
             optimizer.zero_grad(set_to_none=True)

@@ -210,8 +210,7 @@ class MultiModalNetwork(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         every = {m: encoders[m].width if m in encoders else spec.width(m) for m in spec.encoders}
         widths = {m: d for m, d in every.items() if m in {*encoders, *columns}}
-        total = sum(every.values())
-        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, total)
+        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, every)
         self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
         for m, encoder in encoders.items():
             try:

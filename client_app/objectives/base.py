@@ -123,8 +123,8 @@ class Objective:
     #: Beginnings of the names of arrays that are not sent back.
     kept_back: ClassVar[tuple[str, ...]] = ()
     #: Whether several clients may be trained at once, by :meth:`packed_loss` in place of
-    #: :meth:`loss` and without the hooks :meth:`on_epoch` and :meth:`after_backward`. Each class
-    #: says so of itself: it is not inherited.
+    #: :meth:`loss` and without the hooks :meth:`on_epoch`, :meth:`on_batch` and
+    #: :meth:`after_backward`. Each class says so of itself: it is not inherited.
     packs: ClassVar[bool] = False
 
     network: MultiModalNetwork
@@ -155,6 +155,9 @@ class Objective:
 
     def on_epoch(self, data: LocalData, epoch: int) -> None:
         """Run before each epoch, counted from 0."""
+
+    def on_batch(self, inputs: dict[str, Tensor]) -> None:
+        """Run before a mini-batch goes through the network, whose :meth:`loss` comes next."""
 
     def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the loss (a scalar) of one batch, given the network's output: cross-entropy."""
