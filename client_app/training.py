@@ -30,6 +30,7 @@ from client_app.signatures import (
     update_signatures,
 )
 from strategies import SignatureOrders, Task, Update
+from strategies.protocol import owner
 
 
 def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
@@ -97,8 +98,12 @@ def _network_for(task: Task, settings: ClientSettings) -> MultiModalNetwork:
     """Return the process's network of the modalities assigned, wherever its arrays are from."""
     device = training_device(settings)
     prepare_device(device, settings.precision)
+    modalities = task.orders.modalities
+    # Columns of modalities that the client lacks come where something stands for their features.
+    owners = {owner(name) for name in task.arrays if name.startswith("head.")}
+    columns = tuple(sorted({m for m in owners if m} - set(modalities)))
     return _network(
-        settings.network, task.orders.modalities, device, settings.precision, settings.compile
+        settings.network, modalities, columns, device, settings.precision, settings.compile
     )
 
 
@@ -106,11 +111,12 @@ def _network_for(task: Task, settings: ClientSettings) -> MultiModalNetwork:
 def _network(
     spec: NetworkSpec,
     modalities: tuple[str, ...],
+    columns: tuple[str, ...],
     device: torch.device,
     precision: Precision,
     compiled: bool,
 ) -> MultiModalNetwork:
-    network = MultiModalNetwork(spec, modalities).to(device)
+    network = MultiModalNetwork(spec, modalities, columns).to(device)
     return network.compute(precision, compiled=compiled)
 
 
@@ -184,6 +190,8 @@ def finish(work: Work) -> None:
             for name, value in network.state_dict().items()
             if name not in network.frozen and not name.startswith(objective.kept_back)
         }
+    else:
+        update.measurements = objective.after_measuring(final, data)
     if wanted:
         kind, least = context.settings.ratio_kind, data.min_class_count
         gaps = data.gaps(final)
@@ -262,6 +270,7 @@ def train(
         network.train()
         losses = []
         for inputs, labels in data.batches(size, network.modalities, rng, least=least):
+            objective.on_batch(inputs)
             output = network(inputs)
             loss = objective.total(output, labels)
             optimizer.zero_grad(set_to_none=True)

@@ -28,6 +28,9 @@ class Head(nn.Module):
     #: True where shapes depend on the features of modalities that a client lacks as well; such a
     #: head is also given ``total_width``, the sum of all widths.
     needs_total_width: ClassVar[bool] = False
+    #: True where it must know which modalities there are besides; such a head is also given
+    #: ``all_widths``, the widths of all modalities of the network.
+    needs_all_widths: ClassVar[bool] = False
 
     #: True where logits are the sum of the modalities' parts and a ``bias``, so that each part says
     #: by itself what the head makes of its modality alone.
@@ -404,9 +407,9 @@ def build_head(
     widths: Mapping[str, int],
     num_classes: int,
     settings: Mapping[str, Any],
-    total_width: int,
+    all_widths: Mapping[str, int],
 ) -> Head:
-    """Build a head by name; ``total_width`` counts modalities that ``widths`` lacks as well.
+    """Build a head by name; ``all_widths`` has the modalities that ``widths`` lacks as well.
 
     Raises
     ------
@@ -414,7 +417,11 @@ def build_head(
         If there is no such head, or it does not take a setting.
     """
     head = HEADS.find(name)
-    known = {"total_width": total_width} if head.needs_total_width else {}
+    known: dict[str, Any] = {}
+    if head.needs_total_width:
+        known["total_width"] = sum(all_widths.values())
+    if head.needs_all_widths:
+        known["all_widths"] = dict(all_widths)
     if fault := settings_fault(head, settings, leading=2, given=known):
         raise ValueError(f"{name}: {fault}")
     return head(widths, num_classes, **known, **settings)

@@ -180,6 +180,8 @@ class MultiModalNetwork(nn.Module):
         The whole network.
     modalities : sequence of str, optional
         Build only these encoders and head columns; all by default. The order is the spec's.
+    columns : sequence of str, optional
+        Modalities whose head columns to build besides, without their encoders.
 
     Attributes
     ----------
@@ -199,7 +201,12 @@ class MultiModalNetwork(nn.Module):
         pattern fits no parameter.
     """
 
-    def __init__(self, spec: NetworkSpec, modalities: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        modalities: Sequence[str] | None = None,
+        columns: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         wanted = set(spec.encoders if modalities is None else modalities)
         if unknown := sorted(wanted - set(spec.encoders)):
@@ -211,9 +218,9 @@ class MultiModalNetwork(nn.Module):
         self.modalities = tuple(m for m in spec.encoders if m in wanted)
         encoders = {m: spec.build(m) for m in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
-        widths = {m: e.width for m, e in encoders.items()}
-        total = sum(widths[m] if m in widths else spec.width(m) for m in spec.encoders)
-        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, total)
+        every = {m: encoders[m].width if m in encoders else spec.width(m) for m in spec.encoders}
+        widths = {m: d for m, d in every.items() if m in {*encoders, *columns}}
+        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, every)
         self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
         for m, encoder in encoders.items():
             try:

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bmsfed_app.models import Output
 from bmsfed_app.prototypes import ClassMeans
 from client_app.data import LocalData
 from client_app.features import there
+from client_app.head_fitting import fit_head
 from client_app.objectives.base import OBJECTIVES, Needs, Objective
 from strategies import Arrays
 
@@ -61,21 +62,12 @@ class FeatureAlignment(Objective):
         self._train_head(data)
 
     def _train_head(self, data: LocalData) -> None:
-        head, settings = self.network.head, self.context.settings
-        optimizer = self.context.optimizer(head.parameters(), self.head_lr)
-        labels = data.labels
-        features = {m: z.clone() for m, z in self.context.features.items()}  # theirs: no gradient
-        gaps = data.gaps(features)
-        order = torch.randperm(len(data), generator=self.context.generator("head"))
-        for rows in order.to(labels.device).split(settings.batch_size):
-            own = {m: z[rows] for m, z in features.items()}
-            logits = head(own, {m: mask[rows] for m, mask in gaps.items()})
-            loss = F.cross_entropy(logits, labels[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if settings.clip_norm > 0:
-                nn.utils.clip_grad_norm_(head.parameters(), settings.clip_norm)
-            optimizer.step()
+        head = self.network.head
+
+        def loss(features: dict[str, Tensor], labels: Tensor, present: dict[str, Tensor]) -> Tensor:
+            return F.cross_entropy(head(features, present), labels)
+
+        fit_head(head, self.context.features, data, loss, self.context, self.head_lr)
 
     def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
