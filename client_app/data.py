@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from bmsfed_app.datasets import (
     DataError,
     DatasetInfo,
+    Inputs,
     SourceSettings,
     Split,
     data_state,
@@ -27,7 +28,7 @@ from bmsfed_app.partitions import (
     Partition,
     PartitionError,
     Share,
-    experiment_shares,
+    experiment_data,
     read_partition,
 )
 from bmsfed_app.paths import data_dir_here
@@ -73,6 +74,24 @@ class LocalData:
         labels: Tensor = self.split.labels[self.index]
         return labels
 
+    def present(self, modality: str) -> Tensor | None:
+        """Say which of the client's samples have a modality, (n,), bool; None: all of them."""
+        mask = self.split.present.get(modality)
+        own = None if mask is None else mask[self.index]
+        return None if own is None or bool(own.all()) else own
+
+    def gaps(self, modalities: Iterable[str]) -> dict[str, Tensor]:
+        """Return :meth:`present` (n,) of those of some modalities that samples lack."""
+        masks = {m: self.present(m) for m in modalities}
+        return {m: mask for m, mask in masks.items() if mask is not None}
+
+    def having(self, modalities: Sequence[str]) -> LocalData:
+        """Return just the samples that have some of these modalities: others say nothing here."""
+        gaps = self.gaps(modalities)
+        if len(gaps) < len(modalities):
+            return self
+        return replace(self, index=self.index[torch.stack(list(gaps.values())).any(dim=0)])
+
     def batches(
         self,
         size: int,
@@ -80,7 +99,7 @@ class LocalData:
         rng: torch.Generator | None = None,
         *,
         least: int = 1,
-    ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    ) -> Iterator[tuple[Inputs, Tensor]]:
         """Yield (inputs by modality, labels); ``rng``, if there is one, shuffles and augments.
 
         A last batch of fewer than ``least`` samples is added to the one before it.
@@ -146,7 +165,8 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
             "the node configuration names no data: start the SuperNode with "
             '--node-config \'client-id="NAME" data-dir="FOLDER"\''
         )
-    held = tuple(m for m in _held(node_config, info.modalities) if m in owned)
+    wanted = tuple(m for m in _held(node_config, info.modalities) if m in owned)
+    index, held = _with_any(split, index, wanted)
     if not held:
         raise DataError(
             f"client '{client_id}' holds none of the modalities {', '.join(info.modalities)}: "
@@ -170,6 +190,18 @@ def _held(node_config: Mapping[str, Any], modalities: tuple[str, ...]) -> tuple[
             f"{', '.join(modalities)}"
         )
     return tuple(m for m in modalities if not named or m in named)
+
+
+def _with_any(
+    split: Split, index: Tensor, modalities: tuple[str, ...]
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the rows that have any of some modalities, and the modalities that any of them has."""
+    if not any(m in split.present for m in modalities):
+        return index, modalities
+    whole = torch.ones_like(index, dtype=torch.bool)
+    there = [split.present[m][index] if m in split.present else whole for m in modalities]
+    held = tuple(m for m, rows in zip(modalities, there, strict=True) if rows.any())
+    return index[torch.stack(there).any(dim=0)], held
 
 
 def _own_least(node_config: Mapping[str, Any]) -> int:
@@ -211,8 +243,8 @@ def _simulated(settings: ClientSettings, total: int, state: str) -> _Simulation:
             f"the experiment has clients: {partition.clients}, this federation {total}: start "
             f"it with num-supernodes={partition.clients}, or set clients={total}"
         )
-    shares = _shares(data.train, partition, total, settings.seed)
-    return _Simulation(data.info, _on(data.train, training_device(settings)), shares)
+    split, shares = _shared(data.train, partition, total, settings.seed)
+    return _Simulation(data.info, _on(split, training_device(settings)), shares)
 
 
 def _present_state(settings: ClientSettings) -> str:
@@ -229,8 +261,8 @@ def _on(split: Split, device: torch.device) -> Split:
 
 
 @lru_cache(maxsize=2)
-def _shares(split: Split, partition: Partition, total: int, seed: int) -> list[Share]:
-    return experiment_shares(split, partition, total, seed=seed)
+def _shared(split: Split, partition: Partition, total: int, seed: int) -> tuple[Split, list[Share]]:
+    return experiment_data(split, partition, total, seed=seed)
 
 
 @lru_cache(maxsize=2)

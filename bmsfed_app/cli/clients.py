@@ -7,7 +7,7 @@ import numpy as np
 from bmsfed_app.config import ConfigError, ExperimentConfig
 from bmsfed_app.datasets import Split
 from bmsfed_app.datasets.account import some
-from bmsfed_app.partitions import Share, experiment_shares, own_clients
+from bmsfed_app.partitions import Share, experiment_data, own_clients
 
 #: Clients of a simulation where neither configuration nor data says how many there are.
 DEFAULT_CLIENTS = 10
@@ -40,24 +40,31 @@ def with_clients(
     return config.model_copy(update={"clients": found or default})
 
 
-def share_out_aloud(config: ExperimentConfig, train: Split) -> list[Share]:
+def share_out_aloud(config: ExperimentConfig, train: Split) -> tuple[Split, list[Share]]:
     """Divide an experiment's training data, and print what of it a user might not expect.
+
+    Returns
+    -------
+    split : Split
+        The training data with what its samples lack.
+    shares : list of Share
 
     Raises
     ------
     PartitionError
         If it cannot be divided as the configuration says.
     """
-    shares = experiment_shares(train, config.division(), config.clients, seed=config.seed)
+    train, shares = experiment_data(train, config.division(), config.clients, seed=config.seed)
     own = own_clients(train, config.division(), seed=config.seed)
     if config.partition == "natural" and own > config.clients:
         print(f"{own} natural clients in {config.clients} groups (clients: {config.clients})")
     labels = train.labels.cpu().numpy()
     rows = np.concatenate([share.rows for share in shares])
-    asked_for = config.data_fraction < 1 or config.samples_per_client > 0
+    complete_only = config.missing is not None and config.missing.complete_only
+    asked_for = config.data_fraction < 1 or config.samples_per_client > 0 or complete_only
     if len(rows) < len(labels) and not asked_for:
         print(f"{len(labels) - len(rows):,} of {len(labels):,} training samples are no client's")
     names = config.dataset_info().class_names
     if absent := [f"'{names[label]}'" for label in np.setdiff1d(labels, labels[rows])]:
         print(f"no client has a sample of class {some(absent)}")
-    return shares
+    return train, shares

@@ -181,7 +181,8 @@ def split(
     train = config.load_data("train").train
     assert train is not None
     config = with_clients(config, train, default=0)
-    for share in share_out_aloud(config, train):
+    train, shares = share_out_aloud(config, train)
+    for share in shares:
         path = out / share.name
         save_shard(train, share.rows, config.dataset_info(), path, share.modalities)
         print(f"{path}: {len(share.rows)} samples of {' + '.join(share.modalities)}")

@@ -58,7 +58,7 @@ def show_clients(config: ExperimentConfig, out: Path) -> Path:
     """
     train, info = _train(config), config.dataset_info()
     config = with_clients(config, train)
-    shares = share_out_aloud(config, train)
+    _, shares = share_out_aloud(config, train)
     path = out / f"{config.dataset_name}-clients.png"
     draw_partition(
         class_counts(train.labels.numpy(), shares, info.num_classes),

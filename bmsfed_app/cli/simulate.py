@@ -46,7 +46,7 @@ def check_experiment(config: ExperimentConfig) -> tuple[ExperimentConfig, list[S
     train = config.load_data("train", "test").train
     assert train is not None
     config = check_config(with_clients(config, train).model_dump())
-    shares = share_out_aloud(config, train)
+    _, shares = share_out_aloud(config, train)
     _check_batches(config, shares)
     return config, shares
 

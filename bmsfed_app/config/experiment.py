@@ -28,7 +28,7 @@ from bmsfed_app.methods import MethodSettings, Named, find_method
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.models.encoders import HUGGING_FACE
 from bmsfed_app.models.weights import PUBLISHED
-from bmsfed_app.partitions import Partition, read_partition, validation_rows
+from bmsfed_app.partitions import Missing, Partition, read_partition, validation_rows
 from bmsfed_app.paths import default_data_dir
 from bmsfed_app.plugins import AT_CLIENTS, PlugIn, plug_ins
 from bmsfed_app.schedules import SCHEDULES
@@ -80,6 +80,7 @@ class ExperimentConfig(BaseModel):
     samples_per_client: int = Field(0, ge=0)
     whole_share: float = Field(1.0, ge=0, le=1)
     subsets: list[list[str]] = Field(default_factory=list)
+    missing: Missing | None = None
 
     encoders: dict[str, str] = Field(default_factory=dict)
     widths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bmsfed_app.datasets.account import Account
-from bmsfed_app.datasets.base import DataError, Dataset, DatasetInfo, Renderer, Split
+from bmsfed_app.datasets.base import DataError, Dataset, DatasetInfo, Inputs, Renderer, Split
 from bmsfed_app.datasets.checks import MAX_BAD
 from bmsfed_app.datasets.prepared import SPLITS, LeftOut, PreparedSource, Sample, Scan
 from bmsfed_app.datasets.source import DATASETS, Source, SourceSettings, find_source
@@ -25,6 +25,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "DatasetInfo",
+    "Inputs",
     "LeftOut",
     "PreparedSource",
     "Renderer",

@@ -1,7 +1,8 @@
 """What a data set is: splits kept compactly, rendered to model inputs batch by batch.
 
 A split's stores lie in memory or are mapped from files: then only the rows of a batch are read, and
-all processes of a machine share the pages. Shape legend: n samples of a split, b of a batch.
+all processes of a machine share the pages. Samples may lack a modality: masks say which. Shape
+legend: n samples of a split, b of a batch.
 """
 
 from __future__ import annotations
@@ -105,6 +106,25 @@ class DatasetInfo:
     kept: Mapping[str, str] = field(default_factory=dict)
 
 
+class Inputs(dict[str, Tensor]):
+    """Model inputs (b, *shape) by modality, and which samples have them.
+
+    Attributes
+    ----------
+    present : dict
+        By modality of which samples of the split lack some: Tensor (b,), bool, True where the
+        sample has it. The inputs of the others are zeros, which no encoder is to see.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Tensor] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(inputs or {})
+        self.present: dict[str, Tensor] = dict(present or {})
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """One split, in memory or mapped from files.
@@ -121,6 +141,9 @@ class Split:
         Each sample's natural client: a talker, a subject, an event.
     ids : array (n,) of str, optional
         Each sample's name in the data set.
+    present : dict
+        By modality that samples lack: Tensor (n,), bool, True where the sample has it. A modality
+        that all samples have is not in it.
     """
 
     labels: Tensor
@@ -128,6 +151,7 @@ class Split:
     renderers: Mapping[str, Renderer]
     owners: NDArray[np.str_] | None = None
     ids: NDArray[np.str_] | None = None
+    present: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -139,7 +163,7 @@ class Split:
 
     def batch(
         self, index: Tensor, modalities: Sequence[str], rng: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
+    ) -> Inputs:
         """Return model inputs of some samples; only what is asked for is computed.
 
         Parameters
@@ -153,8 +177,8 @@ class Split:
 
         Returns
         -------
-        dict
-            Inputs (b, *shape) by modality.
+        Inputs
+            (b, *shape) by modality; zeros where a sample lacks it.
 
         Raises
         ------
@@ -164,7 +188,7 @@ class Split:
         self._check_held(modalities)
         needed = {s for m in modalities for s in self.renderers[m].stores}
         rows = {s: self._rows(s, index) for s in needed}
-        inputs = {}
+        inputs = Inputs()
         for modality in modalities:
             renderer = self.renderers[modality]
             own = [rows[s] for s in renderer.stores]
@@ -172,6 +196,11 @@ class Split:
                 inputs[modality] = renderer.augment(*own, rng)
             else:
                 inputs[modality] = renderer.render(*own)
+            if (mask := self.present.get(modality)) is not None:
+                there = mask.index_select(0, sent(index, mask.device))
+                inputs.present[modality] = there
+                rest = (1,) * (inputs[modality].dim() - 1)
+                inputs[modality] = inputs[modality].where(there.view(-1, *rest), 0)
         return inputs
 
     def labels_of(self, index: Tensor) -> Tensor:
@@ -196,7 +225,13 @@ class Split:
             "ids": None if self.ids is None else self.ids[rows],
         }
         stores = {name: self._rows(name, index) for name in self.stores}
-        return replace(self, labels=self.labels_of(index), stores=stores, **named)
+        there = {m: mask[sent(index, mask.device)] for m, mask in self.present.items()}
+        return replace(self, labels=self.labels_of(index), stores=stores, **named).lacking(there)
+
+    def lacking(self, present: Mapping[str, Tensor]) -> Split:
+        """Return the split with other masks (n,), bool; those of what nobody lacks are left out."""
+        gaps = {m: mask.to(self.labels.device) for m, mask in present.items() if not mask.all()}
+        return replace(self, present=gaps)
 
     def only(self, modalities: Sequence[str]) -> Split:
         """Return the split with just some of its modalities and the stores they read.
@@ -210,7 +245,8 @@ class Split:
         renderers = {m: self.renderers[m] for m in modalities}
         needed = {s for r in renderers.values() for s in r.stores}
         stores = {name: store for name, store in self.stores.items() if name in needed}
-        return replace(self, stores=stores, renderers=renderers)
+        present = {m: mask for m, mask in self.present.items() if m in renderers}
+        return replace(self, stores=stores, renderers=renderers, present=present)
 
     def to(self, device: torch.device | str) -> Split:
         """Return the split on another device; shares memory where it is there already.
@@ -221,7 +257,8 @@ class Split:
             name: store if store.nbytes > RESIDENT_BYTES else store.to(device)
             for name, store in self.stores.items()
         }
-        return replace(self, labels=self.labels.to(device), stores=stores)
+        present = {m: mask.to(device) for m, mask in self.present.items()}
+        return replace(self, labels=self.labels.to(device), stores=stores, present=present)
 
     def class_counts(self, num_classes: int) -> Tensor:
         """Count the samples of every class, (num_classes,), int64."""

@@ -1,9 +1,10 @@
 """A client's own data folder, for real devices: one ``train.safetensors``.
 
-It holds the labels and the raw stores that the client's modalities need; its header says, as
-JSON, what they are: the classes in the order of their numbers, and how each modality is kept. It
-renders exactly what the full split does. What the data set's settings determine (the colours of
-digits) is in the stores already, so later changes do not reach a shard.
+It holds the labels, the raw stores that the client's modalities need, and masks of what samples
+lack, where they lack any; its header says, as JSON, what they are: the classes in the order of
+their numbers, and how each modality is kept. It renders exactly what the full split does. What the
+data set's settings determine (the colours of digits) is in the stores already, so later changes do
+not reach a shard.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from bmsfed_app.datasets.base import DataError, DatasetInfo, Split
 
 FILE_NAME = "train.safetensors"
 FORMAT_VERSION = 2
+#: With masks, which older versions of the app would not see.
+MASKED_VERSION = 3
 _HEADER_KEY = "bmsfed_shard"
 _LABELS = "labels"
+_MASK = ".present"  # after the modality
 
 
 def save_shard(
@@ -59,7 +63,7 @@ def save_shard(
     rows = torch.as_tensor(index, device=split.labels.device)
     part = split.only(wanted).subset(rows).to("cpu")
     header = {
-        "version": FORMAT_VERSION,
+        "version": MASKED_VERSION if part.present else FORMAT_VERSION,
         "dataset": info.name,
         "classes": list(info.class_names),
         "held_modalities": [m for m in info.modalities if m in wanted],
@@ -70,13 +74,26 @@ def save_shard(
     partial = target.with_suffix(".partial")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        tensors = {_LABELS: part.labels, **part.stores}
+        masks = {m + _MASK: mask for m, mask in part.present.items()}
+        tensors = {_LABELS: part.labels, **_without_absent(part), **masks}
         save_file(tensors, partial, metadata={_HEADER_KEY: json.dumps(header)})
         os.replace(partial, target)
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"cannot write {target} ({error}): name a folder that can be written"
         ) from None
+
+
+def _without_absent(part: Split) -> dict[str, Tensor]:
+    """Return a split's stores with zeros in the rows of samples that have nothing to read there."""
+    stores = dict(part.stores)
+    for name, store in part.stores.items():
+        readers = [m for m, renderer in part.renderers.items() if name in renderer.stores]
+        if all(m in part.present for m in readers):
+            there = torch.stack([part.present[m] for m in readers]).any(dim=0)
+            stores[name] = store.clone()
+            stores[name][~there] = 0
+    return stores
 
 
 def load_shard(data_dir: Path, info: DatasetInfo) -> tuple[Split, tuple[str, ...]]:
@@ -112,10 +129,11 @@ def load_shard(data_dir: Path, info: DatasetInfo) -> tuple[Split, tuple[str, ...
         raise DataError(f"{path} {fault}")
     held = tuple(m for m in info.modalities if m in header["held_modalities"])
     renderers = {m: info.renderers[m] for m in held}
+    masks = {m: tensors[m + _MASK] for m in held if m + _MASK in tensors}
     if fault := _content_fault(header["num_samples"], tensors, info, held):
         raise DataError(f"{path} {fault}: write it anew with `bmsfed data split`")
     stores = {s: tensors[s] for r in renderers.values() for s in r.stores}
-    return Split(tensors[_LABELS], stores, renderers), held
+    return Split(tensors[_LABELS], stores, renderers).lacking(masks), held
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -131,7 +149,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _header_fault(header: dict[str, Any], info: DatasetInfo) -> str:
     """Say what is wrong with what a shard says of itself, and the remedy; empty if nothing is."""
-    if header.get("version") != FORMAT_VERSION:
+    if header.get("version") not in (FORMAT_VERSION, MASKED_VERSION):
         return (
             f"is no shard of format {FORMAT_VERSION} (it says {header.get('version')}): write it "
             "with this version's `bmsfed data split`"
@@ -165,7 +183,8 @@ def _content_fault(
     num_samples: int, tensors: dict[str, Tensor], info: DatasetInfo, held: tuple[str, ...]
 ) -> str:
     """Say what is wrong with a shard's tensors; empty if nothing is."""
-    for name in (_LABELS, *(s for m in held for s in info.renderers[m].stores)):
+    masks = [m + _MASK for m in held if m + _MASK in tensors]
+    for name in (_LABELS, *masks, *(s for m in held for s in info.renderers[m].stores)):
         if name not in tensors:
             return f"lacks the tensor '{name}'"
         if len(tensors[name]) != num_samples:

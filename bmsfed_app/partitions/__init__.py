@@ -16,6 +16,8 @@ from bmsfed_app.partitions.base import (
     client_name,
     read_partition,
 )
+from bmsfed_app.partitions.gaps import experiment_data, masked_as_training
+from bmsfed_app.partitions.missing import Missing
 from bmsfed_app.partitions.sharing import (
     experiment_shares,
     own_clients,
@@ -29,13 +31,16 @@ __all__ = [
     "PARTITIONS",
     "Division",
     "Indices",
+    "Missing",
     "Partition",
     "PartitionError",
     "Samples",
     "Share",
     "class_counts",
     "client_name",
+    "experiment_data",
     "experiment_shares",
+    "masked_as_training",
     "own_clients",
     "read_partition",
     "share_out",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from bmsfed_app.checked import Settings, explain
+from bmsfed_app.partitions.missing import Missing
 from bmsfed_app.registry import Registry
 
 Indices = NDArray[np.int64]
@@ -96,6 +97,8 @@ class Partition(Settings, ABC):
         Share of the clients that hold all modalities, 0 to 1; see ``subsets``.
     subsets : tuple of tuples of str
         What the other clients may hold; empty stands for each single modality.
+    missing : Missing, optional
+        What single samples lack of that.
     """
 
     partition: str
@@ -106,6 +109,7 @@ class Partition(Settings, ABC):
     samples_per_client: int = Field(0, ge=0)
     whole_share: float = Field(1.0, ge=0, le=1)
     subsets: tuple[tuple[str, ...], ...] = ()
+    missing: Missing | None = None
 
     @model_validator(mode="after")
     def _cap_above_least(self) -> Partition:
@@ -161,6 +165,8 @@ class Partition(Settings, ABC):
                 f"{100 * self.whole_share:g} % of the clients hold all modalities, the others "
                 f"{others}"
             )
+        if self.missing and (what := self.missing.describe()):
+            parts.append(what)
         return ", ".join(parts)
 
 
