@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bmsfed_app.models import Output
 from client_app.objectives.base import OBJECTIVES, Objective
@@ -32,6 +33,9 @@ class LFM(Objective):
     pulls the strong one towards the weak one. One modality alone is plain cross-entropy. Nothing
     is kept and nothing more travels.
 
+    Where samples lack modalities, a is a sample's own, its pairs are of what it has, and one with
+    a single modality has its cross-entropy alone.
+
     The official code has a head per modality and takes CE of their mean.
 
     Parameters
@@ -49,7 +53,18 @@ class LFM(Objective):
 
     def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
-        return self._aligned(super().loss(output, labels), output)
+        if not output.present:
+            return self._aligned(super().loss(output, labels), output)
+        each = F.cross_entropy(output.logits, labels, reduction="none")
+        held = output.held()
+        if len(held) < 2:
+            return each.mean()
+        first, second = _pairs(held)
+        both = held[first] & held[second]
+        apart = (disagreements(logit_shares(self.network, output)) * both).sum(dim=0)
+        alpha, pairs = self._alpha(), both.sum(dim=0)
+        aligned = 2 * (alpha * each + (1 - alpha) * apart / pairs.clamp(min=1))
+        return torch.where(pairs > 0, aligned, each).mean()
 
     def packed_loss(self, output: Output, labels: Tensor, own: dict[str, Tensor]) -> Tensor:
         """Return the batch's loss."""
@@ -58,10 +73,12 @@ class LFM(Objective):
     def _aligned(self, fused: Tensor, output: Output) -> Tensor:
         if len(output.parts) < 2:
             return fused
-        progress = self.context.settings.progress
-        alpha = schedule(progress) if self.alpha is None else self.alpha
-        apart = disagreement(logit_shares(self.network, output))
+        alpha = self._alpha()
+        apart = disagreements(logit_shares(self.network, output)).mean()
         return 2 * (alpha * fused + (1 - alpha) * apart)
+
+    def _alpha(self) -> float:
+        return schedule(self.context.settings.progress) if self.alpha is None else self.alpha
 
 
 def schedule(progress: float) -> float:
@@ -74,8 +91,8 @@ def schedule(progress: float) -> float:
     return min(sum(c * epoch**power for power, c in enumerate(_ALPHA)), 1.0)
 
 
-def disagreement(logits: Tensor) -> Tensor:
-    """Return the mean of R over all pairs of a >= 2 modalities and the batch.
+def disagreements(logits: Tensor) -> Tensor:
+    """Return R (P, B) of all pairs of a >= 2 modalities, sample by sample.
 
     Parameters
     ----------
@@ -84,10 +101,14 @@ def disagreement(logits: Tensor) -> Tensor:
     Examples
     --------
     >>> p, q = torch.tensor([[0.8, 0.2]]), torch.tensor([[0.4, 0.6]])
-    >>> round(float(disagreement(torch.stack([p, q]).log())), 6)
+    >>> round(float(disagreements(torch.stack([p, q]).log())), 6)
     0.092871
     """
-    first, second = torch.triu_indices(len(logits), len(logits), offset=1)
-    log_p, log_q = (logits.log_softmax(dim=2)[i] for i in (first, second))
+    log_p, log_q = (logits.log_softmax(dim=2)[i] for i in _pairs(logits))
     log_mean = torch.logaddexp(log_p, log_q) - log(2)
-    return (log_mean.exp() * (log_mean - (log_p + log_q) / 2)).sum(dim=2).mean()
+    return (log_mean.exp() * (log_mean - (log_p + log_q) / 2)).sum(dim=2)
+
+
+def _pairs(rows: Tensor) -> Tensor:
+    """Return the first and the second of every pair of rows (a, ...), (2, P)."""
+    return torch.triu_indices(len(rows), len(rows), offset=1, device=rows.device)

@@ -8,10 +8,9 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, Output, UniModalHeads
-from client_app.objectives.base import OBJECTIVES, LocalContext, Objective
+from client_app.objectives.base import OBJECTIVES, LocalContext, Objective, cross_entropy
 
 #: A v_p that is shorter, of ||g_p|| + ||h_p||, is rounding: its direction means nothing.
 _ROUNDING = 1e-6
@@ -91,8 +90,8 @@ class MMPareto(Objective):
         head = self.network.head
         if self.heads == "shared" or not isinstance(head, UniModalHeads):
             return super().uni_losses(output, labels)
-        own = [head.own(m, z) for m, z in output.features.items()]
-        return torch.stack([F.cross_entropy(logits, labels) for logits in own])
+        own = {m: head.own(m, output.of(m, z)) for m, z in output.features.items()}
+        return torch.stack([cross_entropy(x, output.of(m, labels)) for m, x in own.items()])
 
     def after_backward(self, output: Output, labels: Tensor) -> None:
         if len(output.features) < 2:

@@ -13,9 +13,10 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax, rel_entr, softmax
 from torch.nn import functional as F
 
+from bmsfed_app.datasets.base import Inputs
 from bmsfed_app.models import Output, build_network
 from client_app.objectives import lfm
-from client_app.objectives.lfm import LFM, disagreement, schedule
+from client_app.objectives.lfm import LFM, disagreements, schedule
 from client_app.training import run_task
 from strategies import Orders, Task
 from strategies.protocol import select_parts
@@ -33,9 +34,9 @@ def test_the_published_weights_by_epoch_of_200() -> None:
 def test_disagreement_of_two_predictions_is_no_jensen_shannon_divergence() -> None:
     p, q = np.array([0.8, 0.2]), np.array([0.4, 0.6])
     logits = torch.tensor(np.log([p, q]))[:, None]
-    assert float(disagreement(logits)) == pytest.approx(0.092871, abs=1e-6)
+    assert float(disagreements(logits).mean()) == pytest.approx(0.092871, abs=1e-6)
     assert jensenshannon(p, q) ** 2 == pytest.approx(0.086305, abs=1e-6)
-    assert float(disagreement(logits[[0, 0]])) == pytest.approx(0.0, abs=1e-12)
+    assert float(disagreements(logits[[0, 0]])) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_disagreement_of_three_is_the_mean_over_pairs_and_samples() -> None:
@@ -44,13 +45,13 @@ def test_disagreement_of_three_is_the_mean_over_pairs_and_samples() -> None:
     for p, q in combinations(softmax(logits.numpy(), axis=2), 2):
         mean = (p + q) / 2
         terms.append((rel_entr(mean, p) + rel_entr(mean, q)).sum(axis=1) / 2)
-    assert float(disagreement(logits)) == pytest.approx(np.mean(terms), rel=1e-12)
-    assert torch.autograd.gradcheck(disagreement, logits.requires_grad_())
+    assert float(disagreements(logits).mean()) == pytest.approx(np.mean(terms), rel=1e-12)
+    assert torch.autograd.gradcheck(disagreements, logits.requires_grad_())
 
 
 def test_far_logits_stay_finite() -> None:
     logits = torch.tensor([[[300.0, -300.0]], [[-300.0, 300.0]]]).requires_grad_()
-    loss = disagreement(logits)
+    loss = disagreements(logits).mean()
     loss.backward()
     assert float(loss) == pytest.approx(300 - np.log(2), rel=1e-5)
     assert logits.grad is not None
@@ -93,6 +94,22 @@ def test_modalities_that_agree_at_one_half_leave_cross_entropy() -> None:
     output = Output(output.features, network.head.fuse(same), same)
     found = LFM(0.5).bind(network, synthetic.context()).loss(output, labels)
     torch.testing.assert_close(found, F.cross_entropy(output.logits, labels))
+
+
+def test_samples_that_lack_modalities_count_by_what_they_have() -> None:
+    network, _, labels = batch()
+    inputs, _ = next(synthetic.client().batches(20, ALL))
+    rows = torch.arange(20)
+    present = {"touch": rows % 2 == 0, "sound": rows % 4 != 1, "smell": rows < 12}
+    present["smell"] |= (rows % 4) == 1  # who would have nothing
+    objective = LFM(0.3).bind(network, synthetic.context())
+    found = objective.loss(network(Inputs(inputs, present)), labels)
+    each = []
+    for i in range(20):
+        held = {m: inputs[m][i : i + 1] for m in ALL if present[m][i]}
+        each.append(float(objective.loss(network(held), labels[i : i + 1]).detach()))
+    assert {int(sum(mask[i] for mask in present.values())) for i in range(20)} == {1, 2, 3}
+    assert float(found.detach()) == pytest.approx(np.mean(each), rel=1e-5)
 
 
 def arrays(modalities: tuple[str, ...] = ALL, **changes: Any) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bmsfed_app.datasets.base import Inputs
 from bmsfed_app.models import MultiModalNetwork, Output, build_network
 from client_app.objectives import mmpareto
 from client_app.objectives.mmpareto import MMPareto, combine
@@ -190,6 +191,24 @@ def test_what_is_frozen_stays_and_conflicts_with_nothing() -> None:
     assert not any(n.startswith("encoders.touch") for n in found.arrays)
     told = {n for n in found.metrics if n.startswith("conflicts")}
     assert told == {"conflicts.sound", "conflicts.smell"}
+
+
+@pytest.mark.parametrize("heads", ["shared", "own"])
+def test_uni_modal_losses_are_of_the_samples_that_have_the_modality(heads: Heads) -> None:
+    network = build_network(settings(heads=heads).network, 0)
+    inputs, labels = next(synthetic.client().batches(20, ALL))
+    rows = torch.arange(20)
+    output = network(Inputs(inputs, {"touch": rows % 3 == 0, "smell": rows < 0}))
+    objective = MMPareto(1.5, heads).bind(network, synthetic.context(shared=settings()))
+    touch, sound, smell = objective.uni_losses(output, labels)
+    some = rows % 3 == 0
+    alone = objective.uni_losses(network({"touch": inputs["touch"][some]}), labels[some])
+    torch.testing.assert_close(touch, alone[0])
+    torch.testing.assert_close(sound, objective.uni_losses(network(inputs), labels)[1])
+    assert float(smell.detach()) == 0.0
+    objective.total(output, labels).backward()
+    objective.after_backward(output, labels)
+    assert set(objective.judged) == {"touch", "sound"}
 
 
 def test_own_heads_need_the_head_that_has_them() -> None:
