@@ -182,6 +182,7 @@ def finish(work: Work) -> None:
         needed = wanted or Needs.TRAINED_FEATURES in objective.needs
         final = extract_features(network, data) if needed else {}
         update.measurements = objective.after_training(final, data)
+        update.metrics |= objective.metrics()
         update.arrays = {
             name: torch.empty(value.shape, dtype=value.dtype).copy_(value).numpy()
             for name, value in network.state_dict().items()

@@ -24,6 +24,7 @@ from server_app.overlap import Overlapped
 from server_app.privacy import PrivacyCallback
 from server_app.run_folder import RunFolder
 from server_app.status import StatusCallback
+from server_app.told import ToldCallback
 from server_app.validation import ValidationCallback
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
 from strategies.randomness import integer_seed
@@ -111,11 +112,12 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     evaluate = EvaluateCallback(evaluator, config)
     named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
     privacy = [PrivacyCallback(config.dp.delta)] if config.dp else []
+    told = [ToldCallback(metrics)] if (metrics := config.method_settings().metrics) else []
     kept = []
     if config.validation:
         held = build_evaluator(config, config.load_validation())
         kept = [ValidationCallback(held, config.eval_every)]
-    adding = [*kept, *privacy, *(c for c in (*named, *callbacks) if c.metrics)]
+    adding = [*kept, *privacy, *told, *(c for c in (*named, *callbacks) if c.metrics)]
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     # The last one may end the run, whose round all others have seen by then.

@@ -64,6 +64,7 @@ def build(
         prototypes=True,
         local_epochs=2,
         ratio_kind=settings.ratio_kind(),
+        uni_weight=settings.uni_weight,
     ).to_json()
     return settings.strategy(clients_per_round=3, seed=4), client
 
@@ -192,6 +193,7 @@ def model(state: ServerState) -> dict[str, bytes]:
 
 
 REDUCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fedavg-uni, weight 0": ("fedavg-uni", {"uni_weight": 0.0}),
     "fedavg-0": ("fedavg-0", {}),
     "fedavg-0-fix": ("fedavg-0-fix", {}),
     "fedprox, mu 0": ("fedprox", {"mu": 0.0}),
@@ -241,6 +243,10 @@ def test_reductions_to_fedavg_are_exact(case: str) -> None:
         ("g-blending", {}),
         ("fedpac", {}),
         ("fedavg-me", {}),
+        ("fedavg-uni", {}),
+        ("mmpareto", {}),
+        ("mmpareto", {"heads": "own"}),
+        ("lfm", {}),
         ("fedavg-0.9", {}),
     ],
 )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bmsfed_app.datasets import DatasetInfo
 from bmsfed_app.models import NetworkSpec
 from bmsfed_app.registry import Registry
-from strategies import FedAvg, ModalityStrategy
+from strategies import FedAvg, Metric, ModalityStrategy
 from strategies.ranges import Parameter
 
 #: A registered name and its settings: of an objective, or of a head.
@@ -58,6 +58,9 @@ class MethodSettings(BaseModel):
     merges_by : str
         Why the experiment may not choose another ``aggregation``, where the method merges some of
         what clients send in a way of its own.
+    metrics : tuple of Metric
+        Shares by modality that clients tell of their training, as ``<name>.<modality>`` among their
+        metrics; the history has their means over a round's clients.
     number : str
         The setting that a number in place of the name's "x" sets (``fedavg-0.5``).
     """
@@ -72,6 +75,7 @@ class MethodSettings(BaseModel):
     overrides: ClassVar[Mapping[str, Any]] = {}
     binds: ClassVar[Mapping[str, str]] = {}
     merges_by: ClassVar[str] = ""
+    metrics: ClassVar[tuple[Metric, ...]] = ()
     number: ClassVar[str] = ""
 
     head_columns: Literal["own", "all"] = Field(

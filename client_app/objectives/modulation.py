@@ -1,4 +1,4 @@
-"""What the methods share that slow down the modality which leads (OGM-GE, AGM)."""
+"""What methods share that look at each modality's share of the logits (OGM-GE, AGM, LFM)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from torch import Tensor
 from bmsfed_app.models import MultiModalNetwork, Output
 
 
-def split_logits(network: MultiModalNetwork, output: Output) -> Tensor:
-    """Each modality's share of the logits, ``u_m = W_m z_m + b/a`` (a, B, K), without gradient.
+def logit_shares(network: MultiModalNetwork, output: Output) -> Tensor:
+    """Each modality's share of the logits, ``u_m = W_m z_m + b/a`` (a, B, K).
 
     The shares of the a modalities present sum to the logits.
     """
-    bias = network.head.get_parameter("bias").detach()
-    parts = torch.stack([p.detach() for p in output.parts.values()])
-    return parts + bias / len(output.parts)
+    bias = network.head.fuse({})
+    return torch.stack(list(output.parts.values())) + bias / len(output.parts)
+
+
+@torch.no_grad()
+def split_logits(network: MultiModalNetwork, output: Output) -> Tensor:
+    """Return :func:`logit_shares` without gradient."""
+    return logit_shares(network, output)
 
 
 def others_mean(values: Tensor) -> Tensor:
