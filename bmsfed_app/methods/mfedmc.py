@@ -24,7 +24,13 @@ from strategies.selection.measuring import MEASURE_PER_ROUND
 
 @METHODS.register("mfedmc")
 class MFedMCSettings(MethodSettings):
-    """MFedMC."""
+    """MFedMC.
+
+    In the authors' code all clients train all they hold and most of it is dropped, averages are
+    unweighted, and heads are random forests on the predicted labels of all modalities, refitted by
+    every client every round. Here selection precedes training, by the last known φ and CE, averages
+    are by samples, and a client's own head is fitted column by column where it trains.
+    """
 
     summary = (
         "joint selection: the clients of largest loss train, of what they hold, the modalities "
@@ -42,16 +48,12 @@ class MFedMCSettings(MethodSettings):
         "the features of the received encoders"
     )
     travels = (
-        "gamma encoders each way in place of all held; all of them once down to measure a client; "
-        "φ and CE up, 8 bytes by modality; the server keeps 3 numbers by client and modality, and "
-        "a head per client where these are tested"
+        "γ encoders each way in place of all held; all of them once, to measure a client; 8 bytes "
+        "by modality up; the server keeps 3 numbers by client and modality, own heads if tested"
     )
     source = (
-        "Yuan et al., arXiv:2401.16685, and their code (bb99072). There all clients train all they "
-        "hold and most of it is dropped, averages are unweighted, heads are random forests on "
-        "predicted labels of all modalities, refitted by every client every round; here selection "
-        "precedes training, by last known φ and CE, averages are by samples, and a client's own "
-        "head is fitted column by column where it trains"
+        "Yuan et al., arXiv:2401.16685, and their code (bb99072), which selects after training, "
+        "averages unweighted, and fuses by random forests; here selection precedes training"
     )
 
     binds: ClassVar = {"head": "it reads each modality's share off a linear head"}
