@@ -12,7 +12,11 @@ from bmsfed_app.methods.shared import ALONE
 
 @METHODS.register("lfm")
 class LFMSettings(MethodSettings):
-    """LFM."""
+    """LFM.
+
+    The authors' code has a linear head per modality and CE of their mean; here the modalities'
+    shares of one linear head take their place, and CE is of their sum.
+    """
 
     summary = "FedAvg with LFM: the modalities' predictions are aligned, at first above all"
     equations = (
@@ -21,10 +25,7 @@ class LFMSettings(MethodSettings):
         "p, q: softmax of W_m z_m + b/a of two modalities;  α a polynomial of the share of rounds, "
         "0.20 at first, 0.54 after half"
     )
-    source = (
-        "code of njustkmg/NeurIPS24-LFM, with the shares of one linear head in place of a head "
-        "per modality" + ALONE
-    )
+    source = "code of njustkmg/NeurIPS24-LFM" + ALONE
     binds: ClassVar = {"head": "it reads each modality's share off a linear head"}
 
     alpha: float | None = Field(

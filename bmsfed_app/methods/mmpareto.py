@@ -13,7 +13,12 @@ from strategies import Metric
 
 @METHODS.register("mmpareto")
 class MMParetoSettings(MethodSettings):
-    """MMPareto."""
+    """MMPareto.
+
+    The authors' code has a linear head per modality for CE_m, as ``heads: own`` has; here CE_m goes
+    through the fused head's own columns by default, so that nothing more travels. It takes a second
+    backward pass, 1.6 times FedAvg's time on cg-mnist.
+    """
 
     summary = "FedAvg with MMPareto: joint and uni-modal gradients combined where they conflict"
     equations = (
@@ -23,9 +28,8 @@ class MMParetoSettings(MethodSettings):
     )
     travels = "a number per modality up; with heads own, a head per modality with its encoder"
     source = (
-        "Wei and Hu, ICML 2024, arXiv:2405.17730, with CE_m through the fused head's own columns "
-        "(heads own: as theirs)" + ALONE + "; meant for sgd: longer gradients are lost on adam; a "
-        "second backward pass"
+        "Wei and Hu, ICML 2024, arXiv:2405.17730 (as there: heads own)" + ALONE + "; for sgd: on "
+        "adam longer gradients are lost"
     )
     presets: ClassVar = {"uni_weight": 1.0}
     binds: ClassVar = {"head": "its losses go through each modality's columns of a linear head"}
