@@ -23,6 +23,15 @@ Settings = Annotated[
 ]
 
 
+Missing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="refuse|keep",
+        help="Samples that lack a modality: refused as faults, or kept for what they have.",
+    ),
+]
+
+
 @cli.command("list")
 def list_() -> None:
     """List the data sets: modalities, classes, official sizes, and what each is."""
@@ -71,6 +80,7 @@ def check(
     name: Name,
     data_dir: DataDir = None,
     set_: Settings = None,
+    missing: Missing = None,
     quick: Annotated[
         bool, typer.Option(help="Only look whether the files are there; decode nothing.")
     ] = False,
@@ -79,7 +89,7 @@ def check(
     from bmsfed_app.datasets import find_source
     from bmsfed_app.datasets.inspection import inspect
 
-    config = _wanted(name, data_dir, set_)
+    config = _wanted(name, data_dir, set_, {"gaps": missing})
     folder = config.data_folder()
     source = find_source(config.dataset)
     settings = source.parse(config.dataset_settings)
@@ -112,6 +122,7 @@ def prepare(
     name: Name,
     data_dir: DataDir = None,
     set_: Settings = None,
+    missing: Missing = None,
     max_bad: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Share of the samples that may be left out for faults."),
@@ -119,7 +130,7 @@ def prepare(
     workers: Annotated[int, typer.Option(min=0, help="Threads; 0: one per core.")] = 0,
 ) -> None:
     """Decode a data set's media once into a cache that training reads fast."""
-    config = _wanted(name, data_dir, set_, {"max_bad": max_bad})
+    config = _wanted(name, data_dir, set_, {"max_bad": max_bad, "gaps": missing})
     account = prepare_if_needed(config, workers)
     if account.cache is None:
         print(f"{config.dataset_name} is read as it is: nothing to prepare")
@@ -130,6 +141,8 @@ def prepare(
     _print_bad(account.bad)
     if max_bad and any(not one.by_rule for one in account.bad):
         print(f"  runs on it need max_bad: {max_bad:g} too: in the YAML file, or --set")
+    if missing:
+        print(f"  runs on it need --missing {missing} too, or gaps: {missing} in dataset_settings")
 
 
 def _print_bad(bad: list[LeftOut]) -> None:

@@ -63,6 +63,7 @@ def run(
     alpha: Annotated[float | None, typer.Option(help="Dirichlet concentration.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every draw follows from it.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder with the data.")] = None,
+    missing: data.Missing = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to make.")] = None,
     engine: Annotated[
         str | None, typer.Option(help="Where clients work: inline, ray, or auto.")
@@ -96,6 +97,7 @@ def run(
         "alpha": alpha,
         "seed": seed,
         "data_dir": data_dir,
+        "gaps": missing,
         "engine": engine,
         "ray_address": ray_address,
         "cpus_per_client": cpus_per_client,

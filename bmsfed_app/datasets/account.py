@@ -31,6 +31,8 @@ class Account:
         files are. Empty where it is not known.
     anew : str
         Why the data was prepared anew, if an older preparation was out of date.
+    lacking : dict
+        By split, how many of the samples used lack a modality, by those that any lacks.
     """
 
     cache: Path | None
@@ -39,6 +41,7 @@ class Account:
     notes: list[str] = field(default_factory=list)
     fingerprint: str = ""
     anew: str = ""
+    lacking: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def causes(self, split: str) -> dict[str, list[LeftOut]]:
         """Return what a split lacks, by cause; split "" is what is listed for neither."""
@@ -59,7 +62,8 @@ class Account:
         for split in SPLITS:
             if split in self.counts:
                 used = f"{self.listed(split):,} listed, {self.counts[split]:,} used"
-                yield f"{split}: {used}{_left_out(self.causes(split))}"
+                lacks = [f", {n:,} lack {m}" for m, n in self.lacking.get(split, {}).items()]
+                yield f"{split}: {used}{''.join(lacks)}{_left_out(self.causes(split))}"
         if nowhere := self.causes(""):
             yield f"of no known split{_left_out(nowhere)}"
         for note in self.notes:

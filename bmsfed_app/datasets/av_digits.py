@@ -14,10 +14,10 @@ from bmsfed_app.datasets.colored import MNIST_MEAN, MNIST_STD
 from bmsfed_app.datasets.kinds import Array, Audio, Kind
 from bmsfed_app.datasets.media import first_dir
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import DATASETS, SourceSettings
+from bmsfed_app.datasets.source import DATASETS, PreparedSettings
 
 
-class AvDigitsSettings(SourceSettings):
+class AvDigitsSettings(PreparedSettings):
     """Settings of ``av-digits``."""
 
     pairs: int = Field(4, ge=1, le=100, description="written digits that each recording meets")

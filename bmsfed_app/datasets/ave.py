@@ -15,7 +15,7 @@ from pydantic import Field
 from bmsfed_app.datasets.kinds import Audio, Frames, Kind
 from bmsfed_app.datasets.media import first_dir, read_lines
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import DATASETS, SourceSettings
+from bmsfed_app.datasets.source import DATASETS, PreparedSettings
 
 #: In the order of the published annotations.
 CLASSES = tuple(
@@ -28,7 +28,7 @@ CLASSES = tuple(
 _LISTS = {"train": "trainSet.txt", "test": "testSet.txt", "validation": "valSet.txt"}
 
 
-class AveSettings(SourceSettings):
+class AveSettings(PreparedSettings):
     """Settings of ``ave``."""
 
     side: int = Field(224, ge=32, description="side of a frame in pixels")

@@ -17,12 +17,12 @@ from pydantic import Field
 from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Array, Kind, Series
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import DATASETS, SourceSettings
+from bmsfed_app.datasets.source import DATASETS, PreparedSettings
 
 FILE = "avletters_compact.npz"
 
 
-class AvLettersSettings(SourceSettings):
+class AvLettersSettings(PreparedSettings):
     """Settings of ``avletters``."""
 
     steps: int = Field(48, ge=2, description="sound features over a clip, after stretching")

@@ -9,6 +9,7 @@ from typing import Any
 
 from bmsfed_app.datasets.account import some
 from bmsfed_app.datasets.base import DataError
+from bmsfed_app.datasets.gaps import settle_gaps
 from bmsfed_app.datasets.prepared import LeftOut, PreparedSource, Sample, Scan
 
 #: Share of the listed samples that may be left out for faults, unless the user says otherwise.
@@ -16,7 +17,7 @@ MAX_BAD = 0.01
 
 
 def list_folder(source: PreparedSource, data_dir: Path, settings: Any) -> Scan:
-    """List a data folder, and check what it lists; see :func:`check_scan`.
+    """List a data folder, and check what it lists: see :func:`settle_gaps`, :func:`check_scan`.
 
     Raises
     ------
@@ -34,7 +35,8 @@ def list_folder(source: PreparedSource, data_dir: Path, settings: Any) -> Scan:
         ) from error
     if not (scan.samples or scan.bad):
         raise DataError(f"no sample in {data_dir}: '{source.name}' needs {source.layout}")
-    return check_scan(source, scan, settings)
+    keep = getattr(settings, "gaps", "refuse") == "keep"
+    return check_scan(source, settle_gaps(scan, source.kinds(settings), keep=keep), settings)
 
 
 def check_scan(source: PreparedSource, scan: Scan, settings: Any) -> Scan:

@@ -16,7 +16,7 @@ from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Audio, Frames, Kind
 from bmsfed_app.datasets.media import first_dir, read_lines
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan, note_unlisted
-from bmsfed_app.datasets.source import DATASETS, SourceSettings
+from bmsfed_app.datasets.source import DATASETS, PreparedSettings
 from strategies.randomness import generator
 
 #: In the order of the published labels.
@@ -27,7 +27,7 @@ _SPLIT_FILES = {
 }
 
 
-class CremaDSettings(SourceSettings):
+class CremaDSettings(PreparedSettings):
     """Settings of ``crema-d``."""
 
     side: int = Field(224, ge=32, description="side of a frame in pixels")

@@ -23,15 +23,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bmsfed_app.datasets.base import DataError
+from bmsfed_app.datasets.gaps import lacking
 from bmsfed_app.datasets.kinds import Kind, Rows
 from bmsfed_app.datasets.media import BadSample
-from bmsfed_app.datasets.prepared import SPLITS, LeftOut, Sample
+from bmsfed_app.datasets.prepared import PRESENT, SPLITS, LeftOut, Sample
 
 _CHUNK = 64
 
 
 def decode(sample: Sample, kinds: Mapping[str, Kind]) -> Rows:
-    """Decode all modalities of a sample, by store.
+    """Decode all modalities that a sample has, by store.
 
     Raises
     ------
@@ -40,6 +41,8 @@ def decode(sample: Sample, kinds: Mapping[str, Kind]) -> Rows:
     """
     rows: Rows = {}
     for modality, kind in kinds.items():
+        if sample.values[modality] is None:
+            continue
         parts = kind.decode(sample.values[modality])
         rows |= {f"{modality}.{part}": np.asarray(value) for part, value in parts.items()}
     return rows
@@ -105,11 +108,12 @@ def _make(
         for i, r in enumerate(results)
         if isinstance(r, str)
     ]
-    names = next(iter(good.values()), {})
+    # What nobody in the chunk has is not in it; of what some lack, their rows are zeros.
+    blank = {n: np.zeros_like(array) for rows in good.values() for n, array in rows.items()}
     # safetensors writes memory as it lies; stacking may keep another order of axes than C's.
     arrays = {
-        name: np.ascontiguousarray(np.stack([rows[name] for rows in good.values()]))
-        for name in names
+        name: np.ascontiguousarray(np.stack([rows.get(name, nothing) for rows in good.values()]))
+        for name, nothing in blank.items()
     }
     header = {"good": json.dumps(list(good)), "bad": json.dumps(bad)}
     save_file(arrays, file.with_suffix(".new"), metadata=header)
@@ -155,18 +159,20 @@ def join(
     Returns
     -------
     dict
-        By split: the number of samples, of those of each class, and what its arrays are.
+        By split: the number of samples, of those of each class, of those that lack a modality, and
+        what its arrays are.
 
     Raises
     ------
     DataError
-        If a split has no sample left.
+        If a split has no sample left, or no sample has a modality.
     """
     chunks = [(i, _read_chunk(_chunk_file(partial, i))[0]) for i in range(0, len(samples), _CHUNK)]
     rows = {
         split: [(i, [r for r in good if samples[i + r].split == split], good) for i, good in chunks]
         for split in SPLITS
     }
+    blank = _blank_rows(kinds, [_chunk_file(partial, i) for i, good in chunks if good])
     shutil.rmtree(joined, ignore_errors=True)
     described = {}
     for split, parts in rows.items():
@@ -174,13 +180,22 @@ def join(
         if not kept:
             raise DataError(f"no sample is left for the {split} split: mend the data folder")
         (joined / split).mkdir(parents=True)
-        stores = _write_stores(joined / split, partial, parts, len(kept))
+        stores = _write_stores(joined / split, partial, parts, blank)
         labels = np.array([s.label for s in kept], dtype=np.int64)
-        np.save(joined / split / "labels.npy", labels)
-        stores["labels"] = _describe(labels, zlib.crc32(labels.data))
+        whole = {"labels": labels} | {
+            m + PRESENT: np.array([s.values[m] is not None for s in kept])
+            for m in lacking(kept, kinds)
+        }
+        for name, array in whole.items():
+            np.save(joined / split / f"{name}.npy", array)
+            stores[name] = _describe(array, zlib.crc32(array.data))
         _write_samples(joined / split / "samples.csv", kept, kinds)
-        per_class = np.bincount(labels, minlength=classes).tolist()
-        described[split] = {"count": len(kept), "per_class": per_class, "stores": stores}
+        described[split] = {
+            "count": len(kept),
+            "per_class": np.bincount(labels, minlength=classes).tolist(),
+            "lacking": lacking(kept, kinds),
+            "stores": stores,
+        }
     return described
 
 
@@ -189,14 +204,39 @@ def _write_samples(file: Path, samples: Sequence[Sample], kinds: Mapping[str, Ki
         writer = csv.writer(stream)
         writer.writerow(["id", "label", "client", *kinds])
         for s in samples:
-            captions = [kind.caption(s.values[m]) for m, kind in kinds.items()]
+            had = {m: s.values[m] is not None for m in kinds}
+            captions = [kind.caption(s.values[m]) if had[m] else "" for m, kind in kinds.items()]
             writer.writerow([s.id, s.label, s.client, *captions])
 
 
+def _blank_rows(kinds: Mapping[str, Kind], files: Sequence[Path]) -> Rows:
+    """Return a row of zeros of every store, like those in the first chunks that have it."""
+    blank: Rows = {}
+    sought = set(kinds)
+    for file in files:
+        if not sought:
+            break
+        with safe_open(file, framework="numpy") as chunk:
+            for name in chunk.keys():  # noqa: SIM118
+                blank.setdefault(name, np.zeros_like(chunk.get_slice(name)[:1][0]))
+        sought -= {name.rpartition(".")[0] for name in blank}
+    if files and sought:
+        raise DataError(
+            f"no sample has '{min(sought)}': leave it out of the modalities, or mend the data"
+        )
+    return blank
+
+
 def _write_stores(
-    folder: Path, partial: Path, parts: Sequence[tuple[int, list[int], list[int]]], count: int
+    folder: Path, partial: Path, parts: Sequence[tuple[int, list[int], list[int]]], blank: Rows
 ) -> dict[str, Any]:
-    arrays: dict[str, NDArray[Any]] = {}
+    count = sum(len(wanted) for _, wanted, _ in parts)
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.lib.format.open_memmap(
+            folder / f"{name}.npy", mode="w+", dtype=row.dtype, shape=(count, *row.shape)
+        )
+        for name, row in blank.items()
+    }
     sums: Counter[str] = Counter()
     at = 0
     for start, wanted, good in parts:
@@ -204,15 +244,11 @@ def _write_stores(
             continue
         places = np.searchsorted(good, wanted)
         with safe_open(_chunk_file(partial, start), framework="numpy") as chunk:
-            for name in chunk.keys():  # noqa: SIM118
-                values = np.ascontiguousarray(chunk.get_tensor(name)[places])
-                if name not in arrays:
-                    arrays[name] = np.lib.format.open_memmap(
-                        folder / f"{name}.npy",
-                        mode="w+",
-                        dtype=values.dtype,
-                        shape=(count, *values.shape[1:]),
-                    )
+            held = set(chunk.keys())
+            for name, row in blank.items():
+                values = np.zeros((len(wanted), *row.shape), row.dtype)
+                if name in held:
+                    values = np.ascontiguousarray(chunk.get_tensor(name)[places])
                 arrays[name][at : at + len(values)] = values
                 sums[name] = zlib.crc32(values.data, sums[name])
         at += len(wanted)

@@ -24,6 +24,7 @@ from bmsfed_app.datasets.fingerprint import (
     look,
     read_files,
 )
+from bmsfed_app.datasets.gaps import lacking
 from bmsfed_app.datasets.kinds import Kind
 from bmsfed_app.datasets.media import BadSample
 from bmsfed_app.datasets.prepared import SPLITS, LeftOut, PreparedSource, Sample, read_index
@@ -145,6 +146,8 @@ def inspect(
         wrong.append(str(error))
     natural = Counter(s.client for s in good if s.split == "train") if source.natural else {}
     account = _account(per_class, bad, notes)
+    kinds = source.kinds(settings)
+    account.lacking = {s: lacking([x for x in good if x.split == s], kinds) for s in SPLITS}
     return Inspection(account, per_class, official, dict(natural), state, wrong)
 
 

@@ -16,7 +16,7 @@ from bmsfed_app.datasets.account import some
 from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Image, Kind
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import DATASETS, SourceSettings
+from bmsfed_app.datasets.source import DATASETS, PreparedSettings
 
 #: Both sets number their classes alphabetically.
 CLASSES: dict[int, tuple[str, ...]] = {
@@ -37,7 +37,7 @@ VIEWS = (
 _FOLDERS = ("modelnet40_images_new_12x", "modelnet10_images_new_12x", ".")
 
 
-class ModelNetSettings(SourceSettings):
+class ModelNetSettings(PreparedSettings):
     """Settings of ``modelnet40``."""
 
     classes: Literal[10, 40] = Field(40, description="40, or the 10 of ModelNet10")

@@ -6,10 +6,10 @@ from pydantic import Field
 
 from bmsfed_app.datasets.kinds import Image, Kind, Text
 from bmsfed_app.datasets.prepared import PreparedSource
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.source import PreparedSettings
 
 
-class PostSettings(SourceSettings):
+class PostSettings(PreparedSettings):
     """How texts and pictures of posts are decoded."""
 
     side: int = Field(224, ge=32, description="side of a picture in pixels")

@@ -233,7 +233,9 @@ def _read_account(cache: Path, index: Mapping[str, Any], notes: list[str]) -> Ac
     """Return what an index says, with what the folder's scan noted."""
     counts = {split: of["count"] for split, of in index["splits"].items()}
     bad = [LeftOut(*b) for b in index["bad"]]
-    return Account(cache, counts, bad, notes + index["findings"], index["data"])
+    lacking = {split: of.get("lacking", {}) for split, of in index["splits"].items()}
+    notes = notes + index["findings"]
+    return Account(cache, counts, bad, notes, index["data"], lacking=lacking)
 
 
 def _other_listing(before: Mapping[str, int], now: Mapping[str, int]) -> str:

@@ -27,11 +27,13 @@ from torch import Tensor
 
 from bmsfed_app.datasets.base import DataError, DatasetInfo, Split
 from bmsfed_app.datasets.kinds import Kind
-from bmsfed_app.datasets.source import Source
+from bmsfed_app.datasets.source import PreparedSettings, Source, SourceSettings
 from bmsfed_app.paths import home
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "test")
+#: After a modality: the store that says which samples have it (n,), bool, where some lack it.
+PRESENT = ".present"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Sample:
     split : {"train", "test"}
     label : int
     values : dict
-        What each modality is decoded from; see its kind.
+        What each modality is decoded from; see its kind. None: the sample lacks it.
     client : str
         Its natural client; empty if there is none.
     key : str
@@ -139,6 +141,7 @@ class PreparedSource(Source):
     """
 
     version: ClassVar[int] = 1
+    settings: ClassVar[type[SourceSettings]] = PreparedSettings
 
     @abstractmethod
     def kinds(self, settings: Any) -> dict[str, Kind]:
@@ -177,9 +180,12 @@ class PreparedSource(Source):
 
     def identity(self, settings: Any) -> dict[str, Any]:
         """Return what decoding depends on besides the files, as plain values."""
+        values = settings.model_dump(mode="json")
+        if values.get("gaps") == "refuse":  # as data was prepared before there was the setting
+            del values["gaps"]
         return {
             "version": self.version,
-            "settings": settings.model_dump(mode="json"),
+            "settings": values,
             "kinds": {m: repr(k) for m, k in self.kinds(settings).items()},
         }
 
@@ -253,9 +259,12 @@ def read_cache(cache: Path, split: str, info: DatasetInfo) -> Split:
         for name, of in described["stores"].items()
     }
     labels = stores.pop("labels").long()
+    names = {m: m + PRESENT for m in info.modalities}
+    masks = {m: stores.pop(name) for m, name in names.items() if name in stores}
     rows = read_samples(cache, split)
     owners = np.array([row["client"] for row in rows]) if info.natural else None
-    return Split(labels, stores, info.renderers, owners, np.array([row["id"] for row in rows]))
+    ids = np.array([row["id"] for row in rows])
+    return Split(labels, stores, info.renderers, owners, ids).lacking(masks)
 
 
 def read_samples(cache: Path, split: str) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Array, Kind, Series
 from bmsfed_app.datasets.moments import Moments
+from bmsfed_app.datasets.prepared import PRESENT
 
 #: Largest value and widest deviation of a feature. `mlp` gives NaN from a deviation of 100 on; the
 #: encoders of series normalise their inputs, and take raw measurements of any unit.
@@ -44,25 +45,34 @@ def check_ranges(kinds: Mapping[str, Kind], folder: Path) -> list[str]:
     notes = []
     for modality, kind in kinds.items():
         if isinstance(kind, Array | Series):
-            stores = _stores(modality, kind, folder / "train")
-            notes += _constants(modality, kind, _checked(modality, kind, stores, "training"))
+            moments = _checked(modality, kind, folder / "train", "training")
+            notes += _constants(modality, kind, moments)
             if isinstance(kind, Series):
-                notes += _lengths(modality, kind, stores[1])
-            _checked(modality, kind, _stores(modality, kind, folder / "test"), "test")
+                [_, lengths], there = _stores(modality, kind, folder / "train")
+                notes += _lengths(modality, kind, lengths[there])
+            _checked(modality, kind, folder / "test", "test")
     return notes
 
 
-def _stores(modality: str, kind: Kind, folder: Path) -> list[NDArray[Any]]:
-    return [np.load(folder / f"{s}.npy", mmap_mode="c") for s in kind.stores(modality)]
+def _stores(
+    modality: str, kind: Kind, folder: Path
+) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
+    """Return a split's stores of a modality, and which samples have it."""
+    stores = [np.load(folder / f"{s}.npy", mmap_mode="c") for s in kind.stores(modality)]
+    mask = folder / f"{modality}{PRESENT}.npy"
+    there: NDArray[np.bool_] = np.load(mask) if mask.is_file() else np.ones(len(stores[0]), bool)
+    return stores, there
 
 
-def _checked(
-    modality: str, kind: Array | Series, stores: list[NDArray[Any]], split: str
-) -> Moments:
-    """Return the moments of a split's features, which are within bounds."""
+def _checked(modality: str, kind: Array | Series, folder: Path, split: str) -> Moments:
+    """Return the moments of a split's features, which are within bounds; of none, if empty."""
     moments = Moments()
-    for start in range(0, len(stores[0]), _ROWS):
-        rows = [torch.from_numpy(np.array(store[start : start + _ROWS])) for store in stores]
+    stores, there = _stores(modality, kind, folder)
+    for start in range(0, len(there), _ROWS):
+        part = slice(start, start + _ROWS)
+        if not there[part].any():
+            continue
+        rows = [torch.from_numpy(store[part][there[part]]) for store in stores]
         shown = kind.render(*rows).double().numpy()
         by_feature = isinstance(kind, Series) or len(kind.size) == 1
         moments.add(shown.reshape(-1, shown.shape[-1] if by_feature else 1))

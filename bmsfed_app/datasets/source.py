@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from bmsfed_app.checked import Settings, explain
 from bmsfed_app.datasets.base import DataError, DatasetInfo, Split
@@ -16,6 +16,16 @@ from bmsfed_app.registry import Registry
 
 class SourceSettings(Settings):
     """A data set's own settings; a subclass lists them with ranges and descriptions."""
+
+
+class PreparedSettings(SourceSettings):
+    """Settings of data sets that are decoded once."""
+
+    gaps: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="samples that lack a modality (an empty cell, a file that is not there): "
+        "refuse leaves them out as faults, keep uses what they have",
+    )
 
 
 class Source(ABC):

@@ -13,7 +13,7 @@ from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Frames, Kind, Rows, Series
 from bmsfed_app.datasets.media import BadSample, first_dir
 from bmsfed_app.datasets.prepared import PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import DATASETS, SourceSettings
+from bmsfed_app.datasets.source import DATASETS, PreparedSettings
 
 _CLIP = re.compile(r"a(\d+)_s(\d+)_t(\d+)")
 ACTIONS = tuple(
@@ -44,7 +44,7 @@ class _Matlab(Series):
         return super().decode(array)
 
 
-class UtdMhadSettings(SourceSettings):
+class UtdMhadSettings(PreparedSettings):
     """Settings of ``utd-mhad``."""
 
     steps: int = Field(64, ge=2, description="measurements over a clip, after stretching")

@@ -16,10 +16,14 @@ from bmsfed_app.registry import nearest
 
 
 class Fault(NamedTuple):
-    """Why a row cannot be used: in words, and what it has in common with others."""
+    """Why a row cannot be used: in words, and what it has in common with others.
+
+    ``empty``: there is nothing in its cells; where gaps are kept, that is no fault.
+    """
 
     reason: str
     cause: str
+    empty: bool = False
 
 
 class Column(Settings):
@@ -68,7 +72,7 @@ class Column(Settings):
 def lacking(row: Row, names: Sequence[str], modality: str) -> Fault:
     """Return the fault of a row whose cells of a modality are empty."""
     word = f"column '{names[0]}' is" if len(names) == 1 else f"columns {_some(names)} are"
-    return Fault(f"{row.where}: {word} empty", f"lacks {modality}")
+    return Fault(f"{row.where}: {word} empty", f"lacks {modality}", empty=True)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -65,7 +65,8 @@ def learn(settings: TableSettings, folder: Path) -> TableSettings:
         tested = {s.key for s in samples if s.key and s.split == "test"}
         trained = [s.values for s in samples if s.split == "train" and s.key not in tested]
         for m in standardised:
-            columns[m] = _standardised(columns[m], m, [values[m] for values in trained])
+            own = [values[m] for values in trained if values[m] is not None]
+            columns[m] = _standardised(columns[m], m, own)
         learnt = learnt.model_copy(update={"modalities": columns})
     return learnt
 

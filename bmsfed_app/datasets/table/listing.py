@@ -42,7 +42,7 @@ def list_samples(
     splits = split_rows(rows, settings, scan)
     values = {m: c.values(rows, m, folder) for m, c in settings.modalities.items()}
     for i, (row, split) in enumerate(zip(rows, splits, strict=True)):
-        cells = {m: of[i] for m, of in values.items()}
+        cells = {m: _cell(of[i], settings) for m, of in values.items()}
         fault = _fault(row, split, settings, classes, cells)
         if fault is not None:
             scan.leave_out(row.where, fault.reason, split, fault.cause, by_rule=not split)
@@ -148,6 +148,12 @@ def _fault(
         shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
         return Fault(f"{row.where} has label '{label}', not {shown}", "unknown label")
     return next((cell for cell in cells.values() if isinstance(cell, Fault)), None)
+
+
+def _cell(value: object, settings: TableSettings) -> object:
+    """Return what a modality is decoded from; None of an empty cell where gaps are kept."""
+    empty = isinstance(value, Fault) and value.empty
+    return None if empty and settings.gaps == "keep" else value
 
 
 def _note_blanks(rows: Sequence[Row], settings: TableSettings, scan: Scan) -> None:

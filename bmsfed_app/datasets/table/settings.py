@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from bmsfed_app.datasets.source import SourceSettings
+from bmsfed_app.datasets.source import PreparedSettings
 from bmsfed_app.datasets.table.columns import (
     AudioColumn,
     Column,
@@ -51,7 +51,7 @@ def _names(values: Any) -> Any:
     return [str(v) if isinstance(v, int) else v for v in values]
 
 
-class TableSettings(SourceSettings):
+class TableSettings(PreparedSettings):
     """Settings of ``table``; docs/tables.md explains them and every type of column.
 
     Attributes
