@@ -292,12 +292,16 @@ class Decisions:
     def shared(self) -> tuple[str | None, dict[str, Prototypes]]:
         """Return weak modality and global prototypes (Eqs. 15, 18), computed once a round."""
         if self._shared is None:
-            self._shared = weakest(self.global_ratios()), self.state.global_prototypes()
+            self._shared = self.weak_modality(), self.state.global_prototypes()
         return self._shared
 
     def global_ratios(self) -> dict[str, float]:
         """Return the global imbalance ratios (Eq. 18), of which none can be turned by a few."""
         return self.state.global_ratios(self.outlier_factor, self.aggregation is not None)
+
+    def weak_modality(self) -> str | None:
+        """Return the globally weak modality: the one of the largest ratio; None if unknown."""
+        return weakest(self.global_ratios())
 
     def draw(self, purpose: str, server_round: int) -> np.random.Generator:
         """Return a generator for one purpose in this try of a round."""

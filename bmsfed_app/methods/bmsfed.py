@@ -15,10 +15,12 @@ from strategies.bmsfed import (
     THRESHOLD,
     UNI_COVER,
     UNI_RATIO,
+    WEAK_OVER,
     PickRule,
     PrototypeScope,
     UniCover,
     UniRatio,
+    WeakOver,
 )
 
 _EQUATIONS = (
@@ -59,10 +61,15 @@ class BMSFedSettings(EnhancementSettings, GradientSettings):
     prototype_scope: PrototypeScope = field(
         PROTOTYPE_SCOPE, "global prototypes from all clients' latest, or this round's"
     )
+    weak_over: WeakOver = field(
+        WEAK_OVER, "the weak modality: that of the last round's ratios, or of all rounds' product"
+    )
 
     def strategy(self, **common: Any) -> ModalityStrategy:
         """Select modalities of clients."""
-        own = self.model_dump(include={"pick", "uni_cover", "uni_ratio", "prototype_scope"})
+        own = self.model_dump(
+            include={"pick", "uni_cover", "uni_ratio", "prototype_scope", "weak_over"}
+        )
         return self.core(threshold=self.chi, **self.selection(), **own, **common)
 
     def ratio_kind(self) -> str:

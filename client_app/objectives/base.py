@@ -182,16 +182,23 @@ class Objective:
         ValueError
             If the head has no columns by modality.
         """
+        logits = self.uni_logits(output)
+        a, b, k = logits.shape
+        each = F.cross_entropy(logits.reshape(a * b, k), labels.repeat(a), reduction="none")
+        return mean_of_held(each.view(a, b), output)
+
+    def uni_logits(self, output: Output) -> Tensor:
+        """Return ``W_m z_m + b`` (a, B, K) of each modality.
+
+        Raises
+        ------
+        ValueError
+            If the head has no columns by modality.
+        """
         head = self.network.head
         if not head.additive:
             raise ValueError(f"the head '{self.network.spec.head}' has no columns by modality")
-        logits = torch.stack([head.fuse({m: part}) for m, part in output.parts.items()])
-        a, b, k = logits.shape
-        each = F.cross_entropy(logits.reshape(a * b, k), labels.repeat(a), reduction="none")
-        if not output.present:
-            return each.view(a, b).mean(dim=1)
-        held = output.held()
-        return (each.view(a, b) * held).sum(dim=1) / held.sum(dim=1).clamp(min=1)
+        return torch.stack([head.fuse({m: part}) for m, part in output.parts.items()])
 
     def _with_uni(self, loss: Tensor, output: Output, labels: Tensor) -> Tensor:
         """Add the uni-modal losses; one modality alone has its own as its loss already."""
@@ -239,6 +246,14 @@ class Objective:
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return what the method's strategy must know, as float arrays by name."""
         return {}
+
+
+def mean_of_held(each: Tensor, output: Output) -> Tensor:
+    """Return the mean (a,) of losses (a, B) by modality over the samples that have it; 0 of none."""
+    if not output.present:
+        return each.mean(dim=1)
+    held = output.held()
+    return (each * held).sum(dim=1) / held.sum(dim=1).clamp(min=1)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

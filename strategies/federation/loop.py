@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from ..callbacks import Callback, RoundReport
 from ..decisions import Decisions
 from ..messages import Assignment, ClientInfo, Kind, Update
-from ..ratios import weakest
 from .errors import FederationError, RoundFailed
 from .gathering import Gathering
 from .identity import CLAIMS
@@ -202,7 +201,7 @@ class FederatedRun:
             inspection.complete(report)
         self.newcomers.hear()
         report.ratios = decisions.global_ratios()
-        report.weak = weakest(report.ratios)
+        report.weak = decisions.weak_modality()
         report.joined, report.refused = self.registrar.news()
         self.newcomers.ask(report.round)
         report.bytes_down = sum(c.bytes_down for c in report.clients)
