@@ -126,7 +126,11 @@ def _packed_replies(
     data: dict[int, LocalData] = {}
     for place in tasks:
         with suppress(Exception):
-            data[place] = local_data(contexts[place].node_config, settings)
+            own = local_data(contexts[place].node_config, settings)
+            if own.gaps(task.orders.modalities):  # masks do not pass through ``vmap``
+                _say_once("those whose samples lack modalities cannot be packed")
+            else:
+                data[place] = own
     # Clients of like size take most of their steps together.
     places = sorted(data, key=lambda place: len(data[place]))
     size = settings.packed_clients

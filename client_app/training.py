@@ -295,11 +295,18 @@ def ready(objective: Objective, data: LocalData) -> tuple[LocalData, list[nn.Par
     Raises
     ------
     ValueError
-        If there are too few samples for a network that normalises over batches.
+        If there are too few samples for a network that normalises over batches, or some lack a
+        modality and the objective allows none.
     """
     network, settings = objective.network, objective.context.settings
     data = objective.training_data(data)
     who, size = data.client_id, settings.batch_size
+    if objective.no_gaps and (gaps := data.gaps(network.modalities)):
+        raise ValueError(
+            f"samples of client '{who}' lack '{next(iter(gaps))}', but with the objective "
+            f"'{settings.objective}' {objective.no_gaps}: set missing.complete_only=true, or "
+            "choose another method"
+        )
     if fault := network.spec.batch_fault(who, network.modalities, len(data), size):
         raise ValueError(fault)
     objective.on_start(data)

@@ -44,6 +44,14 @@ def check_choices(config: ExperimentConfig) -> None:
         )
     if config.objective:
         _refuse("objective", _objective_fault(config.objective))
+    if config.missing and config.missing.leaves_gaps:
+        name, _ = config.chosen("objective")
+        if reason := _find("objective", "objective", name).no_gaps:
+            raise ConfigError(
+                f"missing: method '{config.method}' allows no samples that lack modalities "
+                f"({reason}); set missing.complete_only=true, take the scheme 'client', or choose "
+                "another method"
+            )
     _refuse("optimizer", optimizer_fault(config.optimizer))
     _refuse("aggregation", aggregation_fault(config.aggregation))
     reason = config.method_settings().merges_by

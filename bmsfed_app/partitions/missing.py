@@ -41,6 +41,11 @@ class Missing(Settings):
     rate: float = Field(default=0.0, ge=0, le=1)
     complete_only: bool = False
 
+    @property
+    def leaves_gaps(self) -> bool:
+        """Whether clients train on samples that lack what others of theirs have."""
+        return self.rate > 0 and self.scheme != "client" and not self.complete_only
+
     def describe(self) -> str:
         """Say in a line what is missing; empty if nothing is."""
         q = f"{100 * self.rate:g} %"

@@ -249,7 +249,7 @@ class Objective:
 
 
 def mean_of_held(each: Tensor, output: Output) -> Tensor:
-    """Return the mean (a,) of losses (a, B) by modality over the samples that have it; 0 of none."""
+    """Mean (a,) of losses (a, B) by modality over the samples that have it; 0 where none has."""
     if not output.present:
         return each.mean(dim=1)
     held = output.held()

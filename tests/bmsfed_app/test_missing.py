@@ -195,6 +195,17 @@ def test_a_rate_of_0_gives_the_old_bits() -> None:
     assert plain.to_bytes() == zero.to_bytes()
 
 
+def test_a_method_that_allows_no_gaps_says_so_at_the_start() -> None:
+    given = {"method": "fedcmi", "missing.rate": "0.3"}
+    why = (
+        "missing: method 'fedcmi' allows no samples that lack .*one modality teaches.*complete_only"
+    )
+    with pytest.raises(ConfigError, match=why):
+        load_config("cg-digits", given)
+    for other in ({"missing.complete_only": "true"}, {"missing.scheme": "client"}):
+        load_config("cg-digits", given | other)
+
+
 def test_the_key_is_checked_and_travels() -> None:
     config = load_config("cg-digits", {"missing.rate": "0.3", "missing.scheme": "client"})
     assert config.division().describe() == "iid, clients lack each modality with chance 30 %"

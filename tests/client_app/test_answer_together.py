@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Context, Message, RecordDict
 
 import client_app.app as client
@@ -113,6 +115,27 @@ def test_what_fails_for_one_client_fails_for_it_alone(packs: list[list[str]]) ->
     assert [type(a) for a in found] == [Update, str, str, Update, str]
     assert found[1] == "its disk is gone"
     assert str(found[4]).endswith("client 'c4' was told to train 'taste', it lacks it")
+
+
+def test_who_has_gaps_trains_alone(packs: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And answers what it answers to a message of its own, to the last bit."""
+    whole, mask = client.local_data, torch.arange(60) % 4 > 0
+
+    def local_data(node: Mapping[str, Any], told: ClientSettings) -> LocalData:
+        data = whole(node, told)
+        if data.client_id != "c1":
+            return data
+        return replace(data, split=data.split.lacking({"sound": mask[: len(data)]}))
+
+    monkeypatch.setattr(client, "local_data", local_data)
+    messages = [message(k) for k in range(3)]
+    _, found, _ = answers(messages)
+    assert packs == [["c0", "c2"]]
+    [alone] = answers([messages[1]])
+    assert isinstance(found, Update)
+    assert isinstance(alone, Update)
+    assert found.present["sound"] < found.num_samples
+    assert all(found.arrays[n].tobytes() == v.tobytes() for n, v in alone.arrays.items())
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,14 @@ BROKEN: dict[str, tuple[Callable[[Update], None], str]] = {
     "missing": (lambda u: u.arrays.clear(), "missing array 'encoders.a.w'"),
     "unknown": (lambda u: u.arrays.update({"x": np.zeros(1)}), "unknown array 'x'"),
     "count": (lambda u: setattr(u, "num_samples", -1), "negative sample count -1"),
+    "more than it has": (
+        lambda u: u.present.update({"a": u.num_samples + 1}),
+        r"it answers for (\d+) samples with 'a', of \d+ in all: count those that have it",
+    ),
+    "of what it does not train": (
+        lambda u: u.present.update({"taste": 1}),
+        "unexpected sample count of 'taste'",
+    ),
     "ratio": (lambda u: u.ratios.update({"b": float("inf")}), "JSON that holds Infinity"),
     "signature": (
         lambda u: u.signatures.update({"multi": np.zeros(3, np.float32)}),
