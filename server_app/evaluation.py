@@ -39,13 +39,14 @@ class Evaluation:
     Attributes
     ----------
     accuracy : float
-        Top-1 with all modalities.
+        Top-1 with all modalities that a sample has.
     loss : float
         Mean cross-entropy, natural logarithm.
     by_prototype : dict
-        Top-1 by nearest prototype, by modality; empty where there are no prototypes yet.
+        Top-1 by nearest prototype, by modality, of the samples that have it; empty where there are
+        no prototypes yet.
     by_head : dict
-        Top-1 of the head fed with one modality alone.
+        Top-1 of the head fed with one modality alone, of the samples that have it.
     prototypes : str
         Whose class means were used: "train" (the clients') or "test" (the test features' own).
     metrics : dict
@@ -184,7 +185,8 @@ class Evaluator:
             accuracy=_accuracy(logits, labels),
             loss=loss,
             by_head={
-                m: _accuracy(self._logits(network, features, [m], extra), labels) for m in features
+                m: self._accuracy_of([m], self._logits(network, features, [m], extra))
+                for m in features
             },
             prototypes="test" if prototypes is None else "train",
             metrics=measured(self.metrics, logits, labels),
@@ -193,7 +195,7 @@ class Evaluator:
             means = self._means(modality, z, prototypes)
             if means is not None:
                 log_p = log_probabilities(z, means)
-                result.by_prototype[modality] = _accuracy(log_p, labels)
+                result.by_prototype[modality] = self._accuracy_of([modality], log_p)
         return result
 
     @_on_all_threads()
@@ -206,6 +208,8 @@ class Evaluator:
     ) -> dict[str, float]:
         """Return the head's test accuracy with subsets of the modalities, by the subsets' names.
 
+        Of the samples that have any of the subset.
+
         Parameters
         ----------
         arrays : dict
@@ -216,9 +220,9 @@ class Evaluator:
             What those that are left out add to the logits, (K,) by modality.
         """
         network, extra = self._network(arrays), self._absent(absent)
-        features, labels = self._features(network), self.test.labels
+        features = self._features(network)
         return {
-            name: _accuracy(self._logits(network, features, seen, extra), labels)
+            name: self._accuracy_of(seen, self._logits(network, features, seen, extra))
             for name, seen in subsets.items()
             if seen
         }
@@ -261,13 +265,23 @@ class Evaluator:
     ) -> Tensor:
         """Logits (n, K) from features (n, D) of modalities ``seen``; what lacks adds ``absent``."""
         there = {m: features[m] for m in seen}
-        logits: Tensor = network.head(there)
+        logits: Tensor = network.head(there, self.test.present)
         for modality, constant in absent.items():
             if modality not in there:
                 logits = logits + constant
             elif (held := self.test.present.get(modality)) is not None:
                 logits = logits + constant * ~held[:, None]
         return logits
+
+    def _accuracy_of(self, seen: Iterable[str], scores: Tensor) -> float:
+        """Top-1 (n, K) of the samples that have any of some modalities; 0 where none has."""
+        labels, gaps = self.test.labels, self.test.present
+        held = [gaps.get(m) for m in seen]
+        masks = [mask for mask in held if mask is not None]
+        if len(masks) < len(held):
+            return _accuracy(scores, labels)
+        rows = torch.stack(masks).any(dim=0)
+        return _accuracy(scores[rows], labels[rows]) if rows.any() else 0.0
 
     def _absent(self, absent: Arrays | None) -> dict[str, Tensor]:
         return {m: torch.tensor(v, device=self.device) for m, v in (absent or {}).items()}
@@ -296,7 +310,8 @@ class Evaluator:
         self, modality: str, z: Tensor, prototypes: Mapping[str, Prototypes] | None
     ) -> ClassMeans | None:
         if prototypes is None:
-            return class_means(z, self.test.labels, self.spec.num_classes)
+            rows = self.test.present.get(modality, slice(None))
+            return class_means(z[rows], self.test.labels[rows], self.spec.num_classes)
         known = prototypes.get(modality)
         return ClassMeans.from_message(known, self.device) if known else None
 
