@@ -23,7 +23,8 @@ class ClientSettings:
     """What the experiment fixes for all clients alike.
 
     ``data`` is the fingerprint of what the server looked at: simulated clients load no other data.
-    ``uni_weight`` is that of the uni-modal losses, whatever the objective;
+    ``uni_weight`` is that of the uni-modal losses, whatever the objective, ``sample_dropout`` the
+    chance that a sample loses a modality in a mini-batch (:mod:`client_app.sample_dropout`);
     ``packed_clients`` is how many may be trained at once (:mod:`client_app.packed`).
     ``prototypes`` says whether it wants clients' prototypes even where the method needs none,
     ``ratio_kind`` what imbalance ratios are made of ("score" or "accuracy"), ``plugins`` what the
@@ -50,6 +51,7 @@ class ClientSettings:
     objective: str = "cross_entropy"
     objective_settings: dict[str, Any] = field(default_factory=dict)
     uni_weight: float = 0.0
+    sample_dropout: float = 0.0
     device: str = "auto"
     precision: Precision = "float32"
     compile: bool = False

@@ -40,8 +40,8 @@ def packing_fault(settings: ClientSettings, modalities: tuple[str, ...]) -> str 
         return "compiled networks cannot be packed"
     if not steps_by_entry(settings.optimizer):
         return f"the optimizer '{settings.optimizer['name']}' cannot be packed"
-    if settings.compile:
-        return "compiled networks cannot be packed"
+    if settings.sample_dropout > 0:
+        return "clients with sample_dropout cannot be packed"
     return _faults.get((settings.network, modalities, settings.objective))
 
 

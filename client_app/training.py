@@ -23,6 +23,7 @@ from client_app.divergence import check_answer, check_losses
 from client_app.features import extract_features, local_prototypes, measure
 from client_app.objectives import LocalContext, Needs, Objective, build_objective
 from client_app.objectives.modal_enhancement import ModalEnhancement
+from client_app.sample_dropout import dropped
 from client_app.signatures import (
     Vectors,
     decoupled_signatures,
@@ -258,7 +259,7 @@ def train(
         After the first epoch with a loss that is not finite.
     """
     network, settings = objective.network, objective.context.settings
-    rng = objective.context.generator("batches")
+    rng, losing = (objective.context.generator(p) for p in ("batches", "sample dropout"))
     data, parameters = ready(objective, data)
     if not parameters:  # FedPAC, whose head stands still here, where all encoders do as well
         return {"steps": 0.0}
@@ -271,6 +272,8 @@ def train(
         network.train()
         losses = []
         for inputs, labels in data.batches(size, network.modalities, rng, least=least):
+            if settings.sample_dropout > 0 and len(inputs) > 1:
+                inputs = dropped(inputs, settings.sample_dropout, losing)
             objective.on_batch(inputs)
             output = network(inputs)
             loss = objective.total(output, labels)

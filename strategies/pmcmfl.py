@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Unpack
+from typing import ClassVar, Literal, Unpack
 
 import numpy as np
 
@@ -12,6 +12,11 @@ from .aggregation import aggregate_parts, sample_counts
 from .base import StrategyOptions
 from .fedavg import FedAvg
 from .messages import Arrays, Assignment, Kind, Orders, Prototypes, Update
+from .ranges import Parameter
+
+Fill = Literal["class", "mean"]
+
+FILL: Parameter[Fill] = Parameter("class")
 
 #: Beginning of the names of the head's columns, one block per modality.
 _COLUMNS = "head.weight."
@@ -28,13 +33,21 @@ class PmcmFL(FedAvg):
 
         logit_c += W_m,c . c_m,c        for every missing m: a constant per class
 
+    With ``fill`` "mean" the mean of all prototypes of m by their counts, its mean training feature,
+    stands for z_m in training and at test: a baseline that tells no class.
+
     Where nothing is missing, this is FedAvg. Pitfall: what is filled in tells the label, so that
     on such samples the loss can fall by W_m alone and starve the encoders that are there; the
     uni-modal losses (``uni_weight``) go through these alone.
 
     Prototypes travel both ways, and the server keeps each client's.
 
-    Takes the parameters of :class:`ModalityStrategy`, but for ``share_prototypes``.
+    Takes the parameters of :class:`ModalityStrategy`, but for ``share_prototypes``, and:
+
+    Parameters
+    ----------
+    fill : {"class", "mean"}
+        What stands for a missing feature: must be that of the clients' objective.
 
     Source: https://github.com/Noirebao/Multimodal_Federated; its contrastive terms, of which two
     weigh nothing, are left out, and its rule at test is not published: ours stands above.
@@ -45,9 +58,12 @@ class PmcmFL(FedAvg):
     def __init__(
         self,
         clients_per_round: int | float | None = None,
+        *,
+        fill: Fill = FILL.default,
         **options: Unpack[StrategyOptions],
     ) -> None:
         super().__init__(clients_per_round, share_prototypes=True, **options)
+        self.fill = fill
 
     def orders(self, server_round: int, assignment: Assignment, kind: Kind) -> Orders:
         """Tell the prototypes of all modalities: any may be missing, be it in some samples."""
@@ -72,12 +88,17 @@ class PmcmFL(FedAvg):
         )
 
     def absent_logits(self) -> Arrays:
-        """Return ``W_m,c . c_m,c`` (K,) by modality; 0 of a class without a prototype."""
+        """Return ``W_m,c . c_m,c`` (K,) by modality; 0 of a class without a prototype.
+
+        Or ``W_m,c . mean``, if that is what features are filled by.
+        """
         constants = {}
         for modality, known in self._known().items():
             columns = self.state.arrays[_COLUMNS + modality]
-            products = (columns * known.means).sum(axis=1)
-            constants[modality] = np.where(known.counts > 0, products, 0).astype(columns.dtype)
+            means = np.where(known.counts[:, None] > 0, known.means, 0)
+            if self.fill == "mean":
+                means = known.counts @ means / max(known.counts.sum(), 1)
+            constants[modality] = (columns * means).sum(axis=1).astype(columns.dtype)
         return constants
 
     def _known(self) -> dict[str, Prototypes]:

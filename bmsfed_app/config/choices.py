@@ -44,14 +44,7 @@ def check_choices(config: ExperimentConfig) -> None:
         )
     if config.objective:
         _refuse("objective", _objective_fault(config.objective))
-    if config.missing and config.missing.leaves_gaps:
-        name, _ = config.chosen("objective")
-        if reason := _find("objective", "objective", name).no_gaps:
-            raise ConfigError(
-                f"missing: method '{config.method}' allows no samples that lack modalities "
-                f"({reason}); set missing.complete_only=true, take the scheme 'client', or choose "
-                "another method"
-            )
+    _refuse_gaps(config)
     _refuse("optimizer", optimizer_fault(config.optimizer))
     _refuse("aggregation", aggregation_fault(config.aggregation))
     reason = config.method_settings().merges_by
@@ -66,6 +59,22 @@ def check_choices(config: ExperimentConfig) -> None:
     for name, settings in config.callbacks.items():
         builder = _find("callbacks", "callback", name)
         _refuse(f"callbacks.{name}", settings_fault(builder, settings, leading=1))
+
+
+def _refuse_gaps(config: ExperimentConfig) -> None:
+    """Refuse samples that lack modalities where the objective allows none."""
+    missing = bool(config.missing and config.missing.leaves_gaps)
+    if not missing and config.sample_dropout == 0:
+        return
+    name, _ = config.chosen("objective")
+    if reason := _find("objective", "objective", name).no_gaps:
+        key, remedy = "sample_dropout", "set it to 0"
+        if missing:
+            key, remedy = "missing", "set missing.complete_only=true, take the scheme 'client'"
+        raise ConfigError(
+            f"{key}: method '{config.method}' allows no samples that lack modalities ({reason}); "
+            f"{remedy}, or choose another method"
+        )
 
 
 def _objective_fault(choice: Mapping[str, Any]) -> str | None:

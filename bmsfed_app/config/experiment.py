@@ -87,6 +87,7 @@ class ExperimentConfig(BaseModel):
     initial_weights: dict[str, str] = Field(default_factory=dict)
     freeze: dict[str, list[str]] = Field(default_factory=dict)
     feature_norm: float = Field(0.0, ge=0)
+    sample_dropout: float = Field(0.0, ge=0, le=1)
     local_epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=1)
     lr: float = Field(0.01, gt=0)
@@ -335,6 +336,7 @@ class ExperimentConfig(BaseModel):
             objective=objective,
             objective_settings=objective_settings,
             uni_weight=self.method_settings().uni_weight,
+            sample_dropout=self.sample_dropout,
             device=self.device,
             packed_clients=self.packed_clients,
             precision=self.precision,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from bmsfed_app.methods.base import METHODS, MethodSettings, Named
+from bmsfed_app.methods.base import METHODS, MethodSettings, Named, field
 from strategies import ModalityStrategy, PmcmFL
+from strategies.pmcmfl import FILL, Fill
 
 
 @METHODS.register("pmcmfl")
@@ -18,6 +19,8 @@ class PmcmFLSettings(MethodSettings):
         "gradient\n"
         "to them, zero where there is none yet;  F_k = CE of the filled logits\n"
         "test: logit_c += Σ W_m,c · c_m,c over the missing m, a constant per class\n"
+        "fill mean: c_m, the mean training feature by the prototypes and their counts, for every "
+        "class\n"
         "a client that lacks m trains W_m too; W_m is averaged over all that trained it\n"
         "what is filled in tells the label: with uni_weight, losses that it is no part of\n"
         "nothing missing: FedAvg"
@@ -33,10 +36,14 @@ class PmcmFLSettings(MethodSettings):
     )
     binds: ClassVar = {"head": "prototypes go through the columns of a linear head"}
 
+    fill: Fill = field(
+        FILL, "what stands for a missing feature: the prototype of the class, or the mean feature"
+    )
+
     def strategy(self, **common: Any) -> ModalityStrategy:
         """Send prototypes of all modalities, and the columns that they go through."""
-        return PmcmFL(head_columns=self.head_columns, **common)
+        return PmcmFL(fill=self.fill, head_columns=self.head_columns, **common)
 
     def objective(self) -> Named:
         """Cross-entropy with missing features filled."""
-        return "prototype_fill", {}
+        return "prototype_fill", {"fill": self.fill}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from bmsfed_app.models import Output
+from bmsfed_app.prototypes import ClassMeans
 from client_app.data import LocalData
 from client_app.objectives.base import OBJECTIVES, Objective
 
@@ -22,15 +23,22 @@ _FILL = "fill."
 class PrototypeFill(Objective):
     """``F_k = CE`` of logits to which a missing modality m adds ``W_m c_m,y``.
 
-    c_m,y is the server's prototype of the sample's own class, a constant; a class that has none,
+    c_m,y is the server's prototype of the sample's own class, or the mean of all of them by their
+    counts, the mean training feature: a constant; a class that has none,
     and any before the server knows prototypes, adds nothing. A modality is missing where the
     client lacks it, or the sample. Where nothing is missing, this is cross-entropy.
+
+    Parameters
+    ----------
+    fill : {"class", "mean"}
+        By the prototype of the sample's class, or by the mean, which tells no class.
 
     Source: https://github.com/Noirebao/Multimodal_Federated, ``src/algorithm``.
     """
 
     packs: ClassVar[bool] = True
 
+    fill: Literal["class", "mean"] = "class"
     #: What stands for the features, (K, D) by modality; zero rows for classes without prototype.
     fills: dict[str, Tensor] = field(default_factory=dict, init=False)
 
@@ -38,9 +46,7 @@ class PrototypeFill(Objective):
         """Take the server's prototypes, in the network's order: sums depend on it."""
         known = self.context.global_prototypes
         self.fills = {
-            m: known[m].means.masked_fill(~known[m].present[:, None], 0.0)
-            for m in self.network.spec.encoders
-            if m in known
+            m: _means(known[m], self.fill) for m in self.network.spec.encoders if m in known
         }
 
     def loss(self, output: Output, labels: Tensor) -> Tensor:
@@ -86,3 +92,12 @@ class PrototypeFill(Objective):
         if weight == 0 or not set(self.fills) - set(output.parts):
             return super()._with_uni(loss, output, labels)
         return loss + weight * self.uni_losses(output, labels).sum()
+
+
+def _means(prototypes: ClassMeans, fill: Literal["class", "mean"]) -> Tensor:
+    """Return what stands for the features of samples of each class, (K, D)."""
+    known = prototypes.means.masked_fill(~prototypes.present[:, None], 0.0)
+    if fill == "class":
+        return known
+    counts = prototypes.counts.to(known.dtype)
+    return (counts @ known / counts.sum().clamp(min=1)).expand_as(known)

@@ -27,7 +27,9 @@ LABELS = torch.tensor([1, 0])
 FILLED = [[0.0, 1.5], [2.0, 0.5]]
 
 
-def bound(held: tuple[str, ...], known: Prototypes = IDENTITY, **told: Any) -> PrototypeFill:
+def bound(
+    held: tuple[str, ...], known: Prototypes = IDENTITY, fill: str = "class", **told: Any
+) -> PrototypeFill:
     network = MultiModalNetwork(PAIR, held, ("A", "V"))
     with torch.no_grad():
         network.head.weight["A"].copy_(torch.eye(2))
@@ -35,7 +37,7 @@ def bound(held: tuple[str, ...], known: Prototypes = IDENTITY, **told: Any) -> P
     context = synthetic.context(
         *held, prototypes={"A": known, "V": known}, shared=synthetic.settings(network=PAIR, **told)
     )
-    objective = build_objective("prototype_fill", {}).bind(network, context)
+    objective = build_objective("prototype_fill", {"fill": fill}).bind(network, context)
     assert isinstance(objective, PrototypeFill)
     objective.on_start(synthetic.client())
     return objective
@@ -73,6 +75,16 @@ def test_a_class_without_prototype_adds_nothing() -> None:
     known = Prototypes(np.full((2, 2), 7.0, np.float32), np.array([0, 3]))
     objective = bound(("A",), known)
     assert logits_of(objective, objective.network({"A": Z})) == [[14.0, 7.5], [0.0, 0.5]]
+
+
+def test_the_mean_feature_is_that_of_the_samples_behind_the_prototypes() -> None:
+    """Three samples of one class at (1, 0), one of the other at (0, 2)."""
+    known = Prototypes(np.diag([1.0, 2.0]).astype(np.float32), np.array([3, 1]))
+    objective = bound(("A",), known, fill="mean")
+    assert objective.fills["V"].tolist() == [[0.75, 0.5]] * 2
+    assert logits_of(objective, objective.network({"A": Z})) == [[1.5, 1.0]] * 2
+    nobody = Prototypes(np.full((2, 2), 9.0, np.float32), np.array([0, 0]))
+    assert bound(("A",), nobody, fill="mean").fills["V"].tolist() == [[0.0, 0.0]] * 2
 
 
 def test_uni_modal_losses_go_through_what_is_there_alone() -> None:

@@ -10,6 +10,7 @@ from bmsfed_app.aggregations import build_aggregation
 from server_app.callbacks import CALLBACKS, Watched
 from server_app.evaluation import Evaluator
 from strategies import Assignment, FedAvg, PmcmFL, Prototypes, RoundReport, ServerState, Update
+from strategies.pmcmfl import Fill
 from strategies.testing import FakeGrid
 from tests import synthetic
 from tests.federation import federate, initial, whole_and_resumed
@@ -27,8 +28,8 @@ MODEL = {
 IDENTITY = Prototypes(np.eye(2, dtype=np.float32), np.array([4, 4]))
 
 
-def knowing(**prototypes: Prototypes) -> PmcmFL:
-    strategy = PmcmFL()
+def knowing(fill: Fill = "class", **prototypes: Prototypes) -> PmcmFL:
+    strategy = PmcmFL(fill=fill)
     strategy.state = ServerState(arrays=dict(MODEL), prototypes={"k": prototypes})
     return strategy
 
@@ -41,6 +42,14 @@ def test_the_constants_at_test_by_hand() -> None:
     unseen = Prototypes(np.full((2, 2), 9.0, np.float32), np.array([0, 2]))
     assert knowing(V=unseen).absent_logits()["V"].tolist() == [0.0, 9.0]
     assert knowing().absent_logits() == {}
+
+
+def test_the_constants_of_the_mean_feature_by_hand() -> None:
+    """The mean of three samples at (1, 0) and one at (0, 2) is (0.75, 0.5), W_V diag(2, 1)."""
+    known = Prototypes(np.diag([1.0, 2.0]).astype(np.float32), np.array([3, 1]))
+    assert knowing("mean", V=known).absent_logits()["V"].tolist() == [1.5, 0.5]
+    unseen = Prototypes(np.full((2, 2), 9.0, np.float32), np.array([0, 0]))
+    assert knowing("mean", V=unseen).absent_logits()["V"].tolist() == [0.0, 0.0]
 
 
 def test_who_lacks_a_modality_is_sent_its_columns_once_there_are_prototypes() -> None:
