@@ -92,12 +92,15 @@ def check_share(bad: Sequence[LeftOut], total: int, max_bad: float, name: str) -
     DataError
         If more than the share ``max_bad`` of the ``total`` samples listed are.
     """
-    faulty = [one.reason for one in bad if not one.by_rule]
+    counted = [one for one in bad if not one.by_rule]
+    faulty = [one.reason for one in counted]
     if len(faulty) > max_bad * total:
+        lacks = any(one.cause.startswith("lacks ") for one in counted)
+        kept = ", or use those that lack a modality for what they have (--missing keep)" * lacks
         raise DataError(
             f"{len(faulty)} of {total} samples of {name} cannot be used, more than the "
             f"{max_bad:.1%} allowed ({some(faulty)}): mend them, or allow more with max_bad in the "
-            "YAML file or --set max_bad=SHARE"
+            f"YAML file or --set max_bad=SHARE{kept}"
         )
 
 

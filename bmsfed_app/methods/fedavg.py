@@ -16,7 +16,8 @@ class FedAvgSettings(MethodSettings):
 
     summary = "random clients train all they hold, averages by sample counts"
     equations = (
-        "θ_m = Σ_k q_k θ_m,k over the clients that trained part m, q_k = n_k / Σ n\nF_k = CE"
+        "θ_m = Σ_k q_k θ_m,k over the clients that trained part m, q_k = n_k / Σ n\nF_k = CE\n"
+        "of samples that lack modalities, a part of m counts those that have m: n_k,m (sent)"
     )
     source = "McMahan et al., AISTATS 2017, Algorithm 1"
 

@@ -23,7 +23,8 @@ class FedCMISettings(MethodSettings):
         "KD = mean over m ≠ l of mean_i -softmax(C_l s_l / T_y) · log softmax(C_m i_m / T_y)\n"
         "l: largest Σ_i softmax(C_m s_m)[y] of the batch; it teaches as the received model has it\n"
         "T_c = 1 / (1 + 2 ln(r_c / mean r)) if r_c > mean r, else 1; r_c = p_l,c / p_m,c, mean "
-        "probabilities of class c at the received model"
+        "probabilities of class c at the received model\n"
+        "samples that lack a modality are refused: the leader teaches by the sample"
     )
     travels = (
         "S, I and C with their encoder, 2P(D + 1) + K(P + 1) numbers a modality, P the widest D: "
