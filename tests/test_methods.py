@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from bmsfed_app.methods import METHODS, find_method
@@ -186,6 +187,33 @@ def test_going_on_after_round_two_equals_never_stopping(name: str) -> None:
     resumed, more = federate(name, start=start, handlers=clients_of(name))
     assert more.rows() == rows.rows()[2:]
     assert resumed.to_bytes() == never_stopped.to_bytes()
+
+
+def with_gaps() -> dict[str, Handler]:
+    """Clients of whose samples every fourth lacks sound, and every fifth smell."""
+
+    def make(number: int) -> Handler:
+        data = synthetic.client(f"g{number}", n=30 + 6 * number, seed=number)
+        rows = torch.arange(len(data))
+        masks = {"sound": (rows + number) % 4 > 0, "smell": (rows + number) % 5 > 0}
+        return answering(replace(data, split=data.split.lacking(masks)))
+
+    return {f"g{i}": make(i) for i in range(4)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_that_lack_modalities_and_going_on(name: str) -> None:
+    """All answers are used, but for a method that refuses such samples, and says why."""
+    if name == "fedcmi":
+        with pytest.raises(FederationError, match="one modality teaches the others"):
+            federate(name, rounds=1, handlers=with_gaps())
+        return
+    whole, keep = federate(name, rounds=2, handlers=with_gaps())
+    assert [report.failures for report in keep.reports] == [{}, {}]
+    half, _ = federate(name, rounds=1, handlers=with_gaps())
+    start = ServerState.from_bytes(half.to_bytes())
+    resumed, _ = federate(name, rounds=2, start=start, handlers=with_gaps())
+    assert resumed.to_bytes() == whole.to_bytes()
 
 
 def model(state: ServerState) -> dict[str, bytes]:

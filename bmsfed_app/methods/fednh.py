@@ -24,7 +24,8 @@ class FedNHSettings(MethodSettings):
         "means over their holders"
     )
     travels = (
-        "class directions up in place of the head's weights, and class counts; nothing is kept"
+        "class directions up in place of the head's weights, and class counts, those of a modality "
+        "too where samples lack it; nothing is kept"
     )
     source = "Dai et al., AAAI 2023, arXiv:2212.02758; bodies averaged by samples; blocks: ours"
     merges_by = "class directions are averaged by class counts"
