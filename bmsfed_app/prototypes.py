@@ -89,7 +89,7 @@ def log_probabilities(features: Tensor, prototypes: ClassMeans) -> Tensor:
 def enhancement_loss(features: Tensor, labels: Tensor, prototypes: ClassMeans) -> Tensor:
     """Modal enhancement loss of one modality (Eq. 7): mean ``-log p`` of the true class.
 
-    Samples whose class has no prototype are left out; 0 if none is left.
+    Samples whose class has no prototype are left out; 0 if none is left, or none was given.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def enhancement_loss(features: Tensor, labels: Tensor, prototypes: ClassMeans) -
         The global ones, by the paper.
     """
     usable = None if prototypes.covering else prototypes.present[labels]
-    if usable is not None and not usable.any():
+    if not len(labels) or (usable is not None and not usable.any()):
         return features.sum() * 0.0
     log_p = log_probabilities(features, prototypes)
     of_true_class = log_p.gather(1, labels[:, None]).squeeze(1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,18 @@ class LocalData:
         mask = self.split.present.get(modality)
         own = None if mask is None else mask[self.index]
         return None if own is None or bool(own.all()) else own
+
+    def gaps(self, modalities: Iterable[str]) -> dict[str, Tensor]:
+        """Return :meth:`present` (n,) of those of some modalities that samples lack."""
+        masks = {m: self.present(m) for m in modalities}
+        return {m: mask for m, mask in masks.items() if mask is not None}
+
+    def having(self, modalities: Sequence[str]) -> LocalData:
+        """Return just the samples that have some of these modalities: others say nothing here."""
+        gaps = self.gaps(modalities)
+        if len(gaps) < len(modalities):
+            return self
+        return replace(self, index=self.index[torch.stack(list(gaps.values())).any(dim=0)])
 
     def batches(
         self,

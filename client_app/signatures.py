@@ -68,7 +68,7 @@ def decoupled_signatures(
         loss = F.cross_entropy(output.logits, labels) / count
         _accumulate(ce, gradients(parameters, loss, retain=retain or orders.enhancing))
         if orders.enhancing:
-            offered = enhancement_offered(objective, output.features, labels) / count
+            offered = enhancement_offered(objective, output, labels) / count
             _accumulate(enhancing, gradients(parameters, offered, retain=retain))
     joint, offers = _to_numpy(ce), _to_numpy(enhancing)
     if len(joint) == 1:
@@ -76,30 +76,29 @@ def decoupled_signatures(
     return _name(joint, offers, held, objective.context.settings.network, orders)
 
 
-def enhancement_offered(
-    objective: ModalEnhancement, features: Mapping[str, Tensor], labels: Tensor
-) -> Tensor:
+def enhancement_offered(objective: ModalEnhancement, output: Output, labels: Tensor) -> Tensor:
     """``beta ME`` of every modality as if it were the weak one, summed (Eqs. 10, 11).
 
     Parameters
     ----------
-    features : mapping
-        Features (B, D) of a batch by modality, with gradients.
+    output : Output
+        Of a batch, with features' gradients.
     labels : Tensor (B,), int64
     """
     orders, known = objective.context.orders, objective.context.global_prototypes
-    single = len(features) == 1
-    ratios = (
-        dict.fromkeys(features, orders.ratio)
-        if single
-        else dict(zip(features, objective.batch_ratios(features, labels).tolist(), strict=True))
-    )
+    features, single = output.features, len(output.features) == 1
+    if single:
+        ratios = dict.fromkeys(features, orders.ratio)
+    else:
+        found = objective.batch_ratios(features, labels, output.present)
+        ratios = dict(zip(features, found.tolist(), strict=True))
     total = torch.zeros((), device=labels.device)
     for m, z in features.items():
         wanted = not single or m == orders.weak or objective.uni_enhancement == "always"
         beta = objective.weigh(ratios[m])
         if wanted and beta > 0 and m in known:
-            total = total + beta * enhancement_loss(z, labels, known[m])
+            rows = output.of(m, z), output.of(m, labels)
+            total = total + beta * enhancement_loss(*rows, known[m])
     return total
 
 

@@ -30,6 +30,7 @@ from client_app.signatures import (
     update_signatures,
 )
 from strategies import SignatureOrders, Task, Update
+from strategies.protocol import owner
 
 
 def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
@@ -59,6 +60,7 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
         If what is to be answered is NaN or infinite.
     """
     started = time.perf_counter()
+    data = data.having(task.orders.modalities)
     network = received_network(task, data, settings)
     update = blank_update(network.modalities, data)
     context = LocalContext.of(task.orders, settings)
@@ -74,8 +76,9 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
 
 def blank_update(modalities: Sequence[str], data: LocalData) -> Update:
     """An answer that says who it is from and what that client holds, and nothing else yet."""
-    who = data.client_id
-    return Update(who, tuple(modalities), len(data), sender=who, held=data.modalities)
+    who, held = data.client_id, data.modalities
+    present = {m: int(mask.sum()) for m, mask in data.gaps(modalities).items()}
+    return Update(who, tuple(modalities), len(data), sender=who, held=held, present=present)
 
 
 def received_network(task: Task, data: LocalData, settings: ClientSettings) -> MultiModalNetwork:
@@ -95,8 +98,12 @@ def _network_for(task: Task, settings: ClientSettings) -> MultiModalNetwork:
     """Return the process's network of the modalities assigned, wherever its arrays are from."""
     device = training_device(settings)
     prepare_device(device, settings.precision)
+    modalities = task.orders.modalities
+    # Columns of modalities that the client lacks come where something stands for their features.
+    owners = {owner(name) for name in task.arrays if name.startswith("head.")}
+    columns = tuple(sorted({m for m in owners if m} - set(modalities)))
     return _network(
-        settings.network, task.orders.modalities, device, settings.precision, settings.compile
+        settings.network, modalities, columns, device, settings.precision, settings.compile
     )
 
 
@@ -104,11 +111,12 @@ def _network_for(task: Task, settings: ClientSettings) -> MultiModalNetwork:
 def _network(
     spec: NetworkSpec,
     modalities: tuple[str, ...],
+    columns: tuple[str, ...],
     device: torch.device,
     precision: Precision,
     compiled: bool,
 ) -> MultiModalNetwork:
-    network = MultiModalNetwork(spec, modalities).to(device)
+    network = MultiModalNetwork(spec, modalities, columns).to(device)
     return network.compute(precision, compiled=compiled)
 
 
@@ -159,7 +167,8 @@ def begin(
     if (orders.kind == "measure" and _wanted(context)) or _needs_features(objective):
         # At the received model; a pass over the data, so only where it is needed, and once.
         context.features = extract_features(network, data)
-    context.begin(local_prototypes(context.features, data.labels, data.num_classes))
+    gaps = data.gaps(context.features)
+    context.begin(local_prototypes(context.features, data.labels, data.num_classes, gaps))
     if orders.signature and orders.signature.gradient == "decoupled":
         update.signatures = _signatures(objective, orders.signature, data)
     by_update = orders.signature is not None and orders.signature.gradient == "update"
@@ -181,9 +190,12 @@ def finish(work: Work) -> None:
             for name, value in network.state_dict().items()
             if name not in network.frozen and not name.startswith(objective.kept_back)
         }
+    else:
+        update.measurements = objective.after_measuring(final, data)
     if wanted:
         kind, least = context.settings.ratio_kind, data.min_class_count
-        measure(update, final, data.labels, data.num_classes, kind, least)
+        gaps = data.gaps(final)
+        measure(update, final, data.labels, data.num_classes, kind, least, gaps)
     if orders.signature and orders.signature.gradient == "update":
         held = len(data.modalities)
         update.signatures = update_signatures(work.received, network, orders.signature, held=held)
@@ -258,6 +270,7 @@ def train(
         network.train()
         losses = []
         for inputs, labels in data.batches(size, network.modalities, rng, least=least):
+            objective.on_batch(inputs)
             output = network(inputs)
             loss = objective.total(output, labels)
             optimizer.zero_grad(set_to_none=True)
@@ -303,7 +316,7 @@ def _trainable(network: MultiModalNetwork, objective: Objective) -> list[nn.Para
 @torch.inference_mode()
 def _mean_loss(network: MultiModalNetwork, data: LocalData) -> NDArray[np.float32]:
     """Mean cross-entropy (1,) over the client's samples at the received model, in eval mode."""
-    logits = network.head(extract_features(network, data))
+    logits = network.head(extract_features(network, data), data.gaps(network.modalities))
     return np.array([float(F.cross_entropy(logits, data.labels))], np.float32)
 
 

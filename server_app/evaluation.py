@@ -7,12 +7,14 @@ own columns of the head.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -149,7 +151,10 @@ class Evaluator:
     @_on_all_threads()
     @torch.inference_mode()
     def __call__(
-        self, arrays: Arrays, prototypes: Mapping[str, Prototypes] | None = None
+        self,
+        arrays: Arrays,
+        prototypes: Mapping[str, Prototypes] | None = None,
+        absent: Arrays | None = None,
     ) -> Evaluation:
         """Evaluate a global model.
 
@@ -160,22 +165,27 @@ class Evaluator:
         prototypes : mapping, optional
             Global prototypes of the training data by modality; None takes the class means of
             the test features themselves (the published code's protocol, which uses test labels).
+        absent : dict, optional
+            What a modality adds to the logits where it is missing, (K,) by modality: see
+            :meth:`strategies.Decisions.absent_logits`.
 
         Raises
         ------
         DataError
             If inputs of the test split are NaN or infinite.
         """
-        network = self._network(arrays)
+        network, extra = self._network(arrays), self._absent(absent)
         features, labels = self._features(network), self.test.labels
-        logits = network.head(features)
+        logits = self._logits(network, features, features, extra)
         loss = float(F.cross_entropy(logits, labels))
         if not math.isfinite(loss):
             self._check_inputs(network.modalities)
         result = Evaluation(
             accuracy=_accuracy(logits, labels),
             loss=loss,
-            by_head={m: _accuracy(network.head({m: z}), labels) for m, z in features.items()},
+            by_head={
+                m: _accuracy(self._logits(network, features, [m], extra), labels) for m in features
+            },
             prototypes="test" if prototypes is None else "train",
             metrics=measured(self.metrics, logits, labels),
         )
@@ -188,7 +198,12 @@ class Evaluator:
 
     @_on_all_threads()
     @torch.inference_mode()
-    def accuracies(self, arrays: Arrays, subsets: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    def accuracies(
+        self,
+        arrays: Arrays,
+        subsets: Mapping[str, Sequence[str]],
+        absent: Arrays | None = None,
+    ) -> dict[str, float]:
         """Return the head's test accuracy with subsets of the modalities, by the subsets' names.
 
         Parameters
@@ -197,14 +212,65 @@ class Evaluator:
             The model by state-dict name.
         subsets : mapping
             Modalities that the head sees, at least one, by any name; others are left out.
+        absent : dict, optional
+            What those that are left out add to the logits, (K,) by modality.
         """
-        network = self._network(arrays)
+        network, extra = self._network(arrays), self._absent(absent)
         features, labels = self._features(network), self.test.labels
         return {
-            name: _accuracy(network.head({m: features[m] for m in seen}), labels)
+            name: _accuracy(self._logits(network, features, seen, extra), labels)
             for name, seen in subsets.items()
             if seen
         }
+
+    @_on_all_threads()
+    @torch.inference_mode()
+    def hits_by_class(
+        self, models: Iterable[Arrays], absent: Arrays | None = None
+    ) -> NDArray[np.int64]:
+        """Return how many test samples of each class each model gets right, (models, K).
+
+        Parameters
+        ----------
+        models : iterable of dict
+            By state-dict name; they may lack modalities. Where one's encoders are the very arrays
+            of the one before it, they are not run again.
+        absent : dict, optional
+            What modalities that a model lacks add to its logits, (K,) by modality.
+        """
+        extra, labels, found = self._absent(absent), self.test.labels, []
+        before: list[Any] = []
+        features: dict[str, Tensor] = {}
+        for arrays in models:
+            encoders = [v for n, v in arrays.items() if n.startswith("encoders.")]
+            network = self._network(arrays)
+            if len(encoders) != len(before) or any(
+                a is not b for a, b in zip(encoders, before, strict=True)
+            ):
+                features, before = self._features(network), encoders
+            right = self._logits(network, features, features, extra).argmax(dim=1) == labels
+            found.append(torch.bincount(labels[right], minlength=self.spec.num_classes))
+        return torch.stack(found).cpu().numpy()
+
+    def _logits(
+        self,
+        network: MultiModalNetwork,
+        features: Mapping[str, Tensor],
+        seen: Iterable[str],
+        absent: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Logits (n, K) from features (n, D) of modalities ``seen``; what lacks adds ``absent``."""
+        there = {m: features[m] for m in seen}
+        logits: Tensor = network.head(there)
+        for modality, constant in absent.items():
+            if modality not in there:
+                logits = logits + constant
+            elif (held := self.test.present.get(modality)) is not None:
+                logits = logits + constant * ~held[:, None]
+        return logits
+
+    def _absent(self, absent: Arrays | None) -> dict[str, Tensor]:
+        return {m: torch.tensor(v, device=self.device) for m, v in (absent or {}).items()}
 
     def _check_inputs(self, modalities: Sequence[str]) -> None:
         """Refuse a test split with inputs that are not finite: accuracies mean nothing there."""

@@ -64,7 +64,9 @@ class EvaluateCallback(Callback):
             found[key] = (
                 found.get(key)
                 or self._known.get(key)
-                or self.evaluator(model.arrays, model.prototypes if of_training else None)
+                or self.evaluator(
+                    model.arrays, model.prototypes if of_training else None, model.absent
+                )
             )
         self._known = found if len(models) > 1 else {}
         return mean_evaluation([(found[m.name, m.version], m.weight) for m in models])

@@ -47,7 +47,7 @@ class ValidationCallback(Callback):
             return
         models = strategy.models()
         found = mean_evaluation(
-            [(self.evaluator(m.arrays, m.prototypes), m.weight) for m in models]
+            [(self.evaluator(m.arrays, m.prototypes, m.absent), m.weight) for m in models]
         )
         report.metrics |= {
             "validation_accuracy": found.accuracy,

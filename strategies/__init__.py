@@ -35,8 +35,11 @@ from .messages import (
     Task,
     Update,
 )
+from .mfedmc import MFedMC
 from .modality_dropout import ModalityDropout
+from .pmcmfl import PmcmFL
 from .pow_d import PowerOfChoice
+from .private_head import PrivateHead
 from .random_modality import RandomModality
 from .state import ServerState
 
@@ -70,13 +73,16 @@ __all__ = [
     "Fleet",
     "GBlending",
     "LocalTraining",
+    "MFedMC",
     "Metric",
     "ModalityDropout",
     "ModalityStrategy",
     "Orders",
     "Parts",
     "Paused",
+    "PmcmFL",
     "PowerOfChoice",
+    "PrivateHead",
     "Prototypes",
     "RandomModality",
     "RoundReport",

@@ -72,8 +72,8 @@ def imbalance_ratios(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def sample_counts(name: str, trainers: Sequence[Update]) -> list[float]:
-    """Return the trainers' sample counts, whatever the array."""
-    return [float(u.num_samples) for u in trainers]
+    """Return the trainers' sample counts: of a modality's arrays, of samples that have it."""
+    return [float(u.samples(owner(name))) for u in trainers]
 
 
 def aggregate_parts(

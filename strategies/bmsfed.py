@@ -12,10 +12,10 @@ from .aggregation import imbalance_ratios
 from .base import StrategyOptions
 from .messages import Arrays, Assignment, ClientInfo, Kind, Orders, Update
 from .ranges import Parameter
+from .selection.measuring import MEASURE_PER_ROUND
 from .selection.signatures import (
     COVER_SAMPLE,
     GRADIENT,
-    MEASURE_PER_ROUND,
     PROBE_BATCHES,
     SKETCH_DIM,
     Gradient,

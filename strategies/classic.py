@@ -271,6 +271,24 @@ class FedPAC(ClassicStrategy):
     core = core.FedPAC
 
 
+class PmcmFL(ClassicStrategy):
+    """:class:`strategies.PmcmFL` on the classic interface."""
+
+    core = core.PmcmFL
+
+
+class PrivateHead(ClassicStrategy):
+    """:class:`strategies.PrivateHead` on the classic interface."""
+
+    core = core.PrivateHead
+
+
+class MFedMC(ClassicStrategy):
+    """:class:`strategies.MFedMC` on the classic interface."""
+
+    core = core.MFedMC
+
+
 __all__ = [
     "AGM",
     "BMSFed",
@@ -282,7 +300,10 @@ __all__ = [
     "FedPAC",
     "GBlending",
     "LocalTraining",
+    "MFedMC",
     "ModalityDropout",
+    "PmcmFL",
     "PowerOfChoice",
+    "PrivateHead",
     "RandomModality",
 ]

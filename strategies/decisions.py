@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -52,6 +52,8 @@ class EvaluationModel:
         The model by state-dict name; it may lack modalities.
     prototypes : dict
         Prototypes of training data by modality.
+    absent : dict
+        See :meth:`Decisions.absent_logits`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class EvaluationModel:
     weight: float
     arrays: Arrays
     prototypes: dict[str, Prototypes]
+    absent: Arrays = field(default_factory=dict)
 
 
 class Decisions:
@@ -267,8 +270,17 @@ class Decisions:
 
     def models(self) -> list[EvaluationModel]:
         """Return the models whose weighted mean accuracy counts: the global one."""
-        state = self.state
-        return [EvaluationModel("", state.round, 1.0, state.arrays, state.global_prototypes())]
+        state, absent = self.state, self.absent_logits()
+        known = state.global_prototypes()
+        return [EvaluationModel("", state.round, 1.0, state.arrays, known, absent)]
+
+    def absent_logits(self) -> Arrays:
+        """Return what a modality adds to the logits of a test sample that lacks it.
+
+        By modality (K,), a constant per class; nothing of those that are not in it, as of all by
+        default: they count as a zero block.
+        """
+        return {}
 
     # --- what methods have in common -------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from .aggregation import aggregate_parts
+from .aggregation import aggregate_parts, sample_counts
 from .base import StrategyOptions
 from .changes import block_of, is_statistic
 from .fedavg import FedAvg
@@ -77,7 +77,7 @@ class FedMSplit(FedAvg):
         def _weigh(name: str, trainers: Sequence[Update]) -> list[float]:
             there = [place[u.client_id] for u in trainers]
             mixed = rows[block_of(name)][np.ix_(there, there)]
-            samples = np.array([u.num_samples for u in trainers], np.float64)
+            samples = np.array(sample_counts(name, trainers))
             # Sample counts, not shares: at gamma 1 they are FedAvg's weights to the last bit.
             others = samples @ _rows_to_one(mixed)
             weights = self.gamma * samples + (1 - self.gamma) * others

@@ -80,7 +80,8 @@ class FedNH(FedAvg):
         """Take class counts, and directions of every modality trained."""
         shapes = {m: self.state.arrays[_WEIGHT + m].shape for m in orders.modalities}
         classes = next(iter(shapes.values()))[:1]
-        return {"counts": classes, **{f"directions.{m}": shape for m, shape in shapes.items()}}
+        own = {f"counts.{m}": classes for m in orders.modalities}  # where samples lack it
+        return {"counts": classes, **own, **{f"directions.{m}": s for m, s in shapes.items()}}
 
     def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for class counts, and for directions of every modality trained."""
@@ -95,6 +96,9 @@ class FedNH(FedAvg):
                 return f"class counts are not {want[0]} numbers of 0 or more"
             if counts.sum() > update.num_samples:
                 return f"class counts sum to {counts.sum():g}, of {update.num_samples} samples"
+            own = _counts(update, modality)
+            if own.shape != want[:1] or (own < 0).any() or (own > counts).any():
+                return f"class counts of '{modality}' are not between 0 and those of all samples"
         return None
 
     def aggregate(self, updates: Sequence[Update]) -> Arrays:
@@ -126,12 +130,18 @@ def _class_means(
     """Count-weighted mean directions (K, D) of one block, and which classes (K,) anyone has."""
     total, count = np.zeros_like(otherwise), np.zeros(len(otherwise))
     for update in trainers:
-        counts = update.measurements["counts"].astype(np.float64)
+        counts = _counts(update, modality)
         total += counts[:, None] * update.measurements[f"directions.{modality}"]
         count += counts
     seen = count > 0
     means = total / np.where(seen, count, 1.0)[:, None]
     return np.where(seen[:, None], means, otherwise), seen
+
+
+def _counts(update: Update, modality: str) -> NDArray[np.float64]:
+    """Samples per class (K,) that have a modality."""
+    found = update.measurements
+    return found.get(f"counts.{modality}", found["counts"]).astype(np.float64)
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

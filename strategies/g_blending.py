@@ -117,11 +117,16 @@ class GBlending(FedAvg):
         return dict.fromkeys((JOINT, *orders.modalities), (4,))
 
     def check_update(self, update: Update, kind: Kind) -> str | None:
-        """Ask for four losses of every head, unless the client has too few samples to hold out."""
+        """Ask for four losses of every head, unless the client has too few samples to hold out.
+
+        Of a modality that samples lack, there may be none on one of the sides.
+        """
         if self.fixed or update.num_samples < 2:
             return None
         for name in (JOINT, *update.modalities):
             found = update.measurements.get(name)
+            if found is None and name in update.present:
+                continue
             if found is None:
                 return f"the answer holds no losses of '{name}'"
             if found.shape != (4,):
@@ -156,7 +161,8 @@ class GBlending(FedAvg):
                 if name in update.measurements:
                     losses = update.measurements[name].astype(np.float64)
                     gain, overfit = gain_and_overfitting(losses)
-                    sums[row] += update.num_samples * np.array([1.0, gain, overfit])
+                    weight = update.samples(name)  # of the joint loss: all samples
+                    sums[row] += weight * np.array([1.0, gain, overfit])
         return sums
 
 

@@ -176,7 +176,7 @@ class Update:
     modalities : tuple of str
         The modalities trained (or measured, in a probe).
     num_samples : int
-        Aggregation weight.
+        Aggregation weight, of what all modalities share; see :meth:`samples`.
     arrays : dict
         The parts that were trained, by state-dict name; empty in a probe.
     prototypes : dict
@@ -195,6 +195,8 @@ class Update:
         The client id that the answer itself names; empty where it names none.
     held : tuple of str
         All modalities that the sender holds.
+    present : dict
+        Samples that have a modality, by modality trained that some of ``num_samples`` lack.
     """
 
     client_id: str
@@ -209,6 +211,12 @@ class Update:
     metrics: dict[str, float] = field(default_factory=dict)
     sender: str = ""
     held: tuple[str, ...] = ()
+    present: dict[str, int] = field(default_factory=dict)
+
+    def samples(self, modality: str | None) -> int:
+        """Return the samples behind what belongs to a modality; None: behind what all share."""
+        # Weights are bounded by num_samples, wherever that is lowered.
+        return min(self.present.get(modality or "", self.num_samples), self.num_samples)
 
 
 def copied(arrays: Mapping[str, NDArray[Any]]) -> Arrays:

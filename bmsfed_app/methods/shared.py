@@ -7,10 +7,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bmsfed_app.methods.base import MethodSettings, Named, field
+from strategies.selection.measuring import MEASURE_PER_ROUND
 from strategies.selection.signatures import (
     COVER_SAMPLE,
     GRADIENT,
-    MEASURE_PER_ROUND,
     PROBE_BATCHES,
     SKETCH_DIM,
     Gradient,

@@ -10,6 +10,7 @@ from bmsfed_app.models.heads import (
     UniModalHeads,
     joint_unit,
 )
+from bmsfed_app.models.infiltration import InfiltrationHead
 from bmsfed_app.models.initial import build_network
 from bmsfed_app.models.network import MultiModalNetwork, NetworkSpec, Output
 from bmsfed_app.models.weights import WeightsError, load_weights
@@ -21,6 +22,7 @@ __all__ = [
     "Encoder",
     "FusionHead",
     "Head",
+    "InfiltrationHead",
     "InputError",
     "MMTMHead",
     "MultiModalNetwork",

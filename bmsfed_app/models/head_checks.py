@@ -26,10 +26,9 @@ def head_fault(
     widths : mapping
         D by modality.
     """
-    total = sum(widths.values())
     try:
         for there in (widths, *({m: d} for m, d in widths.items())):
-            head = build_head(name, there, num_classes, settings, total)
+            head = build_head(name, there, num_classes, settings, widths)
             head.reset(torch.Generator().manual_seed(0))
             if fault := _names_fault(head, widths):
                 return f"{name}: {fault}"

@@ -8,7 +8,7 @@ Shape legend: B batch, K classes, D feature width of a modality.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +28,9 @@ class Head(nn.Module):
     #: True where shapes depend on the features of modalities that a client lacks as well; such a
     #: head is also given ``total_width``, the sum of all widths.
     needs_total_width: ClassVar[bool] = False
+    #: True where it must know which modalities there are besides; such a head is also given
+    #: ``all_widths``, the widths of all modalities of the network.
+    needs_all_widths: ClassVar[bool] = False
 
     #: True where logits are the sum of the modalities' parts and a ``bias``, so that each part says
     #: by itself what the head makes of its modality alone.
@@ -41,9 +44,47 @@ class Head(nn.Module):
         """Join contributions into logits (B, K)."""
         raise NotImplementedError
 
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits (B, K) of features (B, D) by modality."""
-        return self.fuse(self.parts(features))
+    def forward(
+        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Return the logits (B, K) of features (B, D) by modality; ``present`` as in masked."""
+        there = {m: mask for m, mask in (present or {}).items() if m in features}
+        return self.masked(features, there)[1] if there else self.fuse(self.parts(features))
+
+    def masked(
+        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return parts and logits of samples that lack modalities: what each has alone, of each.
+
+        Samples with the same modalities go through :meth:`parts` and :meth:`fuse` together, without
+        what they lack. The latter's part is 0. A sample that has nothing gets zeros of everything.
+
+        Parameters
+        ----------
+        features : mapping
+            (B, D) by modality.
+        present : mapping
+            By modality that samples lack: Tensor (B,), bool, True where the sample has it.
+        """
+        size, device = (whole := next(iter(features.values()))).shape[0], whole.device
+        everyone = torch.ones(size, dtype=torch.bool, device=device)
+        held = torch.stack([present.get(m, everyone) for m in features], dim=1)
+        patterns, which = held.unique(dim=0, return_inverse=True)
+        logits = list[tuple[Tensor, Tensor]]()
+        found = {m: list[tuple[Tensor, Tensor]]() for m in features}
+        for number, pattern in enumerate(patterns.tolist()):
+            rows = (which == number).nonzero().squeeze(1)
+            own = {
+                m: z[rows] for (m, z), there in zip(features.items(), pattern, strict=True) if there
+            }
+            parts = self.parts(own or {m: z[rows] for m, z in features.items()})
+            logits.append((rows, self.fuse(parts)))
+            for m in own:
+                found[m].append((rows, parts[m]))
+        like = logits[0][1]
+        return {m: scattered(p, size, like) for m, p in found.items()}, scattered(
+            logits, size, like
+        )
 
     def reset(self, rng: torch.Generator) -> None:
         """Draw the initial weights: here matrices Xavier-normal in their order, the rest zeros."""
@@ -56,6 +97,25 @@ class Head(nn.Module):
     def release(self) -> None:
         """Let go of what earlier training has left besides arrays: here nothing."""
         return None
+
+
+def scattered(pieces: Sequence[tuple[Tensor, Tensor]], size: int, like: Tensor) -> Tensor:
+    """Put rows back into their places.
+
+    Parameters
+    ----------
+    pieces : sequence of (Tensor (b,), Tensor (b, D))
+        Places, and what stands there; elsewhere stand zeros.
+    size : int
+        Rows of the whole.
+    like : Tensor (any, D)
+        Of the whole's width, type and device.
+    """
+    whole = like.new_zeros((size, *like.shape[1:]))
+    if not pieces:
+        return whole
+    places, values = zip(*pieces, strict=True)
+    return whole.index_copy(0, torch.cat(places), torch.cat(values))
 
 
 def _no_head(thing: object) -> str | None:
@@ -246,8 +306,13 @@ class MMTMHead(Head):
         self.gate_steps = _Buffers({m: torch.zeros(1, dtype=torch.int64) for m in widths})
         self.frozen: str | None = None
 
-    def gates(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the gates by modality: (B, D), or (D,) of a frozen one."""
+    def gates(
+        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the gates by modality: (B, D), or (D,) of a frozen one.
+
+        Means are kept of the gates of samples that have the modality; ``present`` as in masked.
+        """
         squeezed: Tensor = self.squeeze_bias
         for m, z in features.items():
             squeezed = squeezed + F.linear(z, self.squeeze[m])
@@ -259,7 +324,8 @@ class MMTMHead(Head):
                 continue
             gates[m] = torch.sigmoid(F.linear(h, self.excite[m], self.excite_bias[m]))
             if self.training:
-                self._track(m, gates[m])
+                mask = (present or {}).get(m)
+                self._track(m, gates[m] if mask is None else gates[m][mask])
         return gates
 
     def parts(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -274,6 +340,22 @@ class MMTMHead(Head):
         """Return the mean of the branches' logits."""
         return torch.stack(list(parts.values())).mean(dim=0)
 
+    def masked(
+        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """See :class:`Head`; in one pass, since a gate's running mean is over whole batches."""
+        gates = self.gates(features, present)  # zeros squeeze to nothing
+        parts = {
+            m: F.linear(z * gates[m], self.weight[m], self.class_bias[m])
+            for m, z in features.items()
+        }
+        for m, mask in present.items():
+            parts[m] = parts[m].where(mask[:, None], 0.0)
+        ones = torch.ones_like(next(iter(present.values())))
+        branches = torch.stack([present.get(m, ones) for m in features]).sum(dim=0)
+        total = torch.stack(list(parts.values())).sum(dim=0)
+        return parts, total / branches.clamp(min=1)[:, None]
+
     def reset(self, rng: torch.Generator) -> None:
         """Xavier-normal: U as one matrix over all modalities, V and W one by one; biases 0."""
         _fill_blocks(self.squeeze, lambda whole: nn.init.xavier_normal_(whole, generator=rng))
@@ -286,6 +368,8 @@ class MMTMHead(Head):
 
     @torch.no_grad()
     def _track(self, modality: str, gate: Tensor) -> None:
+        if not len(gate):
+            return
         mean, steps = self.gate_mean[modality], self.gate_steps[modality]
         steps += 1
         mean += (gate.mean(dim=0) - mean) / steps
@@ -323,9 +407,9 @@ def build_head(
     widths: Mapping[str, int],
     num_classes: int,
     settings: Mapping[str, Any],
-    total_width: int,
+    all_widths: Mapping[str, int],
 ) -> Head:
-    """Build a head by name; ``total_width`` counts modalities that ``widths`` lacks as well.
+    """Build a head by name; ``all_widths`` has the modalities that ``widths`` lacks as well.
 
     Raises
     ------
@@ -333,7 +417,11 @@ def build_head(
         If there is no such head, or it does not take a setting.
     """
     head = HEADS.find(name)
-    known = {"total_width": total_width} if head.needs_total_width else {}
+    known: dict[str, Any] = {}
+    if head.needs_total_width:
+        known["total_width"] = sum(all_widths.values())
+    if head.needs_all_widths:
+        known["all_widths"] = dict(all_widths)
     if fault := settings_fault(head, settings, leading=2, given=known):
         raise ValueError(f"{name}: {fault}")
     return head(widths, num_classes, **known, **settings)

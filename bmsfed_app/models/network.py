@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bmsfed_app.datasets.base import Inputs
 from bmsfed_app.devices import Precision, set_up_compiler
 from bmsfed_app.models.encoders import (
     Encoder,
@@ -24,7 +25,7 @@ from bmsfed_app.models.encoders import (
     without_values,
 )
 from bmsfed_app.models.freezing import freeze, frozen_arrays, still_modules
-from bmsfed_app.models.heads import build_head
+from bmsfed_app.models.heads import build_head, scattered
 from bmsfed_app.models.shared_memory import shared_tensor
 from strategies import Arrays
 from strategies.protocol import owner
@@ -150,11 +151,24 @@ class Output:
     logits : Tensor (B, K)
     parts : dict
         What each modality contributes to the logits, (B, K): see the head.
+    present : dict
+        By modality that samples lack: which rows have it, (B,) bool. The others' features and
+        parts are zeros, through which no gradient goes.
     """
 
     features: dict[str, Tensor]
     logits: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
+    present: dict[str, Tensor] = field(default_factory=dict)
+
+    def of(self, modality: str, rows: Tensor) -> Tensor:
+        """Return those of the batch's rows (B, ...) whose samples have a modality."""
+        return rows if modality not in self.present else rows[self.present[modality]]
+
+    def held(self) -> Tensor:
+        """Return which samples have which modality, (a, B) bool, in the features' order."""
+        everyone = torch.ones(len(self.logits), dtype=torch.bool, device=self.logits.device)
+        return torch.stack([self.present.get(m, everyone) for m in self.features])
 
 
 class MultiModalNetwork(nn.Module):
@@ -166,6 +180,8 @@ class MultiModalNetwork(nn.Module):
         The whole network.
     modalities : sequence of str, optional
         Build only these encoders and head columns; all by default. The order is the spec's.
+    columns : sequence of str, optional
+        Modalities whose head columns to build besides, without their encoders.
 
     Attributes
     ----------
@@ -185,7 +201,12 @@ class MultiModalNetwork(nn.Module):
         pattern fits no parameter.
     """
 
-    def __init__(self, spec: NetworkSpec, modalities: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        modalities: Sequence[str] | None = None,
+        columns: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         wanted = set(spec.encoders if modalities is None else modalities)
         if unknown := sorted(wanted - set(spec.encoders)):
@@ -197,9 +218,9 @@ class MultiModalNetwork(nn.Module):
         self.modalities = tuple(m for m in spec.encoders if m in wanted)
         encoders = {m: spec.build(m) for m in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
-        widths = {m: e.width for m, e in encoders.items()}
-        total = sum(widths[m] if m in widths else spec.width(m) for m in spec.encoders)
-        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, total)
+        every = {m: encoders[m].width if m in encoders else spec.width(m) for m in spec.encoders}
+        widths = {m: d for m, d in every.items() if m in {*encoders, *columns}}
+        self.head = build_head(spec.head, widths, spec.num_classes, spec.head_settings, every)
         self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
         for m, encoder in encoders.items():
             try:
@@ -273,10 +294,54 @@ class MultiModalNetwork(nn.Module):
         return z
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
-        """Run the encoders of the modalities in ``inputs``, and the head on their features."""
-        features = {m: self.encode(m, inputs[m]) for m in self.modalities if m in inputs}
-        parts = self.head.parts(features)
-        return Output(features, self.head.fuse(parts), parts)
+        """Run the encoders of the modalities in ``inputs``, and the head on their features.
+
+        Where ``inputs`` say which samples lack a modality, its encoder runs on the others alone:
+        batch norm sees nothing else. If one row is left to an encoder that normalises over
+        batches, which takes away all that it says, its modality is taken for absent in the whole
+        batch.
+
+        Raises
+        ------
+        ValueError
+            If samples lack modalities and the head normalises over batches.
+        """
+        present = self._present(inputs)
+        if not present:
+            features = {m: self.encode(m, inputs[m]) for m in self.modalities if m in inputs}
+            parts = self.head.parts(features)
+            return Output(features, self.head.fuse(parts), parts)
+        features = {
+            m: self._encode_rows(m, inputs[m], present.get(m))
+            for m in self.modalities
+            if m in inputs
+        }
+        parts, logits = self.head.masked(features, present)
+        return Output(features, logits, parts, present)
+
+    def _present(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return which rows (B,) an encoder runs on, where that is not all of them."""
+        masks = inputs.present if isinstance(inputs, Inputs) else {}
+        present = {m: masks[m] for m in self.modalities if m in masks}
+        if present and self.training and "head" in self.normalising:
+            raise ValueError(
+                f"the head '{self.spec.head}' normalises over batches, but samples lack "
+                f"'{next(iter(present))}': choose another head, or complete samples"
+            )
+        for m in present.keys() & set(self.normalising) if self.training else ():
+            if present[m].sum() == 1:
+                present[m] = torch.zeros_like(present[m])
+        return present
+
+    def _encode_rows(self, modality: str, x: Tensor, present: Tensor | None) -> Tensor:
+        """Return features (B, D): of rows that are not present zeros."""
+        if present is None:
+            return self.encode(modality, x)
+        rows = present.nonzero().squeeze(1)
+        if not len(rows):
+            return torch.zeros(len(x), self.spec.width(modality), device=x.device)
+        z = self.encode(modality, x[rows])
+        return scattered([(rows, z)], len(x), z)
 
     def restart(self, arrays: Arrays) -> Self:
         """Hold these arrays and nothing of earlier use; return itself.

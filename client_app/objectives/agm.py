@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from bmsfed_app.models import Output
 from client_app.data import LocalData
 from client_app.objectives.base import OBJECTIVES, Objective
-from client_app.objectives.modulation import others_mean, split_logits
+from client_app.objectives.modulation import comparable, mean_over, others_mean, split_logits
 from strategies import Arrays
 
 
@@ -65,9 +65,10 @@ class AdaptiveGradientModulation(Objective):
 
     def after_backward(self, output: Output, labels: Tensor) -> None:
         past = self.context.settings.progress >= self.until
-        if len(output.features) < 2 or past or self.alpha == 0:
+        if past or self.alpha == 0 or not comparable(output):
             return
-        kappa = self.factors(split_logits(self.network, output), labels)
+        held = output.held() if output.present else None
+        kappa = self.factors(split_logits(self.network, output), labels, held)
         head = self.network.head
         for modality, k in zip(output.features, kappa.float(), strict=True):
             weights = [*self.network.trainable(modality), head.get_parameter(f"weight.{modality}")]
@@ -78,13 +79,18 @@ class AdaptiveGradientModulation(Objective):
             bias.grad.mul_(kappa.mean().float())
         _clip(head, self.network)
 
-    def factors(self, split: Tensor, labels: Tensor) -> Tensor:
-        """Return kappa_m (a,) from the shares of the logits (a, B, K); update the running means."""
+    def factors(self, split: Tensor, labels: Tensor, held: Tensor | None = None) -> Tensor:
+        """Return kappa_m (a,) from the shares of the logits (a, B, K); update the running means.
+
+        Where samples lack modalities, ``held`` (a, B) says which have which: means are over those.
+        """
         classes = split.shape[2]
         losses = F.cross_entropy(
             split.double().reshape(-1, classes), labels.repeat(len(split)), reduction="none"
         )
-        scores = losses.reshape(len(split), -1).mean(dim=1).clamp(min=1e-8)
+        losses = losses.reshape(len(split), -1)
+        scores = losses.mean(dim=1) if held is None else mean_over(losses, held)
+        scores = scores.clamp(min=1e-8)
         lead = torch.exp(others_mean(scores) - scores)
         usual = torch.exp(others_mean(self.means) - self.means)
         self.steps += 1

@@ -123,9 +123,12 @@ class Objective:
     #: Beginnings of the names of arrays that are not sent back.
     kept_back: ClassVar[tuple[str, ...]] = ()
     #: Whether several clients may be trained at once, by :meth:`packed_loss` in place of
-    #: :meth:`loss` and without the hooks :meth:`on_epoch` and :meth:`after_backward`. Each class
-    #: says so of itself: it is not inherited.
+    #: :meth:`loss` and without the hooks :meth:`on_epoch`, :meth:`on_batch` and
+    #: :meth:`after_backward`. Each class says so of itself: it is not inherited.
     packs: ClassVar[bool] = False
+    #: Why no sample may lack a modality that is trained with others; empty: any may. Features and
+    #: parts of absent rows are zeros, which say nothing: see :meth:`Output.of` for the others.
+    no_gaps: ClassVar[str] = ""
 
     network: MultiModalNetwork
     context: LocalContext
@@ -156,6 +159,9 @@ class Objective:
     def on_epoch(self, data: LocalData, epoch: int) -> None:
         """Run before each epoch, counted from 0."""
 
+    def on_batch(self, inputs: dict[str, Tensor]) -> None:
+        """Run before a mini-batch goes through the network, whose :meth:`loss` comes next."""
+
     def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the loss (a scalar) of one batch, given the network's output: cross-entropy."""
         return F.cross_entropy(output.logits, labels)
@@ -167,8 +173,9 @@ class Objective:
     def uni_losses(self, output: Output, labels: Tensor) -> Tensor:
         """Cross-entropy (a,) of each modality through its own columns of the fused head.
 
-        Of ``W_m z_m + b``, the logits of a client that trains m alone. Source: "uniform baseline"
-        in https://github.com/GeWu-Lab/MMPareto_ICML2024, which has heads of their own for them.
+        Of ``W_m z_m + b``, the logits of a client that trains m alone, over the samples that have
+        m; 0 where none has. Source: "uniform baseline" in
+        https://github.com/GeWu-Lab/MMPareto_ICML2024, which has heads of their own for them.
 
         Raises
         ------
@@ -178,10 +185,13 @@ class Objective:
         head = self.network.head
         if not head.additive:
             raise ValueError(f"the head '{self.network.spec.head}' has no columns by modality")
-        logits = torch.stack(list(output.parts.values())) + head.get_parameter("bias")
+        logits = torch.stack([head.fuse({m: part}) for m, part in output.parts.items()])
         a, b, k = logits.shape
         each = F.cross_entropy(logits.reshape(a * b, k), labels.repeat(a), reduction="none")
-        return each.view(a, b).mean(dim=1)
+        if not output.present:
+            return each.view(a, b).mean(dim=1)
+        held = output.held()
+        return (each.view(a, b) * held).sum(dim=1) / held.sum(dim=1).clamp(min=1)
 
     def _with_uni(self, loss: Tensor, output: Output, labels: Tensor) -> Tensor:
         """Add the uni-modal losses; one modality alone has its own as its loss already."""
@@ -212,9 +222,28 @@ class Objective:
         """Return :meth:`total` as :meth:`packed_loss` returns :meth:`loss`."""
         return self._with_uni(self.packed_loss(output, labels, own), output, labels)
 
+    def metrics(self) -> dict[str, float]:
+        """Return numbers of the training that has ended for the history, beside its losses.
+
+        ``<name>.<modality>`` where the method declares a metric of that name.
+        """
+        return {}
+
+    def after_measuring(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
+        """Return what the method's strategy must know of the received model, of who only measures.
+
+        The features (n, D) are there where :attr:`needs` asks for them.
+        """
+        return {}
+
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return what the method's strategy must know, as float arrays by name."""
         return {}
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of rows (B, K): 0 of none, as where no sample has a modality."""
+    return F.cross_entropy(logits, labels) if len(labels) else logits.sum() * 0.0
 
 
 def _no_objective(thing: object) -> str | None:

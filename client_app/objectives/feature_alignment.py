@@ -7,12 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bmsfed_app.models import Output
 from bmsfed_app.prototypes import ClassMeans
 from client_app.data import LocalData
+from client_app.features import there
+from client_app.head_fitting import fit_head
 from client_app.objectives.base import OBJECTIVES, Needs, Objective
 from strategies import Arrays
 
@@ -51,28 +53,21 @@ class FeatureAlignment(Objective):
 
     def on_start(self, data: LocalData) -> None:
         """Measure the received features and train the head on them."""
-        own = self.context.local_prototypes
-        for modality, z in self.context.features.items():
-            shares, variance = feature_statistics(z, own[modality])
+        own, features = self.context.local_prototypes, self.context.features
+        for modality, (z, rows) in there(features, data.gaps(features)).items():
+            shares, variance = feature_statistics(z[rows], own[modality])
             shares[own[modality].counts < data.min_class_count] = 0.0  # such classes are withheld
             self.statistics[f"shares.{modality}"] = shares.float().cpu().numpy()
             self.statistics[f"variance.{modality}"] = np.array([float(variance)], np.float32)
         self._train_head(data)
 
     def _train_head(self, data: LocalData) -> None:
-        head, settings = self.network.head, self.context.settings
-        optimizer = self.context.optimizer(head.parameters(), self.head_lr)
-        labels = data.labels
-        features = {m: z.clone() for m, z in self.context.features.items()}  # theirs: no gradient
-        order = torch.randperm(len(data), generator=self.context.generator("head"))
-        for rows in order.to(labels.device).split(settings.batch_size):
-            logits = head({m: z[rows] for m, z in features.items()})
-            loss = F.cross_entropy(logits, labels[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if settings.clip_norm > 0:
-                nn.utils.clip_grad_norm_(head.parameters(), settings.clip_norm)
-            optimizer.step()
+        head = self.network.head
+
+        def loss(features: dict[str, Tensor], labels: Tensor, present: dict[str, Tensor]) -> Tensor:
+            return F.cross_entropy(head(features, present), labels)
+
+        fit_head(head, self.context.features, data, loss, self.context, self.head_lr)
 
     def loss(self, output: Output, labels: Tensor) -> Tensor:
         """Return the batch's loss."""
@@ -81,7 +76,9 @@ class FeatureAlignment(Objective):
             for modality, z in output.features.items():
                 own = context.local_prototypes[modality]
                 target = _targets(own, context.global_prototypes.get(modality))
-                loss = loss + self.lam * F.mse_loss(z, target[labels])
+                z, targets = output.of(modality, z), target[output.of(modality, labels)]
+                if len(z):
+                    loss = loss + self.lam * F.mse_loss(z, targets)
         return loss
 
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bmsfed_app.models import joint_unit
@@ -21,7 +22,8 @@ class FrozenHead(Objective):
     Afterwards the client sends ``directions.<modality>`` (K, D): per class the mean over its
     samples of the features, scaled to norm 1 over its modalities together, scaled so again (rows
     of absent classes are 0); and ``counts`` (K,), its samples per class. Classes with fewer samples
-    than the client's ``min_class_count`` are sent as absent ones.
+    than the client's ``min_class_count`` are sent as absent ones. Of a modality that samples lack,
+    the mean is over those that have it, and ``counts.<modality>`` (K,) are theirs.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("head.weight.",)
@@ -35,9 +37,13 @@ class FrozenHead(Objective):
 
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return class directions at the trained model, and class counts."""
-        means = local_prototypes(joint_unit(features), data.labels, data.num_classes)
-        means = {m: p.withheld(data.min_class_count) for m, p in means.items()}
+        labels, classes, least = data.labels, data.num_classes, data.min_class_count
+        gaps = data.gaps(features)
+        means = local_prototypes(joint_unit(features), labels, classes, gaps)
+        means = {m: p.withheld(least) for m, p in means.items()}
         directions = joint_unit({m: p.means for m, p in means.items()})
-        counts = next(iter(means.values())).counts
+        counts = torch.bincount(labels, minlength=classes)
+        found = {"counts": counts.masked_fill(counts < least, 0)}
+        found |= {f"counts.{m}": means[m].counts for m in gaps}
         sent = {f"directions.{m}": d.cpu().numpy() for m, d in directions.items()}
-        return sent | {"counts": counts.cpu().numpy().astype(np.float64)}
+        return sent | {n: c.cpu().numpy().astype(np.float64) for n, c in found.items()}

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, Output, UniModalHeads
 from client_app.data import LocalData
-from client_app.objectives.base import OBJECTIVES, LocalContext, Needs, Objective
+from client_app.objectives.base import OBJECTIVES, LocalContext, Needs, Objective, cross_entropy
 from strategies import Arrays
 from strategies.g_blending import JOINT
 from strategies.randomness import generator
@@ -31,7 +31,8 @@ class GradientBlending(Objective):
     A share of the client's samples, the same in every round, is held out of training. Measured are,
     by "joint" and modality, the mean losses (4,) on the samples trained on and held out, before
     and after local training (float64, 32 bytes each). A client with one sample holds out and
-    measures nothing. It is weighted by all its samples, held out or not.
+    measures nothing. It is weighted by all its samples, held out or not. CE_m and its losses are of
+    samples that have m; where there are none on one of the sides, m is not measured.
 
     Parameters
     ----------
@@ -46,7 +47,8 @@ class GradientBlending(Objective):
     head: UniModalHeads = field(init=False, repr=False)
     held_out: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool), init=False)
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), init=False)
-    before: Tensor = field(default_factory=lambda: torch.zeros(0, 2), init=False)
+    gaps: dict[str, Tensor] = field(default_factory=dict, init=False)
+    before: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     @property
     def needs(self) -> Needs:
@@ -63,7 +65,7 @@ class GradientBlending(Objective):
     def training_data(self, data: LocalData) -> LocalData:
         """Return all samples but those held out: drawn by (seed, client), whatever the round."""
         self.held_out = torch.zeros(len(data), dtype=torch.bool, device=data.index.device)
-        self.labels = data.labels
+        self.labels, self.gaps = data.labels, data.gaps(self.network.modalities)
         if self.holdout == 0 or len(data) < 2:
             return data
         seed, client_id = self.context.settings.seed, self.context.orders.client_id
@@ -80,38 +82,38 @@ class GradientBlending(Objective):
         """Return the batch's blended loss."""
         weights = self.context.orders.method_state.get("weights", {})
         shares = blend(weights, tuple(output.features))
-        terms = [
-            share * F.cross_entropy(self._logits(name, output.logits, output.features), labels)
-            for name, share in shares.items()
-        ]
+        terms = [share * self._loss(name, output, labels) for name, share in shares.items()]
         return torch.stack(terms).sum()
+
+    def _loss(self, name: str, output: Output, labels: Tensor) -> Tensor:
+        if name == JOINT:
+            return F.cross_entropy(output.logits, labels)
+        logits = self.head.own(name, output.of(name, output.features[name]))
+        return cross_entropy(logits, output.of(name, labels))
 
     def after_training(self, features: dict[str, Tensor], data: LocalData) -> Arrays:
         """Return each head's losses on both kinds of samples, before and after."""
         if not self._measures():
             return {}
-        losses = torch.cat([self.before, self._losses(features)], dim=1)
-        return dict(zip((JOINT, *features), losses.cpu().numpy(), strict=True))
+        after = self._losses(features)
+        return {n: torch.cat([x, after[n]]).cpu().numpy() for n, x in self.before.items()}
 
     def _measures(self) -> bool:
         return self.measure and len(self.held_out) > 1
 
     @torch.no_grad()
-    def _losses(self, features: dict[str, Tensor]) -> Tensor:
-        """Mean losses (heads, 2), float64, on the samples trained on and on those held out."""
-        joint = self.head(features)
-        losses = [
-            F.cross_entropy(
-                self._logits(name, joint, features).double(), self.labels, reduction="none"
-            )
-            for name in (JOINT, *features)
-        ]
-        return torch.stack(
-            [torch.stack([x[~self.held_out].mean(), x[self.held_out].mean()]) for x in losses]
-        )
-
-    def _logits(self, name: str, joint: Tensor, features: dict[str, Tensor]) -> Tensor:
-        return joint if name == JOINT else self.head.own(name, features[name])
+    def _losses(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mean losses (2,) by head, float64, on the samples trained on and on those held out."""
+        logits = {JOINT: self.head(features, self.gaps)}
+        logits |= {m: self.head.own(m, z) for m, z in features.items()}
+        found = {}
+        for name, x in logits.items():
+            losses = F.cross_entropy(x.double(), self.labels, reduction="none")
+            has = self.gaps.get(name, torch.ones_like(self.held_out))
+            sides = losses[has & ~self.held_out], losses[has & self.held_out]
+            if all(map(len, sides)):
+                found[name] = torch.stack([side.mean() for side in sides])
+        return found
 
 
 def blend(weights: Mapping[str, float], modalities: tuple[str, ...]) -> dict[str, float]:

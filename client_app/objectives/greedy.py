@@ -7,11 +7,10 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bmsfed_app.models import MMTMHead, MultiModalNetwork, Output
 from client_app.data import LocalData
-from client_app.objectives.base import OBJECTIVES, LocalContext, Objective
+from client_app.objectives.base import OBJECTIVES, LocalContext, Objective, cross_entropy
 
 #: Sums of squares are clamped below here, so that every speed is finite.
 _TINY = 1e-30
@@ -72,8 +71,11 @@ class Greedy(Objective):
         self.epoch = epoch
 
     def loss(self, output: Output, labels: Tensor) -> Tensor:
-        """Return the sum of the branches' mean cross-entropies."""
-        return torch.stack([F.cross_entropy(p, labels) for p in output.parts.values()]).sum()
+        """Return the sum of the branches' mean cross-entropies, of samples that have them."""
+        branches = [
+            cross_entropy(output.of(m, p), output.of(m, labels)) for m, p in output.parts.items()
+        ]
+        return torch.stack(branches).sum()
 
     def after_backward(self, output: Output, labels: Tensor) -> None:
         """Add the step to the sums; freeze a gate, or release it, where that is due."""

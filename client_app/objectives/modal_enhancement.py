@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bmsfed_app.methods.bmsfed import EnhancementSettings
 from bmsfed_app.models import Output
@@ -19,7 +19,7 @@ from bmsfed_app.prototypes import (
     log_probabilities,
     score,
 )
-from client_app.objectives.base import OBJECTIVES, Needs, Objective
+from client_app.objectives.base import OBJECTIVES, Needs, Objective, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ModalEnhancement(Objective):
         """Return the batch's loss."""
         local = self.prototypes == "local"
         known = self.context.local_prototypes if local else self.context.global_prototypes
-        target = self.target(output.features, labels)
+        target = self.target(output.features, labels, output.present)
         loss = super().loss(output, labels)
         return self._enhanced(loss, output, labels, target, known, enhancement_loss)
 
@@ -107,18 +107,24 @@ class ModalEnhancement(Objective):
         measure: Callable[[Tensor, Tensor, ClassMeans], Tensor],
     ) -> Tensor:
         """Add the target's terms to a loss; ``measure`` is the enhancement loss of a modality."""
-        for modality, z in output.features.items():
+        for modality, features in output.features.items():
             if modality not in target.weak:
                 continue
+            z, own_labels = output.of(modality, features), output.of(modality, labels)
             if target.enhances and modality in prototypes:
                 coef = target.weak[modality] * target.coefficient
-                loss = loss + coef * measure(z, labels, prototypes[modality])
+                loss = loss + coef * measure(z, own_labels, prototypes[modality])
             if self.head_weight > 0 and len(output.features) > 1:
-                own = F.cross_entropy(self.network.head({modality: z}), labels)
+                own = cross_entropy(self.network.head({modality: z}), own_labels)
                 loss = loss + target.weak[modality] * self.head_weight * own
         return loss
 
-    def target(self, features: Mapping[str, Tensor], labels: Tensor) -> Target:
+    def target(
+        self,
+        features: Mapping[str, Tensor],
+        labels: Tensor,
+        present: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Target:
         """Return what to enhance in a batch.
 
         Of several modalities the weak one is known to the device alone, which nobody waits for:
@@ -129,6 +135,8 @@ class ModalEnhancement(Objective):
         features : mapping
             Features (B, D) by modality.
         labels : Tensor (B,), int64
+        present : mapping
+            By modality that samples lack: which have it, (B,) bool.
         """
         if len(features) == 1:
             [modality] = features
@@ -136,7 +144,7 @@ class ModalEnhancement(Objective):
             if modality != orders.weak and self.uni_enhancement == "weak":
                 return NOTHING
             return Target({modality: 1.0}, self.weigh(orders.ratio))  # Eq. 9
-        return self._weak_of(features, self.batch_ratios(features, labels))
+        return self._weak_of(features, self.batch_ratios(features, labels, present))
 
     def _weak_of(self, features: Mapping[str, Tensor], ratios: Tensor) -> Target:
         is_weak = torch.arange(len(ratios), device=ratios.device) == ratios.argmax()
@@ -145,9 +153,26 @@ class ModalEnhancement(Objective):
             return Target(weak, self.coefficient_value)
         return Target(weak, (ratios.max() - 1.0).clamp(0.0, 1.0).float())  # Eqs. 8, 19
 
-    def batch_ratios(self, features: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        """Imbalance ratios (a,) on a batch, float64, from local prototypes (Eqs. 16, 17)."""
-        return _ratios(features, labels, self.context.local_prototypes)
+    def batch_ratios(
+        self,
+        features: Mapping[str, Tensor],
+        labels: Tensor,
+        present: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Tensor:
+        """Imbalance ratios (a,) on a batch, float64, from local prototypes (Eqs. 16, 17).
+
+        Where samples lack modalities, scores are means over those that have it, so that they can be
+        compared; a modality that none has is not imbalanced: its ratio is 1.
+        """
+        local = self.context.local_prototypes
+        if not present:
+            return _ratios(features, labels, local)
+        masks = {m: present.get(m, torch.ones_like(labels, dtype=torch.bool)) for m in features}
+        sums = [score(z[masks[m]], labels[masks[m]], local[m]) for m, z in features.items()]
+        counts = torch.stack([mask.sum() for mask in masks.values()])
+        means = torch.stack(sums) / counts.clamp(min=1)
+        best = means.masked_fill(counts == 0, 0.0).max()
+        return best / means.where(counts > 0, best)
 
     def weigh(self, ratio: float) -> float:
         """Return the coefficient of the enhancement loss at a ratio (Eq. 19)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bmsfed_app.models import Output
 from client_app.objectives.base import OBJECTIVES, Objective
-from client_app.objectives.modulation import others_mean, split_logits
+from client_app.objectives.modulation import comparable, mean_over, others_mean, split_logits
 
 
 @OBJECTIVES.register("ogm_ge")
@@ -45,18 +45,24 @@ class OgmGe(Objective):
     _rng: torch.Generator | None = field(default=None, init=False, repr=False)
 
     def after_backward(self, output: Output, labels: Tensor) -> None:
-        if len(output.features) < 2 or self.context.settings.progress >= self.until:
+        if self.context.settings.progress >= self.until or not comparable(output):
             return
-        factors = self.factors(split_logits(self.network, output), labels)
+        held = output.held() if output.present else None
+        factors = self.factors(split_logits(self.network, output), labels, held)
         for modality, k in zip(output.features, factors.float(), strict=True):
             for weight in self.network.encoders[modality].parameters():
                 if weight.dim() >= 2 and weight.grad is not None:
                     self._modulate(weight.grad, k)
 
-    def factors(self, split: Tensor, labels: Tensor) -> Tensor:
-        """Return k_m (a,) from the modalities' shares of the logits (a, B, K)."""
+    def factors(self, split: Tensor, labels: Tensor, held: Tensor | None = None) -> Tensor:
+        """Return k_m (a,) from the modalities' shares of the logits (a, B, K).
+
+        Where samples lack modalities, ``held`` (a, B) says which have which: s_m are then means
+        over those, or no two could be compared.
+        """
         p = split.double().softmax(dim=2)
-        scores = p[:, torch.arange(len(labels), device=labels.device), labels].sum(dim=1)
+        true = p[:, torch.arange(len(labels), device=labels.device), labels]
+        scores = true.sum(dim=1) if held is None else mean_over(true, held)
         rho = scores / others_mean(scores)
         return torch.where(rho > 1, 1 - torch.tanh(self.alpha * rho), torch.ones_like(rho))
 

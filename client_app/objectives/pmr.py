@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from torch import Tensor
@@ -48,11 +49,19 @@ class PrototypicalModalRebalance(ModalEnhancement):
     def on_epoch(self, data: LocalData, epoch: int) -> None:
         if len(self.network.modalities) > 1 and self.context.settings.progress < self.until:
             self.context.local_prototypes = local_prototypes(
-                extract_features(self.network, data), data.labels, data.num_classes
+                extract_features(self.network, data),
+                data.labels,
+                data.num_classes,
+                data.gaps(self.network.modalities),
             )
 
-    def target(self, features: Mapping[str, Tensor], labels: Tensor) -> Target:
+    def target(
+        self,
+        features: Mapping[str, Tensor],
+        labels: Tensor,
+        present: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Target:
         """Return the batch's weakest modality and its coefficient; nothing where all is plain."""
         if len(features) < 2 or self.context.settings.progress >= self.until:
             return NOTHING
-        return super().target(features, labels)
+        return super().target(features, labels, present)

@@ -44,7 +44,8 @@ class PrototypeDistance(Objective):
         known = self.context.global_prototypes
         for modality, z in output.features.items():
             if modality in known:
-                loss = loss + self.lam * measure(z, labels, known[modality])
+                own = output.of(modality, z), output.of(modality, labels)
+                loss = loss + self.lam * measure(*own, known[modality])
         return loss
 
 
@@ -60,4 +61,4 @@ def squared_distance(features: Tensor, labels: Tensor, prototypes: ClassMeans) -
     gaps = features - prototypes.means[labels]
     if not prototypes.covering:
         gaps = gaps[prototypes.present[labels]]
-    return gaps.square().sum() / features.numel()
+    return gaps.square().sum() / max(features.numel(), 1)

@@ -41,5 +41,5 @@ class MissingModality(Callback):
         modalities = strategy.state.modalities
         subsets = {m: tuple(o for o in modalities if o != m) for m in modalities}
         report.metrics["accuracy_without"] = self.evaluator.accuracies(
-            strategy.state.arrays, subsets
+            strategy.state.arrays, subsets, strategy.absent_logits()
         )

@@ -51,7 +51,8 @@ def find_fault(
         asked = list(expected.modalities)
         return f"it answers for modalities {list(update.modalities)}, asked for were {asked}"
     return (
-        _array_fault(update.arrays, arrays)
+        _presence_fault(update)
+        or _array_fault(update.arrays, arrays)
         or _prototype_fault(update.prototypes, expected.prototypes, most_samples)
         or _number_fault("score", update.scores, expected)
         or _number_fault("imbalance ratio", update.ratios, expected)
@@ -120,6 +121,18 @@ def _within(values: NDArray[Any], largest: float) -> bool:
 def _unknown(what: str, names: Iterable[str], known: Iterable[str]) -> str | None:
     if extra := sorted(set(names) - set(known)):
         return f"unexpected {what} '{extra[0][:60]}' ({len(extra)} unexpected)"
+    return None
+
+
+def _presence_fault(update: Update) -> str | None:
+    if fault := _unknown("sample count of", update.present, update.modalities):
+        return fault
+    for modality, count in update.present.items():
+        if not 0 < count <= update.num_samples:
+            return (
+                f"it answers for {count} samples with '{modality}', of {update.num_samples} in "
+                "all: count those that have it, and leave out a modality that none has"
+            )
     return None
 
 

@@ -226,7 +226,7 @@ def unpack_settings(content: RecordDict) -> dict[str, Any]:
 
 def pack_measurements(update: Update) -> dict[str, str | bytes]:
     """Return all of an answer but its arrays and metrics, as a header and a blob."""
-    header = {
+    header: dict[str, Any] = {
         "modalities": update.modalities,
         "num_samples": update.num_samples,
         "scores": update.scores,
@@ -234,6 +234,8 @@ def pack_measurements(update: Update) -> dict[str, str | bytes]:
         "sender": update.sender,
         "held": update.held,
     }
+    if update.present:
+        header["present"] = update.present
     return _packed("update", header, update.prototypes, update.signatures, update.measurements)
 
 
@@ -264,6 +266,9 @@ def unpack_update(client_id: str, content: RecordDict) -> Update:
 def unpack_measurements(client_id: str, config: Mapping[str, Any]) -> Update:
     """Read what :func:`pack_measurements` packed: an update without arrays and metrics."""
     header, prototypes, signatures, measurements = _unpacked("update", config)
+    present = header.get("present", {})
+    if not isinstance(present, dict):
+        raise ValueError("its sample counts by modality are no mapping")
     return Update(
         client_id=client_id,
         modalities=names(header["modalities"], "its modalities"),
@@ -275,6 +280,7 @@ def unpack_measurements(client_id: str, config: Mapping[str, Any]) -> Update:
         measurements=measurements,
         sender=str(header.get("sender", "")),
         held=tuple(header.get("held", ())),
+        present={m: a_count(n, f"sample count of '{m}'") for m, n in present.items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""What the strategies share that compare clients by gradients: measuring, keeping, covering."""
+"""What the strategies share that compare clients by gradients: signing, keeping, covering."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import ClassVar, Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base import ModalityStrategy, StrategyOptions
-from ..decisions import whole
+from ..base import StrategyOptions
 from ..messages import (
     Arrays,
     Assignment,
@@ -24,6 +23,7 @@ from ..messages import (
 from ..randomness import generator, integer_seed
 from ..ranges import Parameter
 from .facility import FacilityLocation
+from .measuring import MEASURE_PER_ROUND, MeasuringStrategy
 from .sketch import count_sketch
 from .submodular import cover_rows
 
@@ -33,18 +33,14 @@ GRADIENT: Parameter[Gradient] = Parameter("decoupled")
 SKETCH_DIM = Parameter(4096, ge=0, le=10_000_000)
 PROBE_BATCHES = Parameter(1, ge=1, le=100_000)
 COVER_SAMPLE = Parameter(5000, ge=1)
-MEASURE_PER_ROUND = Parameter(0, ge=0)
-
-#: Newcomers that are measured in a round unless the experiment says how many: at least so many.
-_MEASURED = 100
 
 
-class SignatureStrategy(ModalityStrategy):
+class SignatureStrategy(MeasuringStrategy):
     """Base of strategies that select by signatures.
 
-    Clients are measured once after they enrolled ("probe"), and cannot be selected before;
-    afterwards only those that train refresh their signatures (DivFL's "no-overheads"). The state
-    keeps the latest of each client.
+    Clients sign once after they enrolled, and cannot be selected before; afterwards only those
+    that train refresh their signatures (DivFL's "no-overheads"). The state keeps the latest of
+    each client.
 
     Parameters
     ----------
@@ -60,9 +56,8 @@ class SignatureStrategy(ModalityStrategy):
         Mini-batches that a decoupled signature is measured on.
     cover_sample : int, default 5000
         Beyond so many clients the functions sum over a uniform sample of this size.
-    measure_per_round : int, default 0
-        Newcomers that are measured in one round at most, drawn at random. 0: twice as many as
-        train, at least 100, so that small fleets are measured whole before the first round.
+    measure_per_round
+        See :class:`strategies.selection.measuring.MeasuringStrategy`.
     seed, head_columns, share_prototypes, app_version
         See :class:`ModalityStrategy`.
 
@@ -74,8 +69,6 @@ class SignatureStrategy(ModalityStrategy):
 
     #: Whether clients also measure what they offer to each modality as the weak one (Eq. 10).
     enhancing: ClassVar[bool] = True
-
-    measures_once: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -89,24 +82,17 @@ class SignatureStrategy(ModalityStrategy):
         share_prototypes: bool = False,
         **options: Unpack[StrategyOptions],
     ) -> None:
-        super().__init__(clients_per_round, share_prototypes=share_prototypes, **options)
+        super().__init__(
+            clients_per_round,
+            measure_per_round=measure_per_round,
+            share_prototypes=share_prototypes,
+            **options,
+        )
         SKETCH_DIM.check("sketch_dim", sketch_dim)
         PROBE_BATCHES.check("probe_batches", probe_batches)
         COVER_SAMPLE.check("cover_sample", cover_sample)
-        MEASURE_PER_ROUND.check("measure_per_round", measure_per_round)
         self.gradient, self.sketch_dim = gradient, sketch_dim
         self.probe_batches, self.cover_sample = probe_batches, cover_sample
-        self.measure_per_round = measure_per_round
-
-    def configure_probe(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
-        """Return clients that were never measured: all, or a draw of ``measure_per_round``."""
-        new = [c for c in clients if not self.state.signatures.get(c.client_id)]
-        n = self.resolve_clients_per_round(len(clients))
-        most = self.measure_per_round or max(_MEASURED, 2 * n)
-        if len(new) > most:
-            rng = self.draw("measure", server_round)
-            new = [new[i] for i in np.sort(rng.choice(len(new), most, replace=False))]
-        return [whole(c) for c in new]
 
     def orders(self, server_round: int, assignment: Assignment, kind: Kind) -> Orders:
         """Add what to sign, and how."""
@@ -153,15 +139,6 @@ class SignatureStrategy(ModalityStrategy):
                 sizes[str(owner(name))] += array.size
         blocks = [vectors[m] if m in vectors else np.zeros(n) for m, n in sizes.items()]
         return np.concatenate(blocks).astype(np.float32)
-
-    def measured(self, clients: Sequence[ClientInfo]) -> list[ClientInfo]:
-        """Return the clients that have a signature, by client id: only they can be selected."""
-        known = [c for c in clients if self.state.signatures.get(c.client_id)]
-        return sorted(known, key=lambda c: c.client_id)
-
-    def number_of_picks(self, clients: Sequence[ClientInfo], known: Sequence[ClientInfo]) -> int:
-        """Return how many to select: by all that are connected, but at most the known ones."""
-        return min(self.resolve_clients_per_round(len(clients)), len(known))
 
     def cover(self, name: str, server_round: int, known: Sequence[ClientInfo]) -> FacilityLocation:
         """Return the facility-location function over the known clients' signatures ``name``."""

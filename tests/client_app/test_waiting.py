@@ -21,9 +21,16 @@ from bmsfed_app.models import MultiModalNetwork
 from bmsfed_app.prototypes import ClassMeans
 from client_app import training
 from client_app.data import LocalData
-from client_app.objectives import OBJECTIVES, LocalContext, Objective, build_objective
+from client_app.objectives import (
+    OBJECTIVES,
+    LocalContext,
+    Objective,
+    build_objective,
+    infiltration,
+)
 from client_app.objectives.feature_alignment import FeatureAlignment
 from client_app.objectives.g_blending import GradientBlending
+from client_app.objectives.infiltration import Infiltration
 from strategies import Orders
 from tests import synthetic
 
@@ -105,6 +112,9 @@ def steps(
         monkeypatch.setattr(objective, "on_start", objective._train_head)
     if isinstance(objective, GradientBlending):
         monkeypatch.setattr(objective, "training_data", lambda data: data)
+    if isinstance(objective, Infiltration):  # a copy of what is fake is fake in another way
+        another = MultiModalNetwork(network.spec, modalities)
+        monkeypatch.setattr(infiltration, "deepcopy", lambda network, memo: another)
     monkeypatch.setattr(objective, "on_epoch", lambda data, epoch: None)
     return lambda: training.train(objective, client(device)) and None
 

@@ -118,7 +118,7 @@ def test_a_model_that_lacks_modalities_is_tested_without_them() -> None:
 def test_only_models_that_changed_are_evaluated_again() -> None:
     seen: list[float] = []
 
-    def evaluator(arrays: dict[str, np.ndarray], prototypes: object) -> Evaluation:
+    def evaluator(arrays: dict[str, np.ndarray], *_: object) -> Evaluation:
         seen.append(float(arrays["head.bias"][0]))
         return Evaluation(float(arrays["head.bias"][0]), 0.0)
 

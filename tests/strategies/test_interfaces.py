@@ -102,7 +102,7 @@ def test_every_method_serves_foreign_clients_or_says_why_not(
         options["drop"] = 0.5
     strategy = getattr(classic, name)(list(model()), **options)
     grid = grid_of({w: classic_app(ClassicClient(w, h, [])) for w, h in BOTH.items()})
-    if name in {"FedNH", "FedPAC"}:
+    if name in {"FedNH", "FedPAC", "MFedMC", "PmcmFL"}:
         with pytest.raises(ValueError, match=f"{name} works on the columns of a linear head"):
             run_classic(strategy, grid, 2)
         return

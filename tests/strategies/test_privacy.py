@@ -22,6 +22,7 @@ from strategies import (
     FedNH,
     FedPAC,
     LocalTraining,
+    MFedMC,
     ModalityDropout,
     ModalityStrategy,
     PowerOfChoice,
@@ -265,7 +266,7 @@ def test_sampling_is_claimed_for_a_poisson_draw_alone() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        *(lambda cls=cls: cls(2) for cls in (AGM, DivFL, FedMSplit, FedNH, FedPAC)),
+        *(lambda cls=cls: cls(2) for cls in (AGM, DivFL, FedMSplit, FedNH, FedPAC, MFedMC)),
         *(lambda cls=cls: cls(2) for cls in (LocalTraining, PowerOfChoice)),
         lambda: ModalityDropout(2, drop=0.5),
         lambda: type("Mine", (FedAvg,), {})(2),
