@@ -42,9 +42,8 @@ class MFedMCSettings(MethodSettings):
         "the features of the received encoders"
     )
     travels = (
-        "gamma encoders each way in place of all held; all of them once down to measure a client; "
-        "φ and CE up, 8 bytes by modality; the server keeps 3 numbers by client and modality, and "
-        "a head per client where these are tested"
+        "γ encoders each way in place of all held; all of them once, to measure a client; 8 bytes "
+        "by modality up; the server keeps 3 numbers by client and modality, own heads if tested"
     )
     source = (
         "Yuan et al., arXiv:2401.16685, and their code (bb99072). There all clients train all they "
