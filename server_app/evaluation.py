@@ -36,6 +36,8 @@ _THREADS = torch.get_num_threads()
 class Evaluation:
     """Accuracies in [0, 1] and the mean cross-entropy on the test split.
 
+    A modality's own are those of the samples that have it.
+
     Attributes
     ----------
     accuracy : float
@@ -184,16 +186,17 @@ class Evaluator:
             accuracy=_accuracy(logits, labels),
             loss=loss,
             by_head={
-                m: _accuracy(self._logits(network, features, [m], extra), labels) for m in features
+                m: _accuracy(*self._having([m], self._logits(network, features, [m], extra)))
+                for m in self._shown(features)
             },
             prototypes="test" if prototypes is None else "train",
             metrics=measured(self.metrics, logits, labels),
         )
-        for modality, z in features.items():
-            means = self._means(modality, z, prototypes)
+        for modality in self._shown(features):
+            z, own = self._having([modality], features[modality])
+            means = self._means(modality, z, own, prototypes)
             if means is not None:
-                log_p = log_probabilities(z, means)
-                result.by_prototype[modality] = _accuracy(log_p, labels)
+                result.by_prototype[modality] = _accuracy(log_probabilities(z, means), own)
         return result
 
     @_on_all_threads()
@@ -206,6 +209,8 @@ class Evaluator:
     ) -> dict[str, float]:
         """Return the head's test accuracy with subsets of the modalities, by the subsets' names.
 
+        Each is that of the samples that have any of the subset.
+
         Parameters
         ----------
         arrays : dict
@@ -216,11 +221,11 @@ class Evaluator:
             What those that are left out add to the logits, (K,) by modality.
         """
         network, extra = self._network(arrays), self._absent(absent)
-        features, labels = self._features(network), self.test.labels
+        features = self._features(network)
         return {
-            name: _accuracy(self._logits(network, features, seen, extra), labels)
+            name: _accuracy(*self._having(seen, self._logits(network, features, seen, extra)))
             for name, seen in subsets.items()
-            if seen
+            if self._shown(seen)
         }
 
     @_on_all_threads()
@@ -261,13 +266,27 @@ class Evaluator:
     ) -> Tensor:
         """Logits (n, K) from features (n, D) of modalities ``seen``; what lacks adds ``absent``."""
         there = {m: features[m] for m in seen}
-        logits: Tensor = network.head(there)
+        logits: Tensor = network.head(there, self.test.present)
         for modality, constant in absent.items():
             if modality not in there:
                 logits = logits + constant
             elif (held := self.test.present.get(modality)) is not None:
                 logits = logits + constant * ~held[:, None]
         return logits
+
+    def _having(self, seen: Iterable[str], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return those of the samples' rows (n, ...) that have some of ``seen``, and labels."""
+        masks = [self.test.present.get(m) for m in seen]
+        held = [mask for mask in masks if mask is not None]
+        if len(held) < len(masks):  # one that nobody lacks
+            return rows, self.test.labels
+        there = torch.stack(held).any(dim=0)
+        return rows[there], self.test.labels[there]
+
+    def _shown(self, modalities: Iterable[str]) -> list[str]:
+        """Return those of some modalities that any sample has."""
+        present = self.test.present
+        return [m for m in modalities if m not in present or bool(present[m].any())]
 
     def _absent(self, absent: Arrays | None) -> dict[str, Tensor]:
         return {m: torch.tensor(v, device=self.device) for m, v in (absent or {}).items()}
@@ -293,10 +312,14 @@ class Evaluator:
         return {m: torch.cat([c[m] for c in chunks]) for m in network.modalities}
 
     def _means(
-        self, modality: str, z: Tensor, prototypes: Mapping[str, Prototypes] | None
+        self,
+        modality: str,
+        z: Tensor,
+        labels: Tensor,
+        prototypes: Mapping[str, Prototypes] | None,
     ) -> ClassMeans | None:
         if prototypes is None:
-            return class_means(z, self.test.labels, self.spec.num_classes)
+            return class_means(z, labels, self.spec.num_classes)
         known = prototypes.get(modality)
         return ClassMeans.from_message(known, self.device) if known else None
 

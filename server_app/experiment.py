@@ -16,10 +16,12 @@ from bmsfed_app.datasets import Split
 from bmsfed_app.devices import check_compiler, find_device
 from bmsfed_app.engine.base import SimulationGrid
 from bmsfed_app.models import build_network, load_weights
+from bmsfed_app.partitions import masked_as_training
 from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
 from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
+from server_app.masked import MaskedCallback
 from server_app.overlap import Overlapped
 from server_app.privacy import PrivacyCallback
 from server_app.run_folder import RunFolder
@@ -111,10 +113,13 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     evaluate = EvaluateCallback(evaluator, config)
     named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
     privacy = [PrivacyCallback(config.dp.delta)] if config.dp else []
-    kept = []
+    kept: list[Callback] = []
     if config.validation:
         held = build_evaluator(config, config.load_validation())
-        kept = [ValidationCallback(held, config.eval_every)]
+        kept.append(ValidationCallback(held, config.eval_every))
+    if config.missing and config.missing.rate:
+        masked = masked_as_training(evaluator.test, config.missing, seed=config.seed)
+        kept.append(MaskedCallback(build_evaluator(config, masked), config.eval_every))
     adding = [*kept, *privacy, *(c for c in (*named, *callbacks) if c.metrics)]
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
