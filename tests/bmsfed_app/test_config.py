@@ -189,6 +189,7 @@ def test_a_partition_travels_to_the_clients() -> None:
         "samples_per_client": 0,
         "whole_share": 0.5,
         "subsets": (("gray",), ("colored",)),
+        "missing": None,
     }
     as_sent = json.loads(json.dumps(config.client_settings().to_json()))
     assert ClientSettings.from_json(as_sent) == config.client_settings()
