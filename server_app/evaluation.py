@@ -36,6 +36,8 @@ _THREADS = torch.get_num_threads()
 class Evaluation:
     """Accuracies in [0, 1] and the mean cross-entropy on the test split.
 
+    A modality's own are those of the samples that have it.
+
     Attributes
     ----------
     accuracy : float
@@ -185,17 +187,17 @@ class Evaluator:
             accuracy=_accuracy(logits, labels),
             loss=loss,
             by_head={
-                m: self._accuracy_of([m], self._logits(network, features, [m], extra))
-                for m in features
+                m: _accuracy(*self._having([m], self._logits(network, features, [m], extra)))
+                for m in self._shown(features)
             },
             prototypes="test" if prototypes is None else "train",
             metrics=measured(self.metrics, logits, labels),
         )
-        for modality, z in features.items():
-            means = self._means(modality, z, prototypes)
+        for modality in self._shown(features):
+            z, own = self._having([modality], features[modality])
+            means = self._means(modality, z, own, prototypes)
             if means is not None:
-                log_p = log_probabilities(z, means)
-                result.by_prototype[modality] = self._accuracy_of([modality], log_p)
+                result.by_prototype[modality] = _accuracy(log_probabilities(z, means), own)
         return result
 
     @_on_all_threads()
@@ -208,7 +210,7 @@ class Evaluator:
     ) -> dict[str, float]:
         """Return the head's test accuracy with subsets of the modalities, by the subsets' names.
 
-        Of the samples that have any of the subset.
+        Each is that of the samples that have any of the subset.
 
         Parameters
         ----------
@@ -222,9 +224,9 @@ class Evaluator:
         network, extra = self._network(arrays), self._absent(absent)
         features = self._features(network)
         return {
-            name: self._accuracy_of(seen, self._logits(network, features, seen, extra))
+            name: _accuracy(*self._having(seen, self._logits(network, features, seen, extra)))
             for name, seen in subsets.items()
-            if seen
+            if self._shown(seen)
         }
 
     @_on_all_threads()
@@ -273,15 +275,19 @@ class Evaluator:
                 logits = logits + constant * ~held[:, None]
         return logits
 
-    def _accuracy_of(self, seen: Iterable[str], scores: Tensor) -> float:
-        """Top-1 (n, K) of the samples that have any of some modalities; 0 where none has."""
-        labels, gaps = self.test.labels, self.test.present
-        held = [gaps.get(m) for m in seen]
-        masks = [mask for mask in held if mask is not None]
-        if len(masks) < len(held):
-            return _accuracy(scores, labels)
-        rows = torch.stack(masks).any(dim=0)
-        return _accuracy(scores[rows], labels[rows]) if rows.any() else 0.0
+    def _having(self, seen: Iterable[str], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return those of the samples' rows (n, ...) that have some of ``seen``, and labels."""
+        masks = [self.test.present.get(m) for m in seen]
+        held = [mask for mask in masks if mask is not None]
+        if len(held) < len(masks):  # one that nobody lacks
+            return rows, self.test.labels
+        there = torch.stack(held).any(dim=0)
+        return rows[there], self.test.labels[there]
+
+    def _shown(self, modalities: Iterable[str]) -> list[str]:
+        """Return those of some modalities that any sample has."""
+        present = self.test.present
+        return [m for m in modalities if m not in present or bool(present[m].any())]
 
     def _absent(self, absent: Arrays | None) -> dict[str, Tensor]:
         return {m: torch.tensor(v, device=self.device) for m, v in (absent or {}).items()}
@@ -307,11 +313,14 @@ class Evaluator:
         return {m: torch.cat([c[m] for c in chunks]) for m in network.modalities}
 
     def _means(
-        self, modality: str, z: Tensor, prototypes: Mapping[str, Prototypes] | None
+        self,
+        modality: str,
+        z: Tensor,
+        labels: Tensor,
+        prototypes: Mapping[str, Prototypes] | None,
     ) -> ClassMeans | None:
         if prototypes is None:
-            rows = self.test.present.get(modality, slice(None))
-            return class_means(z[rows], self.test.labels[rows], self.spec.num_classes)
+            return class_means(z, labels, self.spec.num_classes)
         known = prototypes.get(modality)
         return ClassMeans.from_message(known, self.device) if known else None
 

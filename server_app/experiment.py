@@ -115,15 +115,14 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     named = build_callbacks(config.callbacks, Watched(folder.path, evaluator))
     privacy = [PrivacyCallback(config.dp.delta)] if config.dp else []
     told = [ToldCallback(metrics)] if (metrics := config.method_settings().metrics) else []
-    kept = []
+    kept: list[Callback] = []
     if config.validation:
         held = build_evaluator(config, config.load_validation())
-        kept = [ValidationCallback(held, config.eval_every)]
-    masked = []
-    if config.missing and config.missing.rate > 0:
-        lacking = masked_as_training(evaluator.test, config.missing, seed=config.seed)
-        masked = [MaskedCallback(build_evaluator(config, lacking), config.eval_every)]
-    adding = [*kept, *masked, *privacy, *told, *(c for c in (*named, *callbacks) if c.metrics)]
+        kept.append(ValidationCallback(held, config.eval_every))
+    if config.missing and config.missing.rate:
+        masked = masked_as_training(evaluator.test, config.missing, seed=config.seed)
+        kept.append(MaskedCallback(build_evaluator(config, masked), config.eval_every))
+    adding = [*kept, *privacy, *told, *(c for c in (*named, *callbacks) if c.metrics)]
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     # The last one may end the run, whose round all others have seen by then.

@@ -1,4 +1,4 @@
-"""How the model does on test samples that lack what the clients' samples lack in a simulation."""
+"""How the model does on test samples of which as much is missing as in training."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from strategies import Callback, Decisions, Metric, RoundReport
 
 
 class MaskedCallback(Callback):
-    """Puts the accuracy on the test split, masked as in training, into every evaluated round.
+    """Puts accuracy and loss on the masked test split into every evaluated round.
 
     Parameters
     ----------
     evaluator : Evaluator
-        Of the masked split.
+        Of the test split masked as training is (`missing`).
     every : int
         Rounds between two looks; the last round always counts.
     """
@@ -20,13 +20,12 @@ class MaskedCallback(Callback):
     metrics: tuple[Metric, ...] = (
         Metric(
             "accuracy_masked",
-            "masked as in training",
+            "test accuracy, masked",
             "%",
-            figure="accuracy",
-            column="masked",
-            about="Masked as in training: test samples lack as much as the "
-            "clients' samples (`missing`).",
+            figure="test accuracy, masked as in training",
+            about="Accuracy on the test split of which as much is missing as in training.",
         ),
+        Metric("loss_masked", "test loss, masked", figure="test loss, masked as in training"),
     )
 
     def __init__(self, evaluator: Evaluator, every: int) -> None:
@@ -41,5 +40,7 @@ class MaskedCallback(Callback):
         if report.round % self.every and report.round != self.num_rounds:
             return
         models = strategy.models()
-        found = [(self.evaluator(m.arrays, m.prototypes, m.absent), m.weight) for m in models]
-        report.metrics["accuracy_masked"] = mean_evaluation(found).accuracy
+        found = mean_evaluation(
+            [(self.evaluator(m.arrays, m.prototypes, m.absent), m.weight) for m in models]
+        )
+        report.metrics |= {"accuracy_masked": found.accuracy, "loss_masked": found.loss}

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from bmsfed_app.datasets import DATASETS, DataError, PreparedSource, Sample, Scan, SourceSettings
+from bmsfed_app.datasets import DATASETS, DataError, PreparedSettings, PreparedSource, Sample, Scan
 from bmsfed_app.datasets.base import DatasetInfo
 from bmsfed_app.datasets.kinds import Array, Kind, Text
 
 HEAD = ("id", "split", "label", "client", "key", "note")
 
 
-class ReadingsSettings(SourceSettings):
+class ReadingsSettings(PreparedSettings):
     """What they are called, and their classes."""
 
     title: str = "wards"

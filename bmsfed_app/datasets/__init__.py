@@ -15,7 +15,13 @@ from bmsfed_app.datasets.account import Account
 from bmsfed_app.datasets.base import DataError, Dataset, DatasetInfo, Inputs, Renderer, Split
 from bmsfed_app.datasets.checks import MAX_BAD
 from bmsfed_app.datasets.prepared import SPLITS, LeftOut, PreparedSource, Sample, Scan
-from bmsfed_app.datasets.source import DATASETS, Source, SourceSettings, find_source
+from bmsfed_app.datasets.source import (
+    DATASETS,
+    PreparedSettings,
+    Source,
+    SourceSettings,
+    find_source,
+)
 from bmsfed_app.paths import default_data_dir
 
 __all__ = [
@@ -27,6 +33,7 @@ __all__ = [
     "DatasetInfo",
     "Inputs",
     "LeftOut",
+    "PreparedSettings",
     "PreparedSource",
     "Renderer",
     "Sample",
