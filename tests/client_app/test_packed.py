@@ -109,7 +109,13 @@ def test_clipping_and_optimisers_with_a_state(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "own", [{}, {"coefficient": "constant", "head_weight": 0.5}, {"prototypes": "local"}]
+    "own",
+    [
+        {},
+        {"coefficient": "constant", "head_weight": 0.5},
+        {"prototypes": "local"},
+        {"smoothing": 0.3, "fused": "weak"},
+    ],
 )
 @pytest.mark.parametrize("modalities", [ALL, SMELL])
 def test_modal_enhancement_with_signatures(
