@@ -167,6 +167,7 @@ class ClientPrivacy:
             signatures=self._signatures(update.signatures),
             measurements={},
             metrics={},
+            present={},
         )
 
     def _prototypes(self, found: Mapping[str, Prototypes]) -> dict[str, Prototypes]:

@@ -158,6 +158,7 @@ def measured(value: float = 1.0) -> Update:
         ratios={"a": 1.0, "b": 4.0},
         signatures={"multi": np.full(6, value, np.float32), "enhance.a": np.ones(6, np.float32)},
         metrics={"loss": 0.3},
+        present={"b": 7},
     )
 
 
@@ -171,6 +172,7 @@ def test_measurements_are_clipped_jointly_and_counts_do_not_leave() -> None:
     assert kept.scores == pytest.approx({"a": 0.8, "b": 0.2})
     assert kept.ratios == pytest.approx({"a": 1.0, "b": 4.0}), "those of the scores"
     assert (kept.num_samples, kept.metrics, kept.arrays, kept.measurements) == (1, {}, {}, {})
+    assert kept.present == {}
 
 
 def test_every_measurement_has_its_noise() -> None:
