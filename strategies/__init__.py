@@ -12,6 +12,7 @@ from .aggregation import aggregate_parts, imbalance_ratios, weighted_mean
 from .agm import AGM
 from .base import ModalityStrategy
 from .bmsfed import BMSFed
+from .bmsfed_plus import BMSFedPlus
 from .callbacks import Callback, ClientReport, Metric, RoundReport
 from .decisions import Decisions, EvaluationModel
 from .divfl import DivFL
@@ -58,6 +59,7 @@ __all__ = [
     "Arrays",
     "Assignment",
     "BMSFed",
+    "BMSFedPlus",
     "Callback",
     "ClientInfo",
     "ClientReport",

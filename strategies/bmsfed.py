@@ -12,7 +12,6 @@ from .aggregation import imbalance_ratios
 from .base import StrategyOptions
 from .messages import Arrays, Assignment, ClientInfo, Kind, Orders, Update
 from .ranges import Parameter
-from .ratios import weakest
 from .selection.measuring import MEASURE_PER_ROUND
 from .selection.signatures import (
     COVER_SAMPLE,
@@ -28,17 +27,28 @@ PickRule = Literal["pair", "single"]
 UniCover = Literal["shared", "uni"]
 UniRatio = Literal["keep", "refresh"]
 PrototypeScope = Literal["all", "selected"]
-WeakOver = Literal["round", "run"]
 
 THRESHOLD = Parameter(1.2, ge=0, le=100)
 PICK: Parameter[PickRule] = Parameter("pair")
 UNI_COVER: Parameter[UniCover] = Parameter("shared")
 UNI_RATIO: Parameter[UniRatio] = Parameter("keep")
 PROTOTYPE_SCOPE: Parameter[PrototypeScope] = Parameter("all")
-WEAK_OVER: Parameter[WeakOver] = Parameter("round")
 
-#: What the state's memory calls the logarithms of past rounds' global ratios, summed.
-_PAST = "imbalance."
+
+class BMSFedOptions(StrategyOptions, total=False):
+    """Keywords that strategies built on :class:`BMSFed` hand on to it."""
+
+    threshold: float
+    gradient: Gradient
+    sketch_dim: int
+    probe_batches: int
+    pick: PickRule
+    uni_cover: UniCover
+    uni_ratio: UniRatio
+    prototype_scope: PrototypeScope
+    cover_sample: int
+    measure_per_round: int
+    send_prototypes: bool
 
 
 class BMSFed(SignatureStrategy):
@@ -137,7 +147,6 @@ class BMSFed(SignatureStrategy):
         uni_cover: UniCover = UNI_COVER.default,
         uni_ratio: UniRatio = UNI_RATIO.default,
         prototype_scope: PrototypeScope = PROTOTYPE_SCOPE.default,
-        weak_over: WeakOver = WEAK_OVER.default,
         cover_sample: int = COVER_SAMPLE.default,
         measure_per_round: int = MEASURE_PER_ROUND.default,
         send_prototypes: bool = True,
@@ -159,7 +168,6 @@ class BMSFed(SignatureStrategy):
         self.uni_cover: UniCover = uni_cover
         self.uni_ratio: UniRatio = uni_ratio
         self.prototype_scope = prototype_scope
-        self.weak_over = weak_over
         self.send_prototypes = send_prototypes
 
     def configure_fit(self, server_round: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
@@ -191,16 +199,20 @@ class BMSFed(SignatureStrategy):
             holds_other=np.array([bool(set(c.modalities) - {weak}) for c in known]),
             ratios=np.array([self.ratio(c.client_id, weak) for c in known]),
             n=self.number_of_picks(clients, known),
-            threshold=self.threshold,
+            threshold=self.alone_above(),
             rng=self.draw("select", server_round),
             pick=self.pick,
             uni_cover=self.uni_cover,
         )
-        common = {"weak": weak, "threshold": self.threshold}
+        common = {"weak": weak, "threshold": self.alone_above()}
         if len(known) > self.cover_sample:  # the costs are estimates: say how good
             common["error_multi"] = multi.standard_error
             common["error_weak"] = enhancing.standard_error
         return [_assignment(p, known[p.client], common) for p in chosen]
+
+    def alone_above(self) -> float:
+        """Return the ratio above which a client trains the weak modality alone: χ of Eq. 13."""
+        return self.threshold
 
     def aggregate_fit(self, server_round: int, updates: Sequence[Update]) -> Arrays:
         """Average per modality (Algorithm 1) and refresh prototypes, ratios and signatures."""
@@ -209,31 +221,11 @@ class BMSFed(SignatureStrategy):
         if self.uni_cover == "uni":
             updates = [_without_enhancing_rows(u) if len(u.modalities) > 1 else u for u in updates]
         arrays = super().aggregate_fit(server_round, updates)
-        if self.weak_over == "run":
-            self._remember_ratios()
         if self.uni_ratio == "refresh":
             for update in updates:
                 scores = self.state.scores[update.client_id]
                 self.state.ratios[update.client_id] = imbalance_ratios(scores)
         return arrays
-
-    def weak_modality(self) -> str | None:
-        """Return the modality that is behind: after the last round, or over all of them.
-
-        Over a run it is the one whose ratios (Eq. 18) have the largest product over the rounds. Who
-        learns slowly is told by that from the beginning, and it does not change hands where ratios
-        near 1 are a matter of chance.
-        """
-        past = self.state.memory.get("", {}) if self.weak_over == "run" else {}
-        behind = {m: float(past[_PAST + m]) for m in self.state.modalities if _PAST + m in past}
-        return weakest(behind) if behind else super().weak_modality()
-
-    def _remember_ratios(self) -> None:
-        """Add the logarithms of this round's global ratios to those of the rounds before."""
-        memory = self.state.memory.setdefault("", {})
-        for modality, ratio in self.global_ratios().items():
-            past = memory.get(_PAST + modality, np.zeros(()))
-            memory[_PAST + modality] = past + np.log(ratio)
 
     def orders(self, server_round: int, assignment: Assignment, kind: Kind) -> Orders:
         """Name the weak modality that the selection went by, also where no ratio is known."""

@@ -211,6 +211,12 @@ class BMSFed(ClassicStrategy):
     core = core.BMSFed
 
 
+class BMSFedPlus(ClassicStrategy):
+    """:class:`strategies.BMSFedPlus` on the classic interface."""
+
+    core = core.BMSFedPlus
+
+
 class DivFL(ClassicStrategy):
     """:class:`strategies.DivFL` on the classic interface."""
 
@@ -292,6 +298,7 @@ class MFedMC(ClassicStrategy):
 __all__ = [
     "AGM",
     "BMSFed",
+    "BMSFedPlus",
     "ClassicStrategy",
     "DivFL",
     "FedAvg",

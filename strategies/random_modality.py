@@ -44,7 +44,7 @@ class RandomModality(BMSFed):
                     "role": role,
                     "ratio": self.ratio(client.client_id, weak),
                     "weak": weak,
-                    "threshold": self.threshold,
+                    "threshold": self.alone_above(),
                 },
             )
             for role, client, modalities in drawn

@@ -19,8 +19,6 @@ ENHANCEMENT = {
     "coefficient_value": 1.0,
     "uni_enhancement": "weak",
     "head_weight": 0.0,
-    "smoothing": 0.0,
-    "fused": "all",
 }
 ENHANCING = {"objective": "modal_enhancement", "objective_settings": ENHANCEMENT}
 

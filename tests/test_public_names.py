@@ -19,8 +19,8 @@ import strategies.testing
 
 ROOT = Path(__file__).resolve().parents[1]
 
-METHODS = """AGM BMSFed DivFL FedAvg FedMSplit FedNH FedPAC GBlending LocalTraining MFedMC
-ModalityDropout PmcmFL PowerOfChoice PrivateHead RandomModality""".split()
+METHODS = """AGM BMSFed BMSFedPlus DivFL FedAvg FedMSplit FedNH FedPAC GBlending LocalTraining
+MFedMC ModalityDropout PmcmFL PowerOfChoice PrivateHead RandomModality""".split()
 
 
 def test_the_public_names_are_these() -> None:

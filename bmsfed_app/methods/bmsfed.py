@@ -15,12 +15,10 @@ from strategies.bmsfed import (
     THRESHOLD,
     UNI_COVER,
     UNI_RATIO,
-    WEAK_OVER,
     PickRule,
     PrototypeScope,
     UniCover,
     UniRatio,
-    WeakOver,
 )
 
 _EQUATIONS = (
@@ -61,33 +59,19 @@ class BMSFedSettings(EnhancementSettings, GradientSettings):
     prototype_scope: PrototypeScope = field(
         PROTOTYPE_SCOPE, "global prototypes from all clients' latest, or this round's"
     )
-    weak_over: WeakOver = field(
-        WEAK_OVER, "the weak modality: that of the last round's ratios, or of all rounds' product"
-    )
 
     def strategy(self, **common: Any) -> ModalityStrategy:
         """Select modalities of clients."""
-        own = self.model_dump(
-            include={"pick", "uni_cover", "uni_ratio", "prototype_scope", "weak_over"}
-        )
-        return self.core(threshold=self.chi, **self.selection(), **own, **common)
+        return self.core(**self.options(), **common)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the strategy is built with, but for what all strategies take."""
+        own = self.model_dump(include={"pick", "uni_cover", "uni_ratio", "prototype_scope"})
+        return {"threshold": self.chi, **self.selection(), **own}
 
     def ratio_kind(self) -> str:
         """As set."""
         return self.ratio
-
-
-@METHODS.register("bmsfed-plus")
-class BMSFedPlusSettings(BMSFedSettings):
-    """BMSFed at its strongest."""
-
-    summary = (
-        "BMSFed with χ 1, constant coefficient, features of norm 10: its strongest at small lr"
-    )
-    equations = _EQUATIONS + "\nz <- 10 z / ||z|| before head and prototypes"
-    source = f"{_PAPER}; the scaled features are ours"
-    presets: ClassVar = {"chi": 1.0, "coefficient": "constant"}
-    overrides: ClassVar = {"feature_norm": 10.0}
 
 
 @METHODS.register("bmsfed-local")

@@ -35,15 +35,6 @@ class EnhancementSettings(CoefficientSettings):
     head_weight: float = Field(
         0.0, ge=0, le=100, description="weight of a cross-entropy through the weak head columns"
     )
-    smoothing: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="label smoothing of the cross-entropy of each modality but the weak one",
-    )
-    fused: Literal["all", "weak"] = Field(
-        "all", description="what the fused cross-entropy trains: all, or the weak modality alone"
-    )
 
     def objective(self) -> Named:
         """Cross-entropy with modal enhancement."""

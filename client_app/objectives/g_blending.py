@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from bmsfed_app.models import MultiModalNetwork, Output, UniModalHeads
 from client_app.data import LocalData
+from client_app.holdout import drawn_holdout
 from client_app.objectives.base import OBJECTIVES, LocalContext, Needs, Objective, cross_entropy
 from strategies import Arrays
 from strategies.g_blending import JOINT
-from strategies.randomness import generator
 
 
 @OBJECTIVES.register("g_blending")
@@ -63,16 +63,10 @@ class GradientBlending(Objective):
         return super().bind(network, context)
 
     def training_data(self, data: LocalData) -> LocalData:
-        """Return all samples but those held out: drawn by (seed, client), whatever the round."""
-        self.held_out = torch.zeros(len(data), dtype=torch.bool, device=data.index.device)
+        """Return all samples but those held out."""
         self.labels, self.gaps = data.labels, data.gaps(self.network.modalities)
-        if self.holdout == 0 or len(data) < 2:
-            return data
-        seed, client_id = self.context.settings.seed, self.context.orders.client_id
-        count = min(max(round(self.holdout * len(data)), 1), len(data) - 1)
-        drawn = generator(seed, "holdout", client_id).permutation(len(data))[:count]
-        self.held_out[torch.from_numpy(drawn).to(data.index.device)] = True
-        return replace(data, index=data.index[~self.held_out])
+        self.held_out = drawn_holdout(data, self.holdout, self.context)
+        return replace(data, index=data.index[~self.held_out]) if self.held_out.any() else data
 
     def on_start(self, data: LocalData) -> None:
         if self._measures():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 from typing import ClassVar, Literal, Self
 
@@ -26,12 +25,6 @@ from client_app.objectives.base import (
     Needs,
     Objective,
     cross_entropy,
-    mean_of_held,
-)
-from client_app.objectives.holding_back import (
-    smoothed_cross_entropy,
-    strong_ones,
-    trained_by_the_weak,
 )
 
 
@@ -79,12 +72,6 @@ class ModalEnhancement(Objective):
         Whether a client that trains one modality is enhanced only if it is the weak one.
     head_weight : float
         Weight of a cross-entropy through the weak modality's own columns of the head, >= 0.
-    smoothing : float
-        Label smoothing of the cross-entropies of strong modalities alone, in [0, 1): of all but
-        the globally weak one. It bounds their logits, the weak one's it does not.
-    fused : {"all", "weak"}
-        What the fused cross-entropy trains: all, or the globally weak modality alone, the others'
-        logits being constants to it. They learn by their own, so ``uni_weight`` must be above 0.
     prototypes : {"global", "local"}
         Distances to the server's prototypes (Eq. 7), or to the client's own ("BMSFed-local").
     """
@@ -95,8 +82,6 @@ class ModalEnhancement(Objective):
     coefficient_value: float
     uni_enhancement: Literal["weak", "always"]
     head_weight: float
-    smoothing: float
-    fused: Literal["all", "weak"]
     prototypes: Literal["global", "local"] = "global"
 
     @classmethod
@@ -115,31 +100,12 @@ class ModalEnhancement(Objective):
         local = self.prototypes == "local"
         known = self.context.local_prototypes if local else self.context.global_prototypes
         target = self.target(output.features, labels, output.present)
-        loss = self._fused(output, labels, self._strong())
+        loss = self.fused_loss(output, labels)
         return self._enhanced(loss, output, labels, target, known, enhancement_loss)
 
-    def uni_losses(self, output: Output, labels: Tensor) -> Tensor:
-        """Cross-entropy (a,) of each modality through its own columns, strong ones' smoothed."""
-        return self._uni_losses(output, labels, self._strong())
-
-    def _strong(self) -> Tensor:
-        """1 for each of the modalities that is not the globally weak one, (a,)."""
-        return _strong_ones(self.network.modalities, self.context.orders.weak, self._device)
-
-    def _fused(self, output: Output, labels: Tensor, strong: Tensor) -> Tensor:
-        """Cross-entropy of all modalities together; smoothed where all of them are strong."""
-        logits = output.logits
-        if self.fused == "weak" and len(output.parts) > 1:
-            logits = self.network.head.fuse(trained_by_the_weak(output.parts, strong))
-        if self.smoothing == 0:
-            return F.cross_entropy(logits, labels)
-        return smoothed_cross_entropy(logits, labels, self.smoothing * strong.prod()).mean()
-
-    def _uni_losses(self, output: Output, labels: Tensor, strong: Tensor) -> Tensor:
-        if self.smoothing == 0:
-            return super().uni_losses(output, labels)
-        each = smoothed_cross_entropy(self.uni_logits(output), labels, self.smoothing * strong)
-        return mean_of_held(each, output)
+    def fused_loss(self, output: Output, labels: Tensor) -> Tensor:
+        """Return the loss of all modalities together (a scalar): cross-entropy."""
+        return F.cross_entropy(output.logits, labels)
 
     def _enhanced(
         self,
@@ -229,7 +195,7 @@ class ModalEnhancement(Objective):
         context, modalities = self.context, self.network.modalities
         local = self.prototypes == "local"
         known = context.local_prototypes if local else context.global_prototypes
-        own = {"strong": self._strong()}
+        own: dict[str, Tensor] = {}
         for m in modalities:
             own |= _packed_means(f"target.{m}", known.get(m) or self._no_means(m))
             if len(modalities) > 1:
@@ -249,15 +215,8 @@ class ModalEnhancement(Objective):
             local = {m: _means(f"own.{m}", own) for m in features}
             target = self._weak_of(features, _ratios(features, labels, local))
         known = {m: _means(f"target.{m}", own) for m in features}
-        loss = self._fused(output, labels, own["strong"])
+        loss = self.fused_loss(output, labels)
         return self._enhanced(loss, output, labels, target, known, _masked_enhancement)
-
-    def packed_total(self, output: Output, labels: Tensor, own: dict[str, Tensor]) -> Tensor:
-        """Return the loss and the uni-modal losses by ``uni_weight``."""
-        loss, weight = self.packed_loss(output, labels, own), self.context.settings.uni_weight
-        if weight == 0 or len(output.parts) < 2:
-            return loss
-        return loss + weight * self._uni_losses(output, labels, own["strong"]).sum()
 
     def _no_means(self, modality: str) -> ClassMeans:
         classes = self.network.spec.num_classes
@@ -267,10 +226,6 @@ class ModalEnhancement(Objective):
     @property
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
-
-
-#: The same few over and over, which would be copied to the device for every batch.
-_strong_ones = cache(strong_ones)
 
 
 def _packed_means(name: str, prototypes: ClassMeans) -> dict[str, Tensor]:

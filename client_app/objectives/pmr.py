@@ -38,8 +38,6 @@ class PrototypicalModalRebalance(ModalEnhancement):
 
     uni_enhancement: Literal["weak", "always"] = field(default="weak", init=False)
     head_weight: float = field(default=0.0, init=False)
-    smoothing: float = field(default=0.0, init=False)
-    fused: Literal["all", "weak"] = field(default="all", init=False)
     prototypes: Literal["global", "local"] = field(default="local", init=False)
     until: float = field(kw_only=True)
 

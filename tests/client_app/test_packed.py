@@ -114,7 +114,6 @@ def test_clipping_and_optimisers_with_a_state(changes: dict[str, Any]) -> None:
         {},
         {"coefficient": "constant", "head_weight": 0.5},
         {"prototypes": "local"},
-        {"smoothing": 0.3, "fused": "weak"},
     ],
 )
 @pytest.mark.parametrize("modalities", [ALL, SMELL])

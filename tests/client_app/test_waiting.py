@@ -30,6 +30,7 @@ from client_app.objectives import (
 )
 from client_app.objectives.feature_alignment import FeatureAlignment
 from client_app.objectives.g_blending import GradientBlending
+from client_app.objectives.hold_back import HoldBack
 from client_app.objectives.infiltration import Infiltration
 from strategies import Orders
 from tests import synthetic
@@ -115,7 +116,7 @@ def steps(
     # Left out is what is done once a task or an epoch, and so may wait; not FedPAC's own loop.
     if isinstance(objective, FeatureAlignment):
         monkeypatch.setattr(objective, "on_start", objective._train_head)
-    if isinstance(objective, GradientBlending):
+    if isinstance(objective, GradientBlending | HoldBack):
         monkeypatch.setattr(objective, "training_data", lambda data: data)
     if isinstance(objective, Infiltration):  # a copy of what is fake is fake in another way
         another = MultiModalNetwork(network.spec, modalities)
