@@ -105,7 +105,7 @@ def test_unknown_objective() -> None:
 
 def test_every_file_registers_its_objective() -> None:
     files = {f.stem for f in Path(objectives.__file__).parent.glob("*.py")}
-    assert set(OBJECTIVES.names()) == files - {"__init__", "base", "modulation", "holding_back"}
+    assert set(OBJECTIVES.names()) == files - {"__init__", "base", "modulation"}
 
 
 def test_own_prototypes_in_place_of_the_servers() -> None:
