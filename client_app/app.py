@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 
 from bmsfed_app import __version__
 from bmsfed_app.devices import check_compiler
+from bmsfed_app.models.batches import batch_fault
 from bmsfed_app.plugins import check_plug_ins
 from bmsfed_app.settings import ClientSettings, read_settings
 from client_app.data import LocalData, local_data, training_device
@@ -41,7 +42,7 @@ def enrol(message: Message, context: Context) -> Message:
     who, network = data.client_id, settings.network
     if settings.compile:
         check_compiler(training_device(settings))
-    if fault := network.batch_fault(who, data.modalities, len(data), settings.batch_size):
+    if fault := batch_fault(network, who, data.modalities, len(data), settings.batch_size):
         raise ValueError(fault)
     return Message(pack_enrolment(data.info(), __version__), reply_to=message)
 

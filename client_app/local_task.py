@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bmsfed_app.datasets import Inputs
 from bmsfed_app.models import NetworkSpec, Output
 from bmsfed_app.prototypes import class_means, enhancement_loss
 from bmsfed_app.settings import ClientSettings
@@ -26,6 +27,10 @@ from strategies.protocol import pack_measurements, unpack_orders
 
 class LocalTask:
     """What a strategy asks of one torch client this round, and what the client answers.
+
+    It takes no masks of samples that lack modalities: pass rows that have all assigned modalities,
+    to every call and to the training itself, and report their number as ``num-examples``. A row of
+    zeros in place of what a sample lacks cannot be told from a feature: it would be trained on.
 
     Parameters
     ----------
@@ -49,7 +54,8 @@ class LocalTask:
     Raises
     ------
     ValueError
-        If the config is not of one of our strategies.
+        If the config is not of one of our strategies; from methods, if a modality has not as many
+        rows as there are labels, or comes with a mask of samples that lack it.
 
     Examples
     --------
@@ -98,7 +104,7 @@ class LocalTask:
             Features (n, D) of the client's samples by modality assigned.
         labels : Tensor (n,), int64
         """
-        self._check(features)
+        self._check(features, labels)
         # Whether these are all samples is another project's matter: they may not cover a class.
         means = {m: class_means(z.detach(), labels, self.num_classes) for m, z in features.items()}
         self.context.begin(means)
@@ -122,6 +128,7 @@ class LocalTask:
         RuntimeError
             If :meth:`begin` was not called and several modalities are assigned.
         """
+        _refuse_gaps(features, labels)
         if len(features) > 1 and not self.context.local_prototypes:
             raise RuntimeError("call LocalTask.begin with all samples' features before training")
         target, known = self.objective.target(features, labels), self.context.global_prototypes
@@ -146,7 +153,11 @@ class LocalTask:
             Its parameters carry the names of the global model.
         logits : Tensor (B, K)
             Of the batch, with the graph of ``features`` behind them.
+        features : mapping
+            Features (B, D) of the batch by modality assigned.
+        labels : Tensor (B,), int64
         """
+        _refuse_gaps(features, labels)
         wanted = self.context.orders.signature
         if wanted is None or wanted.gradient != "decoupled" or wanted.sketch_dim == 0:
             return
@@ -169,7 +180,7 @@ class LocalTask:
             Features (n, D) of the client's samples by modality assigned, at the trained model.
         labels : Tensor (n,), int64
         """
-        self._check(features)
+        self._check(features, labels)
         least = self.min_class_count
         measure(self._update, features, labels, self.num_classes, min_class_count=least)
 
@@ -177,8 +188,21 @@ class LocalTask:
         """Return what was measured, for a ConfigRecord or a NumPyClient's metrics."""
         return dict(pack_measurements(self._update))
 
-    def _check(self, features: Mapping[str, Tensor]) -> None:
+    def _check(self, features: Mapping[str, Tensor], labels: Tensor) -> None:
         if set(features) != set(self.modalities):
             raise ValueError(
                 f"features of {sorted(features)} were given, {list(self.modalities)} are assigned"
+            )
+        _refuse_gaps(features, labels)
+
+
+def _refuse_gaps(features: Mapping[str, Tensor], labels: Tensor) -> None:
+    """Refuse rows of samples that lack a modality, as far as they can be told."""
+    masked = features.present if isinstance(features, Inputs) else {}
+    for modality, z in features.items():
+        if modality in masked or len(z) != len(labels):
+            raise ValueError(
+                f"samples lack '{modality}' ({len(z)} rows of features, {len(labels)} labels"
+                f"{', and a mask' if modality in masked else ''}), but LocalTask takes no masks: "
+                "pass rows that have all assigned modalities"
             )

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from bmsfed_app.devices import Precision, prepare_device
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
+from bmsfed_app.models.batches import batch_fault
 from bmsfed_app.settings import ClientSettings
 from client_app.data import LocalData, training_device
 from client_app.divergence import check_answer, check_losses
@@ -310,7 +311,7 @@ def ready(objective: Objective, data: LocalData) -> tuple[LocalData, list[nn.Par
             f"'{settings.objective}' {objective.no_gaps}: set missing.complete_only=true, or "
             "choose another method"
         )
-    if fault := network.spec.batch_fault(who, network.modalities, len(data), size):
+    if fault := batch_fault(network.spec, who, network.modalities, len(data), size):
         raise ValueError(fault)
     objective.on_start(data)
     return data, _trainable(network, objective)

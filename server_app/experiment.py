@@ -21,13 +21,12 @@ from server_app.callbacks import Watched, build_callbacks
 from server_app.evaluation import Evaluator
 from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
-from server_app.masked import MaskedCallback
+from server_app.other_splits import MaskedCallback, ValidationCallback
 from server_app.overlap import Overlapped
 from server_app.privacy import PrivacyCallback
 from server_app.run_folder import RunFolder
 from server_app.status import StatusCallback
 from server_app.told import ToldCallback
-from server_app.validation import ValidationCallback
 from strategies import Arrays, Callback, ModalityStrategy, ServerState
 from strategies.randomness import integer_seed
 

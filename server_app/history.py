@@ -21,12 +21,13 @@ from bmsfed_app.record.rows import (
 from bmsfed_app.record.summary import summarise
 from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
 from server_app.failures import is_failure
+from server_app.looks import Look
 from server_app.metrics import declared
 from server_app.run_folder import RunFolder
 from strategies import Callback, ClientReport, Decisions, Paused, RoundReport
 
 
-class EvaluateCallback(Callback):
+class EvaluateCallback(Look):
     """Evaluates the strategy's model before the first round and every ``eval_every`` rounds.
 
     Where a strategy has several models, as local training has, their weighted mean counts, and
@@ -35,21 +36,23 @@ class EvaluateCallback(Callback):
     """
 
     def __init__(self, evaluator: Evaluator, config: ExperimentConfig) -> None:
+        super().__init__(evaluator, config.eval_every)
         self.metrics = (*STANDARD_METRICS, *declared(config.metrics))
-        self.evaluator, self.config = evaluator, config
+        self.config = config
         self.initial: Evaluation | None = None
-        self.num_rounds = config.rounds
         self._known: dict[tuple[str, int], Evaluation] = {}
 
     def on_start(self, strategy: Decisions, num_rounds: int) -> None:
-        self.num_rounds = num_rounds
+        super().on_start(strategy, num_rounds)
         if strategy.state.round == 0:
             self.initial = self.evaluate(strategy)
 
     def after_round(self, strategy: Decisions, report: RoundReport) -> None:
         report.metrics["lr"] = self.config.learning_rate(report.round)
-        if report.round % self.config.eval_every and report.round != self.num_rounds:
-            return
+        super().after_round(strategy, report)
+
+    def look(self, strategy: Decisions, report: RoundReport) -> None:
+        """Add the evaluation, and how long it took."""
         started = time.monotonic()
         report.metrics |= self.evaluate(strategy).as_row()
         report.metrics["seconds_evaluation"] = time.monotonic() - started

@@ -14,8 +14,9 @@ from .base import ModalityStrategy
 from .bmsfed import BMSFed
 from .bmsfed_plus import BMSFedPlus
 from .callbacks import Callback, ClientReport, Metric, RoundReport
-from .decisions import Decisions, EvaluationModel
+from .decisions import Decisions
 from .divfl import DivFL
+from .evaluated import EvaluationModel
 from .fedavg import FedAvg
 from .federation.errors import FederationError, Paused
 from .federation.fleet import Fleet

@@ -18,8 +18,9 @@ from flwr.common import Code, GetPropertiesRes, MessageTypeLegacy, Scalar, Statu
 
 from ._flower import private
 from .federation.dialects import CLIENT_ID, MODALITIES, NAMES, NUM_SAMPLES, PROBING, SCORE, Parcel
+from .federation.enrolment import pack_enrolment
 from .federation.lazy_array import LazyArray, record_of
-from .federation.wire import ENROL, pack_enrolment
+from .federation.wire import ENROL
 from .messages import ClientInfo
 
 _Next = Callable[[Message, Context], Message]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from .aggregation import aggregate_parts
+from .evaluated import EvaluationModel
 from .expected import Expected, Shape, expected_of
 from .messages import (
     Arrays,
@@ -26,7 +27,7 @@ from .messages import (
     Update,
     select_parts,
 )
-from .privacy import Budget, ClientPrivacy
+from .privacy import Budget, ClientPrivacy, check_accounted
 from .randomness import generator
 from .ranges import Parameter
 from .ratios import weakest
@@ -34,34 +35,6 @@ from .robust import Rule
 from .state import ServerState
 
 OUTLIER_FACTOR = Parameter(10.0, ge=0)
-
-
-@dataclass(frozen=True)
-class EvaluationModel:
-    """One model that a strategy's accuracy is made of.
-
-    Attributes
-    ----------
-    name : str
-        Whose model it is.
-    version : int
-        The round it is from: a model of the same name and version need not be evaluated again.
-    weight : float
-        Of its accuracy in the mean over all models.
-    arrays : dict
-        The model by state-dict name; it may lack modalities.
-    prototypes : dict
-        Prototypes of training data by modality.
-    absent : dict
-        See :meth:`Decisions.absent_logits`.
-    """
-
-    name: str
-    version: int
-    weight: float
-    arrays: Arrays
-    prototypes: dict[str, Prototypes]
-    absent: Arrays = field(default_factory=dict)
 
 
 class Decisions:
@@ -329,17 +302,7 @@ class Decisions:
         ValueError
             If no guarantee is known for the method.
         """
-        if "private" not in vars(type(self)):  # one that inherits it may release more
-            raise ValueError(
-                f"no differential privacy for {type(self).__name__}: what it makes of clients' "
-                "answers besides averages, prototypes, ratios and signatures is not noised; take "
-                "FedAvg, BMSFed or RandomModality"
-            )
-        if self.head_columns != "own":
-            raise ValueError(
-                "no differential privacy with head_columns='all': a part's average is over its "
-                "trainers; take 'own'"
-            )
+        check_accounted(type(self), self.head_columns)
         measuring = self.private == "measuring" or self.share_prototypes
         self.privacy = ClientPrivacy(budget, measuring=measuring, rng=rng)
 
@@ -364,22 +327,8 @@ class Decisions:
         self._shared = None
 
     def forget(self, client_id: str, *, measured_only: bool = False) -> None:
-        """Drop what is remembered of a client: it came back with other data than it had.
-
-        Parameters
-        ----------
-        client_id : str
-        measured_only : bool, default False
-            Keep what the method remembers besides measurements, such as the client's own head: it
-            has the modalities that it had.
-        """
-        state = self.state
-        kept: list[dict[str, Any]] = [state.prototypes, state.scores, state.ratios]
-        kept += [state.signatures, state.measured]
-        if not measured_only:
-            kept.append(state.memory)
-        for values in kept:
-            values.pop(client_id, None)
+        """Drop what is remembered of a client: see :meth:`strategies.ServerState.forget`."""
+        self.state.forget(client_id, measured_only=measured_only)
         self._shared = None
 
     def _absorb(self, updates: Sequence[Update]) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .decisions import EvaluationModel
+from .evaluated import EvaluationModel
 from .fedavg import FedAvg
 from .messages import Arrays, Assignment, Update, copied, select_parts
 

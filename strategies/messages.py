@@ -1,8 +1,8 @@
 """What the server and its clients say to each other, as plain dataclasses of numpy arrays.
 
-Nothing here knows how it travels: :mod:`strategies.wire` turns it into Flower's records and back.
-Arrays are named like a state dict (``encoders.<modality>.…``, ``head.…``); the name's prefix is the
-*part*, the unit that travels and is averaged.
+Nothing here knows how it travels: :mod:`strategies.federation.wire` turns it into Flower's records
+and back. Arrays are named like a state dict (``encoders.<modality>.…``, ``head.…``); the name's
+prefix is the *part*, the unit that travels and is averaged.
 """
 
 from __future__ import annotations

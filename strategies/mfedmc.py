@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .base import StrategyOptions
-from .decisions import EvaluationModel
+from .evaluated import EvaluationModel
 from .expected import Shape
 from .messages import (
     Arrays,

@@ -56,6 +56,34 @@ class Budget:
     shares: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(QUANTITIES, 1.0))
 
 
+def check_accounted(method: type, head_columns: str) -> None:
+    """Refuse a method whose releases are not all accounted for.
+
+    Parameters
+    ----------
+    method : type
+        A class of :class:`strategies.Decisions`.
+    head_columns : str
+        Whose average a head's columns are: see :func:`strategies.aggregation.aggregate_parts`.
+
+    Raises
+    ------
+    ValueError
+        If no guarantee is known for it.
+    """
+    if "private" not in vars(method):  # one that inherits it may release more
+        raise ValueError(
+            f"no differential privacy for {method.__name__}: what it makes of clients' "
+            "answers besides averages, prototypes, ratios and signatures is not noised; take "
+            "FedAvg, BMSFed or RandomModality"
+        )
+    if head_columns != "own":
+        raise ValueError(
+            "no differential privacy with head_columns='all': a part's average is over its "
+            "trainers; take 'own'"
+        )
+
+
 @dataclass(frozen=True)
 class _Draw:
     """A Poisson draw: who counts, and how many trainers each modality is expected to have."""

@@ -84,6 +84,23 @@ class ServerState:
         self.ratios.setdefault(client, {}).update(ratios)
         self.signatures.setdefault(client, {}).update(copied(update.signatures))
 
+    def forget(self, client_id: str, *, measured_only: bool = False) -> None:
+        """Drop what is remembered of a client: it came back with other data than it had.
+
+        Parameters
+        ----------
+        client_id : str
+        measured_only : bool, default False
+            Keep what the method remembers besides measurements, such as the client's own head: it
+            has the modalities that it had.
+        """
+        kept: list[dict[str, Any]] = [self.prototypes, self.scores, self.ratios]
+        kept += [self.signatures, self.measured]
+        if not measured_only:
+            kept.append(self.memory)
+        for values in kept:
+            values.pop(client_id, None)
+
     def global_prototypes(self) -> dict[str, Prototypes]:
         """Count-weighted mean of the local prototypes, per modality and class (Eq. 15).
 

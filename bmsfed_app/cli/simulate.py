@@ -18,6 +18,7 @@ from bmsfed_app.cli.progress import ProgressCallback
 from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
 from bmsfed_app.engine import EngineError, InlineGrid
 from bmsfed_app.engine.base import SimulationGrid
+from bmsfed_app.models.batches import batch_fault
 from bmsfed_app.partitions import Share
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
@@ -56,7 +57,7 @@ def _check_batches(config: ExperimentConfig, shares: Sequence[Share]) -> None:
     spec = config.network_spec()
     for share in shares:
         rows, size = len(share.rows), config.batch_size
-        if fault := spec.batch_fault(share.name, share.modalities, rows, size):
+        if fault := batch_fault(spec, share.name, share.modalities, rows, size):
             raise ConfigError(fault)
 
 

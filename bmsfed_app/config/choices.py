@@ -10,8 +10,10 @@ from bmsfed_app.aggregations import aggregation_fault
 from bmsfed_app.choice import settings_fault, settings_of
 from bmsfed_app.config.experiment import ExperimentConfig
 from bmsfed_app.config.files import ConfigError
+from bmsfed_app.datasets import find_source
 from bmsfed_app.models.head_checks import head_fault
 from bmsfed_app.optimizers import optimizer_fault
+from bmsfed_app.partitions import Missing
 from bmsfed_app.plugins import registry
 
 _PARTS: tuple[Literal["head"], Literal["objective"]] = ("head", "objective")
@@ -62,19 +64,31 @@ def check_choices(config: ExperimentConfig) -> None:
 
 
 def _refuse_gaps(config: ExperimentConfig) -> None:
-    """Refuse samples that lack modalities where the objective allows none."""
-    missing = bool(config.missing and config.missing.leaves_gaps)
-    if not missing and config.sample_dropout == 0:
+    """Refuse samples that lack modalities where the objective or the head allows none."""
+    if not (source := _source_of_gaps(config)):
         return
-    name, _ = config.chosen("objective")
-    if reason := _find("objective", "objective", name).no_gaps:
-        key, remedy = "sample_dropout", "set it to 0"
-        if missing:
-            key, remedy = "missing", "set missing.complete_only=true, take the scheme 'client'"
+    key, remedy = source
+    objective, _ = config.chosen("objective")
+    who, other = f"method '{config.method}'", "method"
+    reason = _find("objective", "objective", objective).no_gaps
+    if not reason and "head" in (spec := config.network_spec()).normalising():
+        who, other, reason = f"the head '{spec.head}'", "head", "it normalises over batches"
+    if reason:
         raise ConfigError(
-            f"{key}: method '{config.method}' allows no samples that lack modalities ({reason}); "
-            f"{remedy}, or choose another method"
+            f"{key}: {who} allows no samples that lack modalities ({reason}); {remedy}, or choose "
+            f"another {other}"
         )
+
+
+def _source_of_gaps(config: ExperimentConfig) -> tuple[str, str] | None:
+    """Return the key by which clients train on samples that lack modalities, and how not to."""
+    missing = config.missing or Missing()
+    if missing.leaves_gaps:
+        return "missing", "set missing.complete_only=true, take the scheme 'client'"
+    settings = find_source(config.dataset).parse(config.dataset_settings)
+    if getattr(settings, "gaps", "refuse") == "keep" and not missing.complete_only:
+        return "gaps", "set missing.complete_only=true, leave them out (gaps: refuse)"
+    return ("sample_dropout", "set it to 0") if config.sample_dropout > 0 else None
 
 
 def _objective_fault(choice: Mapping[str, Any]) -> str | None:

@@ -11,6 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from bmsfed_app.choice import Choice, settings_of
 from bmsfed_app.config.privacy import DpSettings
+from bmsfed_app.config.values import (
+    AbsolutePath,
+    DeadlineText,
+    Encoders,
+    Patterns,
+    ScheduleName,
+    Weights,
+)
 from bmsfed_app.datasets import (
     MAX_BAD,
     Account,
@@ -26,8 +34,6 @@ from bmsfed_app.datasets import (
 from bmsfed_app.devices import Precision
 from bmsfed_app.methods import MethodSettings, Named, find_method
 from bmsfed_app.models import NetworkSpec
-from bmsfed_app.models.encoders import HUGGING_FACE
-from bmsfed_app.models.weights import PUBLISHED
 from bmsfed_app.partitions import Missing, Partition, read_partition, validation_rows
 from bmsfed_app.paths import default_data_dir
 from bmsfed_app.plugins import AT_CLIENTS, PlugIn, plug_ins
@@ -56,7 +62,7 @@ class ExperimentConfig(BaseModel):
 
     dataset: str
     dataset_settings: dict[str, Any] = Field(default_factory=dict)
-    data_dir: str = ""
+    data_dir: AbsolutePath = ""
     max_bad: float = Field(MAX_BAD, ge=0, le=1)
     data_fraction: float = Field(1.0, gt=0, le=1)
     validation: float = Field(0.0, ge=0, lt=1)
@@ -75,23 +81,23 @@ class ExperimentConfig(BaseModel):
     alpha: float = Field(1.0, gt=0)
     sigma: float = Field(1.0, ge=0)
     classes_per_client: int = Field(2, ge=1)
-    partition_file: str = ""
+    partition_file: AbsolutePath = ""
     min_samples: int = Field(1, ge=1)
     samples_per_client: int = Field(0, ge=0)
     whole_share: float = Field(1.0, ge=0, le=1)
     subsets: list[list[str]] = Field(default_factory=list)
     missing: Missing | None = None
 
-    encoders: dict[str, str] = Field(default_factory=dict)
+    encoders: Encoders = Field(default_factory=dict)
     widths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    initial_weights: dict[str, str] = Field(default_factory=dict)
-    freeze: dict[str, list[str]] = Field(default_factory=dict)
+    initial_weights: Weights = Field(default_factory=dict)
+    freeze: Patterns = Field(default_factory=dict)
     feature_norm: float = Field(0.0, ge=0)
     sample_dropout: float = Field(0.0, ge=0, le=1)
     local_epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=1)
     lr: float = Field(0.01, gt=0)
-    schedule: str = "linear"
+    schedule: ScheduleName = "linear"
     lr_min: float = Field(0.001, ge=0)
     decay_from: float = Field(1.0, ge=0, le=1)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -126,52 +132,10 @@ class ExperimentConfig(BaseModel):
     connect_timeout: float = Field(120.0, gt=0)
     timeout: float = Field(3600.0, gt=0)
     patience: float = Field(300.0, ge=0, allow_inf_nan=False)
-    deadline: float | str = "3x"
+    deadline: DeadlineText = "3x"
     enough: float = Field(1.0, gt=0, le=1)
     max_failures: float = Field(0.5, ge=0, le=1)
     keep_checkpoints: int = Field(3, ge=1)
-
-    @field_validator("data_dir", "partition_file")
-    @classmethod
-    def _absolute_path(cls, path: str) -> str:
-        """Workers need not share this process's directory."""
-        return _absolute(path) if path else ""
-
-    @field_validator("encoders")
-    @classmethod
-    def _absolute_models(cls, encoders: dict[str, str]) -> dict[str, str]:
-        names = {m: n.removeprefix(HUGGING_FACE) for m, n in encoders.items()}
-        local = {m for m, n in names.items() if n != encoders[m] and Path(n).expanduser().is_dir()}
-        return {m: HUGGING_FACE + _absolute(names[m]) if m in local else encoders[m] for m in names}
-
-    @field_validator("initial_weights")
-    @classmethod
-    def _absolute_weights(cls, files: dict[str, str]) -> dict[str, str]:
-        return {m: f if f == PUBLISHED else _absolute(f) for m, f in files.items()}
-
-    @field_validator("freeze", mode="before")
-    @classmethod
-    def _patterns(cls, given: object) -> object:
-        """Write ``true`` and a single pattern as lists of patterns."""
-        if not isinstance(given, Mapping):
-            return given
-        short = {True: ["*"], False: []}
-        return {
-            m: short[p] if isinstance(p, bool) else [p] if isinstance(p, str) else p
-            for m, p in given.items()
-        }
-
-    @field_validator("deadline")
-    @classmethod
-    def _readable_deadline(cls, given: float | str) -> float | str:
-        Deadline.read(given)
-        return given
-
-    @field_validator("schedule")
-    @classmethod
-    def _known_schedule(cls, name: str) -> str:
-        SCHEDULES.find(name)
-        return name
 
     @field_validator("secure_aggregation")
     @classmethod
@@ -374,7 +338,3 @@ def method_of(name: str, methods: Mapping[str, Mapping[str, Any]]) -> type[Metho
     """
     base = str(methods.get(name, {}).get("base", name))
     return find_method(base, besides=[variant for variant in methods if variant != base])
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())

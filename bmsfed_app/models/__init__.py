@@ -6,13 +6,14 @@ from bmsfed_app.models.heads import (
     CosineHead,
     FusionHead,
     Head,
-    MMTMHead,
     UniModalHeads,
     joint_unit,
 )
 from bmsfed_app.models.infiltration import InfiltrationHead
 from bmsfed_app.models.initial import build_network
-from bmsfed_app.models.network import MultiModalNetwork, NetworkSpec, Output
+from bmsfed_app.models.mmtm import MMTMHead
+from bmsfed_app.models.network import MultiModalNetwork, NetworkSpec
+from bmsfed_app.models.output import Output
 from bmsfed_app.models.weights import WeightsError, load_weights
 
 __all__ = [

@@ -25,11 +25,8 @@ class Head(nn.Module):
     A modality that is not there contributes nothing, as a zero block would.
     """
 
-    #: True where shapes depend on the features of modalities that a client lacks as well; such a
-    #: head is also given ``total_width``, the sum of all widths.
-    needs_total_width: ClassVar[bool] = False
-    #: True where it must know which modalities there are besides; such a head is also given
-    #: ``all_widths``, the widths of all modalities of the network.
+    #: True where it depends on modalities that a client lacks as well; such a head is also given
+    #: ``all_widths``, the width of the features of every modality of the network.
     needs_all_widths: ClassVar[bool] = False
 
     #: True where logits are the sum of the modalities' parts and a ``bias``, so that each part says
@@ -158,7 +155,7 @@ class FusionHead(Head):
 
     def reset(self, rng: torch.Generator) -> None:
         """Xavier-normal, as one matrix over all modalities; bias 0."""
-        _fill_blocks(self.weight, lambda whole: nn.init.xavier_normal_(whole, generator=rng))
+        fill_blocks(self.weight, lambda whole: nn.init.xavier_normal_(whole, generator=rng))
 
 
 @HEADS.register("cosine")
@@ -210,7 +207,7 @@ class CosineHead(Head):
         classes = next(iter(self.weight.values())).shape[0]
         if classes > width:
             raise ValueError(f"{classes} classes cannot be orthogonal in {width} features")
-        _fill_blocks(self.weight, lambda whole: nn.init.orthogonal_(whole, generator=rng))
+        fill_blocks(self.weight, lambda whole: nn.init.orthogonal_(whole, generator=rng))
         nn.init.constant_(self.scale, self.initial_scale)
 
 
@@ -231,8 +228,8 @@ class UniModalHeads(FusionHead):
 
     def __init__(self, widths: Mapping[str, int], num_classes: int) -> None:
         super().__init__(widths, num_classes)
-        self.own_weight = _zeros({m: (num_classes, d) for m, d in widths.items()})
-        self.own_bias = _zeros(dict.fromkeys(widths, (num_classes,)))
+        self.own_weight = zeros_by_modality({m: (num_classes, d) for m, d in widths.items()})
+        self.own_bias = zeros_by_modality(dict.fromkeys(widths, (num_classes,)))
 
     def own(self, modality: str, z: Tensor) -> Tensor:
         """Return the logits (B, K) of one modality's own head, from its features (B, D)."""
@@ -245,154 +242,12 @@ class UniModalHeads(FusionHead):
             nn.init.xavier_normal_(weight, generator=rng)
 
 
-@HEADS.register("mmtm")
-class MMTMHead(Head):
-    """A classifier per modality on features that are gated by what all modalities show (MMTM).
-
-    ``h = relu(sum_m U_m z_m + c)``, gate ``g_m = sigmoid(V_m h + c_m)``, branch logits
-    ``W_m (g_m * z_m) + b_m``; the logits are the mean over the branches that are there. While it
-    trains, the head keeps the running mean of each gate (the mean over a batch, averaged over all
-    steps so far). A modality named ``frozen`` gets that mean as a constant gate in training mode,
-    so that neither its V_m and c_m nor the mean itself change.
-
-    Arrays: ``squeeze.<modality>`` U (H, D), ``squeeze_bias`` c (H,), ``excite.<modality>`` V
-    (D, H), ``excite_bias.<modality>`` (D,), ``weight.<modality>`` (K, D),
-    ``class_bias.<modality>`` (K,), ``gate_mean.<modality>`` (D,), ``gate_steps.<modality>`` (1,)
-    int64. U and V are most of it: together about 16 (sum of D)^2 / ratio bytes, 4 MiB for two
-    encoders of width 512. Averaged over clients, means are weighted by samples, steps are the most.
-
-    Source: Vaezi Joze et al., CVPR 2020, https://arxiv.org/abs/1911.08670. Gates commute with
-    average pooling, so gating pooled features is the module behind the last convolution.
-
-    Parameters
-    ----------
-    widths : mapping
-        D by modality that is there.
-    num_classes : int
-        K.
-    total_width : int
-        Sum of D over all modalities of the network, there or not.
-    ratio : int, default 4
-        H = max(1, 2 total_width // ratio).
-
-    Attributes
-    ----------
-    frozen : str or None
-        The modality whose gate is frozen; not an array: it does not travel.
-
-    Raises
-    ------
-    ValueError
-        If ``ratio`` is below 1.
-    """
-
-    needs_total_width = True
-
-    def __init__(
-        self, widths: Mapping[str, int], num_classes: int, *, total_width: int, ratio: int = 4
-    ) -> None:
-        super().__init__()
-        if ratio < 1:
-            raise ValueError(f"ratio is {ratio}, it must be at least 1")
-        hidden = max(1, 2 * total_width // ratio)
-
-        self.squeeze = _zeros({m: (hidden, d) for m, d in widths.items()})
-        self.squeeze_bias = nn.Parameter(torch.zeros(hidden))
-        self.excite = _zeros({m: (d, hidden) for m, d in widths.items()})
-        self.excite_bias = _zeros({m: (d,) for m, d in widths.items()})
-        self.weight = _zeros({m: (num_classes, d) for m, d in widths.items()})
-        self.class_bias = _zeros(dict.fromkeys(widths, (num_classes,)))
-        self.gate_mean = _Buffers({m: torch.zeros(d) for m, d in widths.items()})
-        self.gate_steps = _Buffers({m: torch.zeros(1, dtype=torch.int64) for m in widths})
-        self.frozen: str | None = None
-
-    def gates(
-        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        """Return the gates by modality: (B, D), or (D,) of a frozen one.
-
-        Means are kept of the gates of samples that have the modality; ``present`` as in masked.
-        """
-        squeezed: Tensor = self.squeeze_bias
-        for m, z in features.items():
-            squeezed = squeezed + F.linear(z, self.squeeze[m])
-        h = squeezed.relu()
-        gates = {}
-        for m in features:
-            if self.training and m == self.frozen:
-                gates[m] = self.gate_mean[m]
-                continue
-            gates[m] = torch.sigmoid(F.linear(h, self.excite[m], self.excite_bias[m]))
-            if self.training:
-                mask = (present or {}).get(m)
-                self._track(m, gates[m] if mask is None else gates[m][mask])
-        return gates
-
-    def parts(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the branches' logits (B, K) by modality."""
-        gates = self.gates(features)
-        return {
-            m: F.linear(z * gates[m], self.weight[m], self.class_bias[m])
-            for m, z in features.items()
-        }
-
-    def fuse(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean of the branches' logits."""
-        return torch.stack(list(parts.values())).mean(dim=0)
-
-    def masked(
-        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """See :class:`Head`; in one pass, since a gate's running mean is over whole batches."""
-        gates = self.gates(features, present)  # zeros squeeze to nothing
-        parts = {
-            m: F.linear(z * gates[m], self.weight[m], self.class_bias[m])
-            for m, z in features.items()
-        }
-        for m, mask in present.items():
-            parts[m] = parts[m].where(mask[:, None], 0.0)
-        ones = torch.ones_like(next(iter(present.values())))
-        branches = torch.stack([present.get(m, ones) for m in features]).sum(dim=0)
-        total = torch.stack(list(parts.values())).sum(dim=0)
-        return parts, total / branches.clamp(min=1)[:, None]
-
-    def reset(self, rng: torch.Generator) -> None:
-        """Xavier-normal: U as one matrix over all modalities, V and W one by one; biases 0."""
-        _fill_blocks(self.squeeze, lambda whole: nn.init.xavier_normal_(whole, generator=rng))
-        for block in (*self.excite.values(), *self.weight.values()):
-            nn.init.xavier_normal_(block, generator=rng)
-
-    def release(self) -> None:
-        """Let every gate be computed."""
-        self.frozen = None
-
-    @torch.no_grad()
-    def _track(self, modality: str, gate: Tensor) -> None:
-        if not len(gate):
-            return
-        mean, steps = self.gate_mean[modality], self.gate_steps[modality]
-        steps += 1
-        mean += (gate.mean(dim=0) - mean) / steps
-
-
-class _Buffers(nn.Module):
-    """Tensors by modality that are saved but not trained."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        for modality, tensor in tensors.items():
-            self.register_buffer(modality, tensor)
-
-    def __getitem__(self, modality: str) -> Tensor:
-        return self.get_buffer(modality)
-
-
-def _zeros(shapes: Mapping[str, tuple[int, ...]]) -> nn.ParameterDict:
-    """Parameters by modality."""
+def zeros_by_modality(shapes: Mapping[str, tuple[int, ...]]) -> nn.ParameterDict:
+    """Return parameters by modality, zeros of these shapes."""
     return nn.ParameterDict({m: nn.Parameter(torch.zeros(s)) for m, s in shapes.items()})
 
 
-def _fill_blocks(blocks: nn.ParameterDict, draw: Callable[[Tensor], Tensor]) -> None:
+def fill_blocks(blocks: nn.ParameterDict, draw: Callable[[Tensor], Tensor]) -> None:
     """Fill blocks of columns as one matrix, which ``draw`` fills in place."""
     widths = [b.shape[1] for b in blocks.values()]
     whole = torch.empty(next(iter(blocks.values())).shape[0], sum(widths))
@@ -417,11 +272,7 @@ def build_head(
         If there is no such head, or it does not take a setting.
     """
     head = HEADS.find(name)
-    known: dict[str, Any] = {}
-    if head.needs_total_width:
-        known["total_width"] = sum(all_widths.values())
-    if head.needs_all_widths:
-        known["all_widths"] = dict(all_widths)
+    known = {"all_widths": dict(all_widths)} if head.needs_all_widths else {}
     if fault := settings_fault(head, settings, leading=2, given=known):
         raise ValueError(f"{name}: {fault}")
     return head(widths, num_classes, **known, **settings)

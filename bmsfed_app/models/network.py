@@ -26,6 +26,7 @@ from bmsfed_app.models.encoders import (
 )
 from bmsfed_app.models.freezing import freeze, frozen_arrays, still_modules
 from bmsfed_app.models.heads import build_head, scattered
+from bmsfed_app.models.output import Output
 from bmsfed_app.models.shared_memory import shared_tensor
 from strategies import Arrays
 from strategies.protocol import owner
@@ -99,37 +100,12 @@ class NetworkSpec:
         """
         return _skeleton(self).frozen
 
-    def batch_fault(
-        self, client_id: str, modalities: Sequence[str], samples: int, batch_size: int
-    ) -> str | None:
-        """Say why a client cannot train with batches of one sample, or None.
+    def normalising(self) -> tuple[str, ...]:
+        """Return the modalities, and "head", whose features are normalised over training batches.
 
-        Batch normalisation of one sample takes away what tells it from others. A last batch of
-        one is no such case: it joins the one before.
-
-        Parameters
-        ----------
-        client_id : str
-        modalities : sequence of str
-            What it may train.
-        samples, batch_size : int
-            How many samples it has to train on, and a batch.
+        Those that are frozen are not among them.
         """
-        if min(samples, batch_size) > 1:
-            return None
-        parts = [p for p in _skeleton(self).normalising if p in {*modalities, "head"}]
-        if not parts:
-            return None
-        [part, *_] = parts
-        what = f"encoder {self.encoders[part]} of '{part}'" if part in self.encoders else "the head"
-        why = f"{what} normalises over batches of at least 2"
-        other = "choose another encoder, or freeze it"
-        if batch_size < 2:
-            return f"batch_size is {batch_size}, but {why}: raise it, {other}"
-        return (
-            f"client '{client_id}' has {samples} sample to train on, but {why}: give it more "
-            f"(min_samples: 2, fewer clients), {other}"
-        )
+        return _skeleton(self).normalising
 
     def _ask(self, function: Callable[..., _T], modality: str) -> _T:
         return function(
@@ -138,37 +114,6 @@ class NetworkSpec:
             vocabulary=self.vocabularies.get(modality, 0),
             width=self.widths.get(modality, 0),
         )
-
-
-@dataclass
-class Output:
-    """What a network returns.
-
-    Attributes
-    ----------
-    features : dict
-        Features (B, D) by modality.
-    logits : Tensor (B, K)
-    parts : dict
-        What each modality contributes to the logits, (B, K): see the head.
-    present : dict
-        By modality that samples lack: which rows have it, (B,) bool. The others' features and
-        parts are zeros, through which no gradient goes.
-    """
-
-    features: dict[str, Tensor]
-    logits: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
-    present: dict[str, Tensor] = field(default_factory=dict)
-
-    def of(self, modality: str, rows: Tensor) -> Tensor:
-        """Return those of the batch's rows (B, ...) whose samples have a modality."""
-        return rows if modality not in self.present else rows[self.present[modality]]
-
-    def held(self) -> Tensor:
-        """Return which samples have which modality, (a, B) bool, in the features' order."""
-        everyone = torch.ones(len(self.logits), dtype=torch.bool, device=self.logits.device)
-        return torch.stack([self.present.get(m, everyone) for m in self.features])
 
 
 class MultiModalNetwork(nn.Module):
@@ -381,6 +326,3 @@ class MultiModalNetwork(nn.Module):
 def _skeleton(spec: NetworkSpec) -> MultiModalNetwork:
     """Build the whole network without values: its names, shapes and what is frozen."""
     return without_values(lambda: MultiModalNetwork(spec))
-
-
-__all__ = ["Encoder", "MultiModalNetwork", "NetworkSpec", "Output"]

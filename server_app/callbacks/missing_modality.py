@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from server_app.callbacks import CALLBACKS, Watched
-from strategies import Callback, Decisions, Metric, RoundReport
+from server_app.looks import Look
+from strategies import Decisions, Metric, RoundReport
 
 
 @CALLBACKS.register("missing-modality")
-class MissingModality(Callback):
+class MissingModality(Look):
     """Accuracy of the global model with each modality left out, every ``every`` rounds.
 
     Parameters
@@ -29,15 +30,10 @@ class MissingModality(Callback):
     )
 
     def __init__(self, watched: Watched, *, every: int = 1) -> None:
-        self.evaluator, self.every = watched.evaluator, every
-        self.num_rounds = 0
+        super().__init__(watched.evaluator, every)
 
-    def on_start(self, strategy: Decisions, num_rounds: int) -> None:
-        self.num_rounds = num_rounds
-
-    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
-        if report.round % self.every and report.round != self.num_rounds:
-            return
+    def look(self, strategy: Decisions, report: RoundReport) -> None:
+        """Add the round's."""
         modalities = strategy.state.modalities
         subsets = {m: tuple(o for o in modalities if o != m) for m in modalities}
         report.metrics["accuracy_without"] = self.evaluator.accuracies(

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server_app.callbacks import CALLBACKS, Watched
-from strategies import Assignment, Callback, ClientInfo, Decisions, Metric, RoundReport
+from server_app.looks import Look
+from strategies import Assignment, ClientInfo, Decisions, Metric, RoundReport
 from strategies.protocol import select_parts
 
 
 @CALLBACKS.register("personal")
-class Personal(Callback):
+class Personal(Look):
     """Accuracy of every client's own model on its own mix of classes, every ``every`` rounds.
 
     A client's model is what it would be sent to train all that it holds: the global model of most
@@ -44,15 +45,10 @@ class Personal(Callback):
     )
 
     def __init__(self, watched: Watched, *, every: int = 1) -> None:
-        self.evaluator, self.every = watched.evaluator, every
-        self.num_rounds = 0
+        super().__init__(watched.evaluator, every)
 
-    def on_start(self, strategy: Decisions, num_rounds: int) -> None:
-        self.num_rounds = num_rounds
-
-    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
-        if report.round % self.every and report.round != self.num_rounds:
-            return
+    def look(self, strategy: Decisions, report: RoundReport) -> None:
+        """Add the round's."""
         # Those that hold the same stand together: their encoders run once.
         clients = sorted(strategy.state.clients.values(), key=lambda c: (c.modalities, c.client_id))
         models = (

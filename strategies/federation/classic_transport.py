@@ -25,9 +25,10 @@ from flwr.server.client_proxy import ClientProxy
 
 from ..messages import Arrays, ClientInfo
 from .dialects import CLIENT_ID, EVALUATE, MODALITIES, NAMES, NUM_SAMPLES, Keys
+from .enrolment import pack_enrolment
 from .transport import Answer, Outgoing
 from .waiting import Closing
-from .wire import ENROL, array_record, decode_arrays, pack_enrolment, payload_bytes
+from .wire import ENROL, array_record, decode_arrays, payload_bytes
 
 
 class ClassicTransport:

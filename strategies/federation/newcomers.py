@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .aside import aside_of
+from .enrolment import ask_enrolment
 from .identity import presences
 from .registrar import Registrar
 from .transport import Answer, Outgoing, Transport, quiet_about_plain_nodes
 from .waiting import Patience
-from .wire import ENROL, ask_enrolment
+from .wire import ENROL
 
 
 class Newcomers:

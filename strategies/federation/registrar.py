@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from ..decisions import Decisions
 from ..messages import ClientInfo
 from .dialects import Modded, Native, Plain
+from .enrolment import Enrolment, unpack_enrolment
 from .fleet import Fleet
 from .identity import Identities
 from .transport import Answer
-from .wire import PROTOCOL_VERSION, Enrolment, unpack_enrolment
+from .wire import PROTOCOL_VERSION
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 

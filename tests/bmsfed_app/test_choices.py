@@ -218,3 +218,37 @@ def test_a_metric_sees_labels_and_probabilities_and_is_named_when_it_fails() -> 
     assert measured(["confidence"], logits, labels)["confidence"] == pytest.approx(expected)
     with pytest.raises(ValueError, match=r"metrics: 'broken' failed: .*no_such_thing.*leave it"):
         measured(["broken"], logits, labels)
+
+
+class Normed(FusionHead):
+    """Normalises its logits over the batch."""
+
+    def __init__(self, widths, num_classes):
+        super().__init__(widths, num_classes)
+        self.norm = nn.BatchNorm1d(num_classes, affine=False, track_running_stats=False)
+
+    def fuse(self, parts):
+        return self.norm(super().fuse(parts))
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "says"),
+    [
+        ("cg-digits", {"missing.rate": 0.3}, "missing: .*complete_only=true.* another head"),
+        ("cg-digits", {"sample_dropout": 0.2}, "sample_dropout: .*set it to 0"),
+        ("crema-d", {"gaps": "keep"}, "gaps: .*complete_only=true.*gaps: refuse"),
+    ],
+)
+def test_a_head_that_normalises_over_batches_allows_no_gaps(
+    source: str, given: dict[str, Any], says: str
+) -> None:
+    HEADS.add("normed", Normed)
+    plain = {"method": "fedavg"}
+    load_config(source, plain | given)
+    load_config(source, plain | {"head": "normed"})
+    with pytest.raises(ConfigError, match=says) as refused:
+        load_config(source, plain | given | {"head": "normed"})
+    assert "the head 'normed' allows no samples that lack" in str(refused.value)
+    assert "normalises over batches" in str(refused.value)
+    if "sample_dropout" not in given:
+        load_config(source, plain | given | {"head": "normed", "missing.complete_only": True})

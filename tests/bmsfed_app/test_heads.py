@@ -29,7 +29,7 @@ def features(n: int = 5, seed: int = 0) -> dict[str, torch.Tensor]:
 
 def mmtm(seed: int = 0, **settings: Any) -> MMTMHead:
     """A head whose arrays, biases too, are all random."""
-    head = MMTMHead(WIDTHS, 3, total_width=sum(WIDTHS.values()), **settings)
+    head = MMTMHead(WIDTHS, 3, all_widths=WIDTHS, **settings)
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in head.parameters():

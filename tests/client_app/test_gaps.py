@@ -20,6 +20,7 @@ from client_app.training import run_task
 from strategies import Orders, Prototypes, Task, Update, aggregate_parts
 from strategies.protocol import select_parts
 from tests import synthetic
+from tests.methods import method_with
 
 ALL = tuple(synthetic.WIDTHS)
 #: Every fourth sample lacks sound, every fifth smell, one both.
@@ -107,23 +108,13 @@ def test_training_is_a_loop_over_samples_and_what_they_have(weight: float) -> No
     assert (found.num_samples, found.present) == (60, counts)
 
 
-def measured_of(objective: str) -> MethodSettings:
-    """A method that has an objective."""
-    for name in METHODS.names():
-        settings = find_method(name)()
-        if settings.objective()[0] == objective:
-            until = {"until": 1.0} if "until" in type(settings).model_fields else {}
-            return find_method(name)(**until)
-    raise AssertionError(f"no method has {objective}")
-
-
 OF_METHODS = sorted({find_method(name)().objective()[0] for name in METHODS.names()})
 
 
 @pytest.mark.parametrize("objective", OF_METHODS)
 def test_what_stands_in_place_of_what_lacks_changes_nothing(objective: str) -> None:
     """Neither training nor any measurement; nor does who has no gaps notice that others may."""
-    settings = told(measured_of(objective))
+    settings = told(method_with(objective))
     if objective == "infiltration":
         why = "samples of client 'c' lack 'sound', but with the objective 'infiltration' one mod"
         with pytest.raises(ValueError, match=why):

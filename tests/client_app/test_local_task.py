@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bmsfed_app.datasets import Inputs
 from bmsfed_app.models import MultiModalNetwork
 from client_app.local_task import LocalTask
 from client_app.training import run_task
@@ -118,6 +119,24 @@ def test_misuse_is_said() -> None:
         task.enhancement(features, labels)
     with pytest.raises(ValueError, match=r"features of \['touch'\] were given"):
         task.measure({"touch": features["touch"]}, labels)
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["with a mask", "without their rows"])
+def test_samples_that_lack_a_modality_are_refused(masked: bool) -> None:
+    task, network, inputs, labels, _ = foreign(("touch", "smell"), "train")
+    there = torch.arange(len(labels)) % 5 > 0
+    output = network(Inputs(inputs, {"smell": there}))
+    z = output.features
+    gapped = Inputs(z, output.present) if masked else z | {"smell": z["smell"][there]}
+    task.begin({m: z[there] for m, z in z.items()}, labels[there])
+    for ask in (
+        task.begin,
+        task.enhancement,
+        task.measure,
+        lambda *given: task.sign(network, output.logits, *given),
+    ):
+        with pytest.raises(ValueError, match=r"lack 'smell' .*no masks: pass rows that have all"):
+            ask(gapped, labels)
 
 
 class TwoTowers(nn.Module):

@@ -11,7 +11,8 @@ from client_app.app import app
 from client_app.log import log_file
 from client_app.redaction import ClientError
 from strategies import Orders, Task
-from strategies.federation.wire import ENROL, ask_enrolment, pack_task
+from strategies.federation.enrolment import ask_enrolment
+from strategies.federation.wire import ENROL, pack_task
 from strategies.testing import FakeGrid
 
 

@@ -16,7 +16,7 @@ from client_app.app import app
 from client_app.data import LocalData
 from client_app.node import NodeConfigError, on_node
 from server_app.experiment import build_strategy, initial_model
-from strategies.federation.wire import ask_enrolment
+from strategies.federation.enrolment import ask_enrolment
 from strategies.testing import FakeGrid
 
 SETTINGS = ClientSettings.from_json(load_config("cg-digits").client_settings().to_json())

@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bmsfed_app.datasets.base import constant
 from bmsfed_app.datasets.kinds import Array, Frames, Image
-from bmsfed_app.methods import METHODS, find_method
 from bmsfed_app.models import MultiModalNetwork
 from bmsfed_app.prototypes import ClassMeans
 from client_app import training
@@ -34,18 +33,9 @@ from client_app.objectives.hold_back import HoldBack
 from client_app.objectives.infiltration import Infiltration
 from strategies import Orders
 from tests import synthetic
+from tests.methods import method_with
 
 ALL = tuple(synthetic.WIDTHS)
-
-
-def method_with(objective: str) -> Any:
-    """Settings of a method that has an objective, acting in all rounds."""
-    for name in METHODS.names():
-        settings = find_method(name)()
-        if settings.objective()[0] == objective:
-            until = {"until": 1.0} if "until" in type(settings).model_fields else {}
-            return find_method(name)(**until)
-    raise AssertionError(f"no method has {objective}")
 
 
 class EpochIsOver(Exception):

@@ -21,10 +21,11 @@ from strategies import (
 )
 from strategies.federation.classic_transport import fit_answer
 from strategies.federation.dialects import Dialect, Native, Plain
+from strategies.federation.enrolment import unpack_enrolment
 from strategies.federation.fleet import Fleet
 from strategies.federation.judging import Judge, Sent, warn_of_large
 from strategies.federation.transport import GridTransport
-from strategies.federation.wire import array_record, unpack_enrolment
+from strategies.federation.wire import array_record
 from strategies.messages import Assignment, Orders, Task
 from strategies.protocol import pack_enrolment
 from strategies.ratios import MOST_TIMES

@@ -8,6 +8,7 @@ from typing import Any
 
 from bmsfed_app.cli.preflight.findings import Finding, failed, ok, warning
 from bmsfed_app.config import ExperimentConfig
+from bmsfed_app.models.batches import batch_fault
 from client_app.data import local_data
 from client_app.node import KEYS, on_node, unknown_keys
 
@@ -31,7 +32,7 @@ def node_data(config: ExperimentConfig, node_config: Mapping[str, Any]) -> list[
     except (ValueError, OSError) as error:
         return [*findings, failed("data", str(error))]
     who, held = data.client_id, data.modalities
-    if fault := settings.network.batch_fault(who, held, len(data), settings.batch_size):
+    if fault := batch_fault(settings.network, who, held, len(data), settings.batch_size):
         return [*findings, failed("data", fault)]
     counts = data.info().class_counts
     told = f"client '{who}' has {len(data):,} samples of {', '.join(held)}, "
