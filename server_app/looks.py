@@ -16,10 +16,17 @@ class Look(Callback, ABC):
     evaluator : Evaluator
         Evaluates models on one split.
     every : int
-        Rounds between two looks; the last round always counts.
+        Rounds between two looks, >= 1; the last round always counts.
+
+    Raises
+    ------
+    ValueError
+        If ``every`` is no whole number from 1.
     """
 
     def __init__(self, evaluator: Evaluator, every: int) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"every: {every!r} is no number of rounds from 1; 1 is every round")
         self.evaluator, self.every = evaluator, every
         self.num_rounds = 0
 

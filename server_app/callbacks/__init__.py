@@ -43,6 +43,14 @@ def build_callbacks(wanted: Mapping[str, Mapping[str, Any]], watched: Watched) -
     Raises
     ------
     ValueError
-        If there is no such callback.
+        If there is no such callback, or it refuses a setting.
     """
-    return [CALLBACKS.find(name)(watched, **settings) for name, settings in wanted.items()]
+    return [_built(name, settings, watched) for name, settings in wanted.items()]
+
+
+def _built(name: str, settings: Mapping[str, Any], watched: Watched) -> Callback:
+    made = CALLBACKS.find(name)
+    try:
+        return made(watched, **settings)
+    except ValueError as error:
+        raise ValueError(f"callback {name}: {error}") from None

@@ -116,6 +116,10 @@ def test_any_subset_of_the_modalities_can_be_evaluated() -> None:
             {"missing-modality": {"evry": 2}},
             r"missing-modality: .*'evry'; did you mean 'every'",
         ),
+        (
+            {"missing-modality": {"every": 0}},
+            "callback missing-modality: every: 0 is no number of rounds",
+        ),
     ],
 )
 def test_a_callback_that_is_not_there_is_refused_before_any_round(
