@@ -15,10 +15,10 @@ from .random_modality import RandomModality
 from .ranges import Parameter
 from .ratios import MAX_RATIO, weakest
 
-GENERALISES = Parameter(0.8, ge=0, le=1)
+TRUST_ABOVE = Parameter(0.8, ge=0, le=1)
 
-#: Before a modality, in an answer: samples (4,) that a client trains on and those of them that the
-#: received model gets right through the modality alone, then the same of samples it holds out.
+#: Before a modality, in an answer: samples (2,) that a client holds out of its training and that
+#: have the modality, and those of them that the received model gets right through it alone.
 COUNTS = "counts."
 
 #: What the counts of a round weigh in the next one.
@@ -29,7 +29,7 @@ _BEHIND, _COUNTED = "behind.", COUNTS
 
 
 class BMSFedPlus(BMSFed):
-    """BMSFed by one weak modality for the whole run, and only while that one generalises.
+    """BMSFed by one weak modality for the whole run, and only while that one can be trusted.
 
     Ratios near 1 change hands by chance, and so would the modality that clients favour. Here the
     globally weak one is the modality that has been behind over the run so far, of the ratios of
@@ -37,23 +37,23 @@ class BMSFedPlus(BMSFed):
 
         weak = argmax_m sum_t log rho_m(t)
 
-    Clients hold a share of their samples out of training, and count how many of both kinds the
-    received model gets right through each modality's own columns. With A and H these accuracies,
-    counts of earlier rounds weighing half as much with every round, the weak modality is *trusted*
-    while ``H_weak >= generalises * A_weak``. One that is not, is right for what it has seen and
-    wrong for what it has not: clients are told so, and nobody trains it alone. Clients' objective
-    ``hold_back`` makes use of it.
+    Clients hold a share of their samples out of training, and count how many of them the received
+    model gets right through each modality's own columns. With H these accuracies, counts of earlier
+    rounds weighing half as much with every round, the weak modality is *trusted* while
+    ``H_weak >= trust_above * max_m H_m``: it is behind in training, not in what it can say of
+    samples that it has not seen. Before anybody has counted, it is not. While it is not, clients
+    are told so, and nobody trains it alone. Clients' objective ``hold_back`` makes use of it.
 
-    Kept: in ``state.memory[""]`` a number and four counts by modality. Traffic: BMSFed's, 32 bytes
-    by modality up.
+    Kept: in ``state.memory[""]`` a number and two counts by modality. Traffic: BMSFed's, and 16
+    bytes by modality up of clients that hold samples out.
 
     Parameters
     ----------
     clients_per_round : int or float, optional
         See :class:`ModalityStrategy`.
-    generalises : float, default 0.8
-        Least share of its training accuracy that a trusted modality keeps on samples held out, 0
-        to 1. 0 trusts it always.
+    trust_above : float, default 0.8
+        Share of the best modality's held-out accuracy that a trusted one has at least, 0 to 1. 0
+        trusts it always.
     **options
         Those of :class:`BMSFed`.
 
@@ -69,12 +69,12 @@ class BMSFedPlus(BMSFed):
         self,
         clients_per_round: int | float | None = None,
         *,
-        generalises: float = GENERALISES.default,
+        trust_above: float = TRUST_ABOVE.default,
         **options: Unpack[BMSFedOptions],
     ) -> None:
         super().__init__(clients_per_round, **options)
-        GENERALISES.check("generalises", generalises)
-        self.generalises = generalises
+        TRUST_ABOVE.check("trust_above", trust_above)
+        self.trust_above = trust_above
 
     def weak_modality(self) -> str | None:
         """Return the modality that has been behind over the run, or by this round's ratios."""
@@ -82,15 +82,14 @@ class BMSFedPlus(BMSFed):
         return weakest({m: float(v) for m, v in behind.items()}) or super().weak_modality()
 
     def trusts(self, modality: str | None) -> bool:
-        """Say whether a modality does about as well on samples that clients hold out.
-
-        One that nobody has counted yet does.
-        """
-        counts = self._remembered(_COUNTED).get(modality or "")
-        if counts is None or not counts[[0, 2]].all():
+        """Say whether a modality does about as well as the best one on samples held out."""
+        if self.trust_above == 0:
             return True
-        seen, right, held_out, right_held_out = counts
-        return bool(right_held_out / held_out >= self.generalises * right / seen)
+        counts = self._remembered(_COUNTED).items()
+        accuracy = {m: right / held_out for m, (held_out, right) in counts if held_out}
+        if modality not in accuracy:
+            return False
+        return bool(accuracy[modality] >= self.trust_above * max(accuracy.values()))
 
     def alone_above(self) -> float:
         """Return the ratio above which a client trains the weak modality alone."""
@@ -102,10 +101,10 @@ class BMSFedPlus(BMSFed):
         return replace(orders, method_state={"trusted": self.trusts(orders.weak)})
 
     def expected_measurements(self, orders: Orders) -> Mapping[str, Shape]:
-        """Take four counts of every modality trained."""
+        """Take two counts of every modality trained."""
         known = dict(super().expected_measurements(orders) or {})
         if orders.kind == "train":
-            known |= {COUNTS + m: (4,) for m in orders.modalities}
+            known |= {COUNTS + m: (2,) for m in orders.modalities}
         return known
 
     def check_update(self, update: Update, kind: Kind) -> str | None:
@@ -113,9 +112,8 @@ class BMSFedPlus(BMSFed):
         for name, found in update.measurements.items():
             if not name.startswith(COUNTS):
                 continue
-            seen, right, held_out, right_held_out = found.tolist()
-            fits = 0 <= right <= seen and 0 <= right_held_out <= held_out
-            if not fits or seen + held_out > update.num_samples:
+            held_out, right = found.tolist()
+            if not 0 <= right <= held_out <= update.num_samples:
                 return f"'{name}' are no counts of its {update.num_samples} samples"
         return super().check_update(update, kind)
 
@@ -128,7 +126,7 @@ class BMSFedPlus(BMSFed):
         for m in self.state.modalities:
             found = [u.measurements[COUNTS + m] for u in updates if COUNTS + m in u.measurements]
             if found:
-                past = memory.get(_COUNTED + m, np.zeros(4))
+                past = memory.get(_COUNTED + m, np.zeros(2))
                 memory[_COUNTED + m] = DECAY * past + np.sum(found, axis=0, dtype=np.float64)
         return arrays
 

@@ -38,8 +38,9 @@ class HoldBack(ModalEnhancement):
     While the server does not trust the weak modality (``method_state`` {"trusted": False}), this is
     ``cross_entropy`` with the same ``uni_weight``: nothing is smoothed or enhanced.
 
-    A share of the samples, the same in every round, is held out of training. Measured are the
-    counts (4,) of :class:`strategies.BMSFedPlus` by modality, of samples that have it.
+    In the first rounds a share of the samples, the same in each, is held out of training. Measured
+    are then the counts (2,) of :class:`strategies.BMSFedPlus` by modality, of held-out samples that
+    have it. Later all samples train, and the server knows what it will know.
 
     Parameters
     ----------
@@ -47,6 +48,8 @@ class HoldBack(ModalEnhancement):
         e, in [0, 1).
     holdout : float
         Share of the samples to hold out, in [0, 0.5].
+    holdout_until : float
+        Share of the rounds in which they are, in [0, 1].
     **others
         Those of :class:`ModalEnhancement`.
 
@@ -57,12 +60,18 @@ class HoldBack(ModalEnhancement):
 
     smoothing: float
     holdout: float
+    holdout_until: float
     counts: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def counting(self) -> bool:
+        """Whether samples are held out in this round, the same for all clients."""
+        return self.holdout > 0 and self.context.settings.progress < self.holdout_until
 
     @property
     def needs(self) -> Needs:
         """Counts at the received model come from its features, which own prototypes need too."""
-        return super().needs | Needs.FEATURES
+        return super().needs | Needs.FEATURES if self.counting else super().needs
 
     @property
     def trusted(self) -> bool:
@@ -70,10 +79,12 @@ class HoldBack(ModalEnhancement):
         return bool(self.context.orders.method_state.get("trusted", True))
 
     def training_data(self, data: LocalData) -> LocalData:
-        """Return all samples but those held out, having counted what is right of both."""
+        """Return all samples but those held out, having counted what is right of these."""
+        if not self.counting:
+            return data
         held_out = drawn_holdout(data, self.holdout, self.context)
         self.counts = self._counted(data, held_out)
-        return replace(data, index=data.index[~held_out]) if held_out.any() else data
+        return replace(data, index=data.index[~held_out])
 
     @torch.no_grad()
     def _counted(self, data: LocalData, held_out: Tensor) -> dict[str, Tensor]:
@@ -81,8 +92,8 @@ class HoldBack(ModalEnhancement):
         for m, z in self.context.features.items():
             right = self.network.head({m: z}).argmax(dim=1) == labels
             has = data.present(m)
-            kinds = [~held_out, held_out] if has is None else [~held_out & has, held_out & has]
-            found[m] = torch.stack([n for k in kinds for n in (k.sum(), (right & k).sum())])
+            asked = held_out if has is None else held_out & has
+            found[m] = torch.stack([asked.sum(), (right & asked).sum()])
         return found
 
     def fused_loss(self, output: Output, labels: Tensor) -> Tensor:

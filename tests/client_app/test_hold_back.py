@@ -26,7 +26,7 @@ PLAIN = synthetic.ENHANCEMENT | {"coefficient": "constant", "coefficient_value":
 
 
 def held_back(**changes: Any) -> dict[str, Any]:
-    return PLAIN | {"smoothing": SMOOTHING, "holdout": 0.1} | changes
+    return PLAIN | {"smoothing": SMOOTHING, "holdout": 0.1, "holdout_until": 0.5} | changes
 
 
 def bound(network: MultiModalNetwork, *modalities: str, **told: Any) -> HoldBack:
@@ -116,20 +116,28 @@ def test_counts_are_those_of_a_loop_and_held_out_samples_are_not_trained_on(
     network = build_network(synthetic.spec("mlp"), 3).eval()
     inputs, labels = next(data.batches(60, data.modalities))
     for m in data.modalities:
-        counted = [0, 0, 0, 0]
+        counted = [0, 0]
         mask = data.present(m)
         for i in range(60):
-            if mask is not None and not mask[i]:
+            if not held_out[i] or (mask is not None and not mask[i]):
                 continue
             z = network.encode(m, inputs[m][i : i + 1])
             own = F.linear(z, network.head.weight[m], network.head.bias)
-            place = 2 * int(held_out[i])
-            counted[place] += 1
-            counted[place + 1] += int(own.argmax() == labels[i])
+            counted[0] += 1
+            counted[1] += int(own.argmax() == labels[i])
         assert update.measurements[f"counts.{m}"].tolist() == counted
     kept = replace(data, index=data.index[~held_out])
     without = run_task(asked, kept, told(holdout=0.0, coefficient_value=0.0))
     assert update.metrics["steps"] == without.metrics["steps"]
+
+
+def test_later_all_samples_train_and_nothing_is_counted() -> None:
+    asked = task(trusted=True)
+    late = run_task(asked, synthetic.client(), replace(told(holdout=0.2), progress=0.5))
+    never = run_task(asked, synthetic.client(), replace(told(holdout=0.0), progress=0.5))
+    assert not any(name.startswith("counts.") for name in late.measurements)
+    for name, value in never.arrays.items():
+        assert np.array_equal(late.arrays[name], value), name
 
 
 def test_packed_clients_are_held_back_alike() -> None:
