@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from bmsfed_app.cli import data, nodes, preflight
+from bmsfed_app.cli.sweep import sweep
 from bmsfed_app.config import (
     MACHINE_KEYS,
     ConfigError,
@@ -31,6 +32,7 @@ cli = typer.Typer(
 cli.add_typer(data.cli, name="data")
 cli.add_typer(nodes.cli, name="nodes")
 cli.add_typer(preflight.cli, name="preflight")
+cli.command()(sweep)
 
 
 def main() -> None:
