@@ -213,6 +213,7 @@ def _line(ax: Axes, x: Sequence[int], y: Any, look: Mapping[str, Any]) -> None:
 
 
 def round_axis(ax: Axes) -> None:
+    """Prepare an axis of rounds."""
     ax.grid(True, axis="y")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     ax.margins(x=0.02)
@@ -448,6 +449,7 @@ def edge_labels(axes: Sequence[Axes], y: str, x: str = "round") -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put a legend below the panels."""
     names = [plain(label, 70) for label in labels]
     longest = max(map(len, names))
     columns = max(1, min(len(names), 110 // (longest + 8)))

@@ -162,17 +162,17 @@ def markdown(
 def markdown_table(table: Table) -> list[str]:
     """Return a table's lines in Markdown."""
 
-    def line(cells: Iterable[str]) -> str:
+    def _line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
     rows = [[f"`{row[0]}`", *row[1:]] for row in table.rows]
-    return [line(table.heads), "|" + "---|" * len(table.heads), *map(line, rows)]
+    return [_line(table.heads), "|" + "---|" * len(table.heads), *map(_line, rows)]
 
 
 def latex(table: Table) -> str:
     """Return a table in LaTeX, for the package booktabs."""
 
-    def line(cells: Iterable[str]) -> str:
+    def _line(cells: Iterable[str]) -> str:
         return " & ".join(map(_tex, cells)) + r" \\"
 
     return "\n".join(
@@ -180,9 +180,9 @@ def latex(table: Table) -> str:
             rf"% {_tex(table.title)}",
             rf"\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}",
             r"\toprule",
-            line(table.heads),
+            _line(table.heads),
             r"\midrule",
-            *map(line, table.rows),
+            *map(_line, table.rows),
             r"\bottomrule",
             r"\end{tabular}",
             "",
