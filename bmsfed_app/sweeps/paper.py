@@ -64,6 +64,6 @@ def paper_values(name: str) -> dict[PaperCell, float]:
 def _files() -> list[Path]:
     """CSV files of a checkout, or inside the package (a wheel); none in a Flower bundle."""
     package = Path(str(resources.files("bmsfed_app")))
-    inside = package / "results"
-    folder = inside if inside.is_dir() else package.parent / "results"
-    return sorted((folder / "paper").glob("*.csv"))
+    inside = package / "paper"
+    folder = inside if inside.is_dir() else package.parent / "results" / "paper"
+    return sorted(folder.glob("*.csv"))

@@ -80,6 +80,8 @@ class Scale(Settings):
         Over the file's ``set``.
     sets : dict
         The same for one data set, by its name.
+    configs : dict
+        The configuration that a data set is run by, by its name, in place of its entry's.
     methods, datasets, partitions, settings : list of str, optional
         Names of those that are run; by default all.
     seeds : list of int, optional
@@ -87,6 +89,7 @@ class Scale(Settings):
 
     set: dict[str, Any] = Field(default_factory=dict)
     sets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    configs: dict[str, str] = Field(default_factory=dict)
     methods: list[str] | None = None
     datasets: list[str] | None = None
     partitions: list[str] | None = None
@@ -143,6 +146,9 @@ class SweepFile(Settings):
             for axis in AXES:
                 for name in getattr(scale, axis) or ():
                     known_name(f"scales.{label}.{axis}", name, axes[axis])
+            for key in ("sets", "configs"):
+                for name in getattr(scale, key):
+                    known_name(f"scales.{label}.{key}", name, axes["datasets"])
         return self
 
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bmsfed_app.config import MACHINE_KEYS, ConfigError, ExperimentConfig, load_config
+from bmsfed_app.config import (
+    MACHINE_KEYS,
+    ConfigError,
+    ExperimentConfig,
+    config_of,
+    read_values,
+)
 from bmsfed_app.paths import home
 from bmsfed_app.sweeps.spec import (
     DEFAULT_SCALE,
     DataEntry,
     Entry,
     MethodEntry,
+    Scale,
     SweepError,
+    SweepFile,
     chosen,
     find_sweep,
     known_name,
@@ -148,71 +157,73 @@ def load_sweep(
     SweepError
         One message that names the run, the culprit and the remedy: nothing has been started.
     """
-    file, folder = read_sweep(source), find_sweep(source).parent
+    file, path = read_sweep(source), find_sweep(source)
     known_name("scale", scale, list(file.scales))
-    small = file.scales[scale]
-    datasets = [DataEntry(name=n) for n in on] or chosen(file.datasets, small.datasets)
-    nothing: list[Entry | None] = [None]
-    axes = product(
-        small.seeds or file.seeds,
-        datasets,
-        chosen(file.partitions, small.partitions) or nothing,
-        chosen(file.settings, small.settings) or nothing,
-        chosen(file.methods, small.methods),
-    )
-    runs, dirs = [], dict(data_dirs or {})
-    shared = file.set | small.set
-    for seed, data, partition, setting, method in axes:
-        own = [e for e in (partition, setting, method) if e is not None]
-        if any(e.only and data.name not in e.only for e in own):
-            continue
-        values = shared | small.sets.get(data.name, {}) | data.set
-        values = _together(values, own) | dict(overrides or {}) | {"seed": seed}
-        values["method"] = method.method or method.name
-        runs.append(_run(method, data, partition, setting, seed, values, dirs, folder))
+    made = _Maker(path.parent, dict(overrides or {}), dict(data_dirs or {}))
+    runs = [made.run(file, file.scales[scale], *cell) for cell in _cells(file, scale, on)]
     if not runs:
         raise SweepError(f"sweep '{source}' has no run at scale '{scale}': see its 'only' lists")
     _check_distinct(runs)
-    lacking = [n for n in file.baselines if n not in {r.method for r in runs}]
-    baselines = tuple(n for n in file.baselines if n not in lacking)
-    title = file.title or find_sweep(source).stem
+    there = {r.method for r in runs}
+    baselines = tuple(name for name in file.baselines if name in there)
+    title = file.title or path.stem
     return Sweep(source, scale, title, file.paper, file.metric, baselines, runs)
 
 
-def _together(values: Mapping[str, Any], entries: Sequence[Entry]) -> dict[str, Any]:
-    for entry in entries:
-        values = {**values, **entry.set}
-    return dict(values)
+#: Seed, data set, what else is set, method.
+_Cell = tuple[int, DataEntry, Entry, Entry, MethodEntry]
+#: Stands on an axis that a sweep has not.
+_NONE = Entry.model_construct(name="", set={}, only=[])
 
 
-def _run(
-    method: MethodEntry,
-    data: DataEntry,
-    partition: Entry | None,
-    setting: Entry | None,
-    seed: int,
-    values: dict[str, Any],
-    dirs: Mapping[str, str],
-    folder: Path,
-) -> SweepRun:
-    source = data.config or data.name
-    if (folder / source).is_file():
-        source = str(folder / source)
-    names = [method.name, data.name, *(e.name for e in (partition, setting) if e)]
-    try:
-        config = load_config(source, values | _data_dir(data, source, values, dirs))
-    except ConfigError as error:
-        raise SweepError(f"run '{', '.join(names)}, seed {seed}': {error}") from None
-    return SweepRun(
-        method.name,
-        data.name,
-        partition.name if partition else "",
-        setting.name if setting else "",
-        seed,
-        config,
-        run_key(config),
-        data.needs,
+def _cells(file: SweepFile, scale: str, on: Sequence[str]) -> Iterator[_Cell]:
+    """Yield every combination that is to be run, seed by seed."""
+    part = file.scales[scale]
+    axes = product(
+        part.seeds or file.seeds,
+        [DataEntry(name=n) for n in on] or chosen(file.datasets, part.datasets),
+        chosen(file.partitions, part.partitions) or [_NONE],
+        chosen(file.settings, part.settings) or [_NONE],
+        chosen(file.methods, part.methods),
     )
+    for seed, data, *others in axes:
+        if all(not e.only or data.name in e.only for e in others):
+            partition, setting, method = others
+            assert isinstance(method, MethodEntry)
+            yield seed, data, partition, setting, method
+
+
+class _Maker:
+    """Makes the runs of a sweep, reading each configuration once."""
+
+    def __init__(self, folder: Path, overrides: dict[str, Any], dirs: dict[str, str]) -> None:
+        self._folder, self._overrides, self._dirs = folder, overrides, dirs
+        self._read = functools.cache(read_values)
+
+    def run(
+        self,
+        file: SweepFile,
+        scale: Scale,
+        seed: int,
+        data: DataEntry,
+        partition: Entry,
+        setting: Entry,
+        method: MethodEntry,
+    ) -> SweepRun:
+        values = file.set | scale.set | scale.sets.get(data.name, {}) | data.set
+        values |= partition.set | setting.set | method.set | self._overrides
+        values |= {"seed": seed, "method": method.method or method.name}
+        source = scale.configs.get(data.name) or data.config or data.name
+        if (self._folder / source).is_file():
+            source = str(self._folder / source)
+        values |= _data_dir(data, source, values, self._dirs)
+        names = (method.name, data.name, partition.name, setting.name)
+        try:
+            config = config_of(self._read(source), values)
+        except ConfigError as error:
+            label = ", ".join(n for n in names if n)
+            raise SweepError(f"run '{label}, seed {seed}': {error}") from None
+        return SweepRun(*names, seed, config, run_key(config), data.needs)
 
 
 def _data_dir(

@@ -50,9 +50,12 @@ def test_every_method_meets_every_data_set_partition_and_seed(tmp_path: Path) ->
 def test_a_scale_changes_settings_and_takes_a_part(tmp_path: Path) -> None:
     found = sweep(tmp_path, "smoke")
     assert [(r.partition, r.seed, r.config.rounds) for r in found.runs] == [("iid", 7, 1)] * 2
-    scales = {"desk": {"sets": {"cg-digits": {"lr": 0.5}, "other": {"lr": 0.1}}}}
+    scales = {
+        "desk": {"sets": {"cg-digits": {"lr": 0.5}}, "configs": {"cg-digits": "cg-mnist-desk"}}
+    }
     found = sweep(tmp_path, changes={"scales": scales})
-    assert {r.config.lr for r in found.runs} == {0.5}
+    assert {(r.dataset, r.config.dataset) for r in found.runs} == {("cg-digits", "cg-mnist")}
+    assert {(r.config.lr, r.config.data_fraction) for r in found.runs} == {(0.5, 0.1)}
 
 
 def test_only_and_on_say_which_data_sets(tmp_path: Path) -> None:
@@ -111,6 +114,7 @@ def test_a_run_is_known_by_what_it_computes() -> None:
         ({"set": {"round": 3}}, "run 'fedavg, cg-digits, iid, seed 0': unknown key 'round'"),
         ({"scales": {"desk": {"methods": ["strct"]}}}, "scales.desk.methods: .*'strict'"),
         ({"scales": {"desk": {"seed": [1]}}}, "unknown key 'scales.desk.seed'.*'seeds'"),
+        ({"scales": {"desk": {"sets": {"mvsa": {}}}}}, "scales.desk.sets: there is no 'mvsa'"),
         ({"scales": {"full": {}}}, "scale: there is no 'desk' .there are: full"),
         (
             {"methods": ["fedavg", {"name": "too", "method": "fedavg"}]},
