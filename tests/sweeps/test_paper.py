@@ -23,7 +23,7 @@ PRINTED = {"fedavg-me": "FedAvg+ME", "divfl-me": "DivFL+ME"}
 Cell = tuple[str, ...]  # method, dataset, partition, setting, metric
 
 
-def cells(file: Path) -> dict[Cell, str]:
+def numbers(file: Path) -> dict[Cell, str]:
     """Read a file's values as printed, in its order."""
     lines = file.read_text(encoding="utf-8").splitlines()
     table = list(csv.reader(line for line in lines if not line.startswith("#")))
@@ -38,7 +38,7 @@ def test_there_is_a_file_for_every_table() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_a_file_is_a_whole_table_of_percentages_and_says_where_it_is_from(file: Path) -> None:
-    found = cells(file)
+    found = numbers(file)
     methods = dict.fromkeys(cell[0] for cell in found)
     columns = dict.fromkeys(cell[1:] for cell in found)
     assert list(found) == [(m, *c) for m, c in product(methods, columns)]
@@ -54,7 +54,7 @@ def test_what_two_tables_show_is_the_same_in_both() -> None:
     seen: dict[Cell, str] = {}
     twice = 0
     for file in FILES:
-        for cell, value in cells(file).items() if file.stem != "table5" else ():
+        for cell, value in numbers(file).items() if file.stem != "table5" else ():
             twice += cell in seen
             assert seen.setdefault(cell, value) == value, (file.name, cell)
     assert twice > 50
@@ -64,7 +64,7 @@ def test_what_two_tables_show_is_the_same_in_both() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_the_numbers_are_the_papers(file: Path) -> None:
     number = file.stem.removeprefix("table")
-    found = cells(file)
+    found = numbers(file)
     rows: dict[str, list[str]] = {}
     for (method, *_, metric), value in found.items():
         # Table 8 has a row for each metric.
