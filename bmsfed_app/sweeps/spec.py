@@ -25,6 +25,10 @@ def _entry(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class Entry(Settings):
     """One choice on an axis of a sweep: a name, alone or with what it sets.
 
@@ -105,8 +109,8 @@ class SweepFile(Settings):
     title : str
     paper : str
         The paper's own numbers beside ours: ``results/paper/NAME.csv``.
-    metric : str
-        What tables are of.
+    metric : str or list of str
+        What tables are of, by the names of metrics; tests are of the first.
     baselines : list of str
         Methods that paired differences are taken to.
     set : dict
@@ -120,7 +124,9 @@ class SweepFile(Settings):
 
     title: str = ""
     paper: str = ""
-    metric: str = "accuracy"
+    metric: Annotated[list[str], BeforeValidator(_listed)] = Field(
+        default_factory=lambda: ["accuracy"], min_length=1
+    )
     baselines: list[str] = Field(default_factory=list)
     set: dict[str, Any] = Field(default_factory=dict)
     methods: Methods = Field(min_length=1)
@@ -175,6 +181,13 @@ def known_name(where: str, name: str, known: Sequence[str]) -> None:
 def sweep_names() -> list[str]:
     """Names of the sweeps that ship with the app."""
     return sorted(p.stem for p in _shipped())
+
+
+def is_sweep(source: str) -> bool:
+    """Whether a name is that of a sweep file, or of a shipped sweep, and of no folder."""
+    path = Path(source).expanduser()
+    named = path.suffix in {".yaml", ".yml"} or source in sweep_names()
+    return named and not path.is_dir()
 
 
 def find_sweep(source: str) -> Path:

@@ -88,7 +88,7 @@ class Sweep:
     source : str
         As given.
     scale : str
-    title, paper, metric, baselines
+    title, paper, metrics, baselines
         See :class:`SweepFile`.
     runs : list of SweepRun
         In the order in which they are started: seed by seed, so that every cell has one early.
@@ -98,7 +98,7 @@ class Sweep:
     scale: str
     title: str
     paper: str
-    metric: str
+    metrics: tuple[str, ...]
     baselines: tuple[str, ...]
     runs: list[SweepRun]
 
@@ -167,7 +167,7 @@ def load_sweep(
     there = {r.method for r in runs}
     baselines = tuple(name for name in file.baselines if name in there)
     title = file.title or path.stem
-    return Sweep(source, scale, title, file.paper, file.metric, baselines, runs)
+    return Sweep(source, scale, title, file.paper, tuple(file.metric), baselines, runs)
 
 
 #: Seed, data set, what else is set, method.

@@ -107,7 +107,7 @@ class Board:
         if self.states[run.key] != "complete":
             return f"{self.states[run.key]}: {self.reasons[run.key]}"
         found = self._last(run)
-        value = "" if found is None else f", {self.sweep.metric} {found:.4g}"
+        value = "" if found is None else f", {self.sweep.metrics[0]} {found:.4g}"
         return f"complete{value}, {span(seconds_of(run.folder(self.root)))}"
 
     def _last(self, run: SweepRun) -> float | None:
@@ -115,7 +115,7 @@ class Board:
             summary = read_json(run.folder(self.root) / "summary.json", dict)
         except RunFolderError:
             return None
-        found = summary.get(self.sweep.metric)
+        found = summary.get(self.sweep.metrics[0])
         return found.get("last") if isinstance(found, dict) else None
 
 
