@@ -112,4 +112,5 @@ print(server_app.app.__file__, *(load_config(name).dataset for name in config_na
     assert done.returncode == 0, done.stderr
     where, *datasets = done.stdout.split()
     assert Path(where).is_relative_to(unpacked)
-    assert len(datasets) == len(presets) - 1  # the reference is no experiment
+    experiments = list((ROOT / "conf").glob("*.yaml"))
+    assert len(datasets) == len(experiments) - 1  # the reference is no experiment
