@@ -33,7 +33,7 @@ def test_the_public_names_are_these() -> None:
     assert {"ModalityMod", "describe_node"} <= set(strategies.client.__all__)
     assert {"FakeGrid", "Handler"} <= set(vars(strategies.testing))
     assert hasattr(client_app.local_task, "LocalTask")
-    assert set(bmsfed_app.__all__) == {*strategies.__all__, "__version__"}
+    assert set(bmsfed_app.__all__) == {*strategies.__all__, "__version__", "load_model"}
     assert bmsfed_app.BMSFed is strategies.BMSFed  # type: ignore[attr-defined]
 
 

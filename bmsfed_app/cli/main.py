@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from bmsfed_app.cli import data, nodes, preflight
+from bmsfed_app.cli.prediction import predict
 from bmsfed_app.cli.sweep import DataDirs, On, Pairs, Runs, Scale, sweep, wanted_sweep
 from bmsfed_app.config import (
     MACHINE_KEYS,
@@ -34,6 +35,7 @@ cli.add_typer(data.cli, name="data")
 cli.add_typer(nodes.cli, name="nodes")
 cli.add_typer(preflight.cli, name="preflight")
 cli.command()(sweep)
+cli.command()(predict)
 
 
 def main() -> None:

@@ -1,0 +1,132 @@
+"""``bmsfed predict``: class probabilities of new samples."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bmsfed_app.datasets.base import Split
+    from bmsfed_app.prediction import Predictor
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="New samples: a table (of a table run), an .npz with inputs by modality, or a "
+            "data folder, whose test split is taken."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv"),
+    at_round: Annotated[
+        int | None, typer.Option("--round", min=1, help="Model after this round; the last.")
+    ] = None,
+    without: Annotated[
+        str, typer.Option(help="Modalities that all samples lack, of a table: a,b.")
+    ] = "",
+) -> None:
+    """Write class probabilities of new samples, some of whose modalities may be missing."""
+    from bmsfed_app.prediction import load_model
+    from bmsfed_app.record.files import RunFolderError
+
+    model = load_model(run, at_round)
+    split, probabilities = _predicted(model, data.expanduser(), without)
+    try:
+        with out.open("w", encoding="utf-8", newline="") as stream:
+            for line in _lines(model, split, probabilities):
+                csv.writer(stream, lineterminator="\n").writerow(line)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write '{out}' ({error.strerror}): choose another --out"
+        ) from None
+    print(f"{len(split):,} samples by the model after round {model.round}: {out}")
+    known = split.labels >= 0
+    if bool(known.any()):
+        rows = known.cpu().numpy()
+        right = probabilities.argmax(axis=1)[rows] == split.labels.cpu().numpy()[rows]
+        print(f"accuracy {100 * right.mean():.2f}% of {len(right):,} samples with a label")
+    else:
+        print("no labels: no accuracy", file=sys.stderr)
+
+
+def _predicted(model: Predictor, data: Path, without: str) -> tuple[Split, NDArray[np.float32]]:
+    from bmsfed_app.datasets import DataError, find_source
+
+    config, info = model.config, model.config.dataset_info()
+    lacking = [m.strip() for m in without.split(",") if m.strip()]
+    if unknown := [m for m in lacking if m not in info.modalities]:
+        raise DataError(
+            f"--without: there is no modality '{unknown[0]}' ({', '.join(info.modalities)})"
+        )
+    if data.suffix == ".npz":
+        return _from_arrays(model, data)
+    if data.is_dir():
+        there = config.model_copy(update={"data_dir": str(data.absolute())})
+        there.check_data()
+        split = there.load_data("test").test
+        assert split is not None
+        kept = [m for m in split.modalities if m not in lacking]
+        split = split.only(kept) if lacking else split
+    elif config.dataset != "table":
+        raise DataError(
+            f"'{data}': a run on '{config.dataset}' takes a data folder of its layout, or an .npz "
+            "file with inputs by modality"
+        )
+    else:
+        from bmsfed_app.datasets.table.unseen import read_unseen
+
+        settings = find_source("table").parse(config.dataset_settings)
+        split = read_unseen(data, settings, info, lacking)
+    return split, model.predict_split(split)
+
+
+def _from_arrays(model: Predictor, file: Path) -> tuple[Split, NDArray[np.float32]]:
+    """Predict inputs by modality, ``present.<modality>``, ``ids`` and ``labels`` of an .npz."""
+    import numpy as np
+    import torch
+
+    from bmsfed_app.datasets import DataError
+    from bmsfed_app.datasets.base import Split
+
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            arrays = dict(found)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read '{file}': {error}") from None
+    ids, labels = arrays.pop("ids", None), arrays.pop("labels", None)
+    names = [n for n in arrays if n.startswith("present.")]
+    present = {n.removeprefix("present."): arrays.pop(n) for n in names}
+    probabilities = model.predict_proba(arrays, present)
+    count = len(probabilities)
+    for name, values in (("ids", ids), ("labels", labels)):
+        if values is not None and len(values) != count:
+            raise DataError(f"'{file}': {len(values)} {name} of {count} samples")
+    tensor = torch.full((count,), -1) if labels is None else torch.from_numpy(labels).long()
+    masks = {m: torch.from_numpy(np.asarray(p, bool)) for m, p in present.items()}
+    info = model.config.dataset_info()
+    split = Split(tensor, {}, {m: info.renderers[m] for m in arrays}, ids=ids)
+    return split.lacking(masks), probabilities
+
+
+def _lines(
+    model: Predictor, split: Split, probabilities: NDArray[np.float32]
+) -> Iterator[list[str]]:
+    """Yield the head of the file, then a line for each sample."""
+    classes = model.classes
+    yield ["id", "prediction", *classes, "modalities"]
+    masks = {m: split.present.get(m) for m in split.modalities}
+    for i, row in enumerate(probabilities):
+        held = [m for m, mask in masks.items() if mask is None or bool(mask[i])]
+        name = str(i) if split.ids is None else str(split.ids[i])
+        best = classes[int(row.argmax())]
+        yield [name, best, *(f"{p:.6f}" for p in row), " ".join(held)]

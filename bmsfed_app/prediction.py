@@ -1,0 +1,227 @@
+"""A run's global model, for new samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
+from bmsfed_app.datasets.base import DataError, Inputs, Split
+from bmsfed_app.devices import find_device
+from bmsfed_app.models import MultiModalNetwork
+from bmsfed_app.record.files import RunFolderError, read_config
+from bmsfed_app.registry import nearest
+from strategies import ServerState
+from strategies.protocol import modalities_of
+
+
+@dataclass
+class Predictor:
+    """The global model of a run, in evaluation mode.
+
+    Methods that give clients models of their own have one as well: their mean.
+
+    Attributes
+    ----------
+    config : ExperimentConfig
+        The run's.
+    network : MultiModalNetwork
+    round : int
+        After which the model is.
+    absent : dict
+        What a modality adds to the logits where a sample lacks it, (K,) by modality; empty for most
+        methods.
+    """
+
+    config: ExperimentConfig
+    network: MultiModalNetwork
+    round: int
+    absent: dict[str, Tensor]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that the model knows."""
+        return tuple(self.network.modalities)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the columns of probabilities."""
+        return tuple(self.config.dataset_info().class_names)
+
+    def predict_proba(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        present: Mapping[str, ArrayLike] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return class probabilities.
+
+        Parameters
+        ----------
+        inputs : mapping
+            Model inputs (n, *shape) by modality, as the data set makes them
+            (``Split.batch``); modalities that all samples lack are left out.
+        present : mapping, optional
+            (n,) bool by modality: which samples have it; by default all.
+
+        Returns
+        -------
+        array (n, K)
+            In the order of ``classes``; rows add up to 1.
+
+        Raises
+        ------
+        DataError
+            If a modality is unknown, shapes do not fit, or a sample has nothing.
+        """
+        tensors = self._checked(inputs)
+        count = len(next(iter(tensors.values())))
+        masks = {
+            m: torch.as_tensor(np.asarray(mask), dtype=torch.bool)
+            for m, mask in (present or {}).items()
+        }
+        if unknown := masks.keys() - tensors.keys():
+            raise DataError(f"present: there are no inputs of '{min(unknown)}'")
+        if wrong := [m for m, mask in masks.items() if mask.shape != (count,)]:
+            raise DataError(
+                f"present: {wrong[0]} has shape {tuple(masks[wrong[0]].shape)}, not "
+                f"({count},): one for each sample"
+            )
+        whole = [m for m in tensors if m not in masks]
+        if not whole and not torch.stack(list(masks.values())).any(dim=0).all():
+            raise DataError("present: a sample has no modality at all: leave it out")
+        parts = []
+        for rows in torch.arange(count).split(self.config.eval_batch_size):
+            batch = {m: x[rows] for m, x in tensors.items()}
+            parts.append(self._batch(Inputs(batch, {m: k[rows] for m, k in masks.items()})))
+        return self._probabilities(parts)
+
+    def predict_split(self, split: Split) -> NDArray[np.float32]:
+        """Return class probabilities (n, K) of a data set's samples, batch by batch."""
+        known = [m for m in self.modalities if m in split.modalities]
+        rows = torch.arange(len(split)).split(self.config.eval_batch_size)
+        return self._probabilities([self._batch(split.batch(index, known)) for index in rows])
+
+    def _probabilities(self, logits: list[Tensor]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = torch.cat(logits).softmax(dim=1).float().cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def _batch(self, inputs: Inputs) -> Tensor:
+        """Return logits (b, K) from inputs of some modalities, of which samples may lack some."""
+        device, features = next(self.network.parameters()).device, {}
+        present = {m: mask.to(device) for m, mask in inputs.present.items()}
+        for m, x in inputs.items():
+            x = x.to(device)
+            rows = present[m].nonzero().squeeze(1) if m in present else None
+            if rows is None:
+                features[m] = self.network.encode(m, x)
+            elif len(rows):
+                z = self.network.encode(m, x[rows])
+                features[m] = z.new_zeros(len(x), *z.shape[1:]).index_copy(0, rows, z)
+        held = {m: mask for m, mask in present.items() if m in features}
+        logits: Tensor = self.network.head(features, held)
+        for m, constant in self.absent.items():
+            if m not in features:
+                logits = logits + constant
+            elif m in held:
+                logits = logits + constant * ~held[m][:, None]
+        return logits
+
+    def _checked(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Tensor]:
+        """Return inputs as tensors, having looked at names, shapes and counts."""
+        if not inputs:
+            raise DataError(f"no inputs: give some of {', '.join(self.modalities)}")
+        info, found = self.config.dataset_info(), {}
+        for m, values in inputs.items():
+            if m not in self.modalities:
+                raise DataError(
+                    f"the model has no modality '{m}'{nearest(m, self.modalities)} (it has "
+                    f"{', '.join(self.modalities)})"
+                )
+            x = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+            if tuple(x.shape[1:]) != tuple(info.shapes[m]):
+                wanted = ", ".join(map(str, info.shapes[m]))
+                raise DataError(f"'{m}' has shape {tuple(x.shape)}, not (n, {wanted})")
+            found[m] = x if info.vocabularies.get(m) else x.float()
+        if len({len(x) for x in found.values()}) > 1:
+            sizes = ", ".join(f"{len(x)} of '{m}'" for m, x in found.items())
+            raise DataError(f"inputs of different numbers of samples: {sizes}")
+        return found
+
+
+def load_model(run: str | Path, server_round: int | None = None) -> Predictor:
+    """Load the global model of a run, to predict new samples with.
+
+    Parameters
+    ----------
+    run : str or Path
+        The run's folder.
+    server_round : int, optional
+        One whose checkpoint is kept; by default the last.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder holds no run, or no model of this round.
+
+    Examples
+    --------
+    >>> model = load_model("runs/bmsfed")  # doctest: +SKIP
+    >>> model.predict_proba({"gray": images})  # doctest: +SKIP
+    array([[0.01, ...]])
+    """
+    folder = Path(run).expanduser()
+    if not (folder / "config.yaml").is_file():
+        raise RunFolderError(f"'{folder}' is not a run folder: it has no config.yaml")
+    try:
+        config = check_config(read_config(folder / "config.yaml"))
+    except ConfigError as error:
+        raise RunFolderError(f"'{folder / 'config.yaml'}': {error}") from None
+    arrays, number, absent = _model(folder, config, server_round)
+    network = MultiModalNetwork(config.network_spec(), modalities_of(arrays))
+    device = find_device(config.device)
+    network = network.restart(arrays).to(device).eval()
+    return Predictor(config, network, number, {m: v.to(device) for m, v in absent.items()})
+
+
+def _model(
+    folder: Path, config: ExperimentConfig, wanted: int | None
+) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
+    """Return arrays, the round they are after, and what absent modalities add."""
+    newest, final = folder / "checkpoint.safetensors", folder / "model.safetensors"
+    if newest.is_file():
+        state = _state(newest)
+        if wanted not in (None, state.round):
+            other = folder / "checkpoints" / f"round-{wanted:04d}.safetensors"
+            if not other.is_file():
+                names = sorted((folder / "checkpoints").glob("round-*.safetensors"))
+                kept = [str(int(f.stem.removeprefix("round-"))) for f in names]
+                raise RunFolderError(
+                    f"'{folder}' keeps no model of round {wanted}: give one of "
+                    f"{', '.join([*kept, str(state.round)])} (keep_checkpoints says how many are "
+                    "kept)"
+                )
+            state = _state(other)
+        strategy = config.method_settings().strategy(seed=config.seed)
+        strategy.state = state
+        absent = {m: torch.tensor(v) for m, v in strategy.absent_logits().items()}
+        return dict(state.arrays), state.round, absent
+    if not final.is_file() or wanted is not None:
+        what = "model" if wanted is None else f"checkpoint of round {wanted}"
+        raise RunFolderError(f"'{folder}' holds no {what}: its run has not come to a round's end")
+    return load_file(final), config.rounds, {}
+
+
+def _state(file: Path) -> ServerState:
+    try:
+        return ServerState.from_bytes(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"cannot read '{file}' ({error}): restore it from its run") from None
