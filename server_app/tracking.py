@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bmsfed_app.choice import package_fault
+from bmsfed_app.config import ConfigError, ExperimentConfig, change_config
 from bmsfed_app.record.files import read_config, read_json, read_rows, write_json
 from bmsfed_app.record.rows import RoundRow, Row, RunInfo
-from server_app.callbacks import Watched
+from bmsfed_app.registry import nearest
+from server_app.callbacks import CALLBACKS, Watched
 from server_app.failures import is_failure
 from strategies import Callback, Decisions, RoundReport
 
@@ -210,6 +212,30 @@ class Tracker(Callback, ABC):
         write_json(self._file, {**known, self.name: self._noted})
 
 
+def with_trackers(config: ExperimentConfig, names: Iterable[str]) -> ExperimentConfig:
+    """Return a configuration with trackers among its callbacks; settings that are there stay.
+
+    Raises
+    ------
+    ConfigError
+        If one is no tracker, or what it needs is not installed.
+    """
+    known = [name for name, made in CALLBACKS.usable().items() if _is_tracker(made)]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"track: unknown tracker '{name}'{nearest(name, known)} (known: {', '.join(known)})"
+            )
+    new: dict[str, Any] = {
+        f"callbacks.{name}": {} for name in names if name not in config.callbacks
+    }
+    return change_config(config, new) if new else config
+
+
+def _is_tracker(made: object) -> bool:
+    return isinstance(made, type) and issubclass(made, Tracker)
+
+
 def flat(values: Mapping[Any, Any], above: str = "", by: str = ".") -> dict[str, Any]:
     """Return nested mappings as one, by joined names; empty ones are kept as they are.
 
@@ -225,15 +251,18 @@ def flat(values: Mapping[Any, Any], above: str = "", by: str = ".") -> dict[str,
 
 def values_of(of: RoundRow | RoundReport) -> dict[str, float]:
     """Return a round's numbers by name; by modality, such as ``accuracy_by_modality/gray``."""
-    is_row = isinstance(of, RoundRow)
+    if isinstance(of, RoundRow):
+        ratios, failures = of.ratio, of.failures
+    else:
+        ratios, failures = of.ratios, {**of.failures, **of.refused}
     values = {
         **of.metrics,
-        "ratio": of.ratio if is_row else of.ratios,
+        "ratio": ratios,
         "bytes_down": of.bytes_down,
         "bytes_up": of.bytes_up,
         "seconds": of.seconds,
         "clients": len(of.assignments),
-        "failures": len(of.failures if is_row else {**of.failures, **of.refused}),
+        "failures": len(failures),
     }
     numbers = flat(values, by="/").items()
     return {

@@ -44,10 +44,9 @@ class TensorBoard(Tracker):
 
         # Readers drop what earlier files hold from this round on.
         self._writer = SummaryWriter(str(self.folder / self.where), purge_step=first)
-        plain = {
-            k: v if isinstance(v, int | float | str) else str(v) for k, v in self.params.items()
-        }
-        for summary in hparams({**plain, **self.tags}, {"accuracy": 0, "loss": 0}):
+        entries = {**self.params, **self.tags}
+        plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in entries.items()}
+        for summary in hparams(plain, {"accuracy": 0, "loss": 0}):  # whose last values are shown
             self._writer.file_writer.add_summary(summary)
         return self.where
 

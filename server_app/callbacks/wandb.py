@@ -59,7 +59,7 @@ class WeightsAndBiases(Tracker):
         if mode and mode not in _MODES:
             raise ValueError(f"mode: '{mode}' is neither {' nor '.join(_MODES)}")
         by_key = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-        self.mode = mode or os.environ.get("WANDB_MODE") or by_key
+        self.mode: Any = mode or os.environ.get("WANDB_MODE") or by_key
         self.project = project or os.environ.get("WANDB_PROJECT") or "bmsfed"
         self.entity = entity
         self._run: Any = None
