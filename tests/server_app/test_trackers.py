@@ -190,10 +190,10 @@ def test_a_tracker_is_told_all_of_a_run(
     [held] = READERS[name](tmp_path / "run", home)
     for metric, modality in (("accuracy", None), ("accuracy_by_modality", "gray"), ("loss", None)):
         key = f"{metric}/{modality}" if modality else metric
-        steps, values = zip(*sorted(held.points[key]), strict=True)
-        expected = found.values(metric, modality)
-        assert list(steps) == [0, 1, 2]
-        assert values == pytest.approx([v for _, v in expected], rel=1e-6)  # TensorBoard's: float32
+        expected = dict(found.values(metric, modality))
+        assert [step for step, _ in sorted(held.points[key])] == list(expected)
+        assert dict(held.points[key]) == pytest.approx(expected, rel=1e-6)  # TensorBoard's: float32
+    assert rounds_of(held) == [0, 1, 2]
     bytes_up = [(r.round, r.bytes_up) for r in found.rounds]
     assert sorted(held.points["bytes_up"]) == bytes_up
     assert dict(held.points["ratio/gray"])[2] == pytest.approx(found.rounds[2].ratio["gray"])
