@@ -174,7 +174,7 @@ class Tracker(Callback, ABC):
         if not self._is_open:
             return
         if ending == "complete":  # others may go on, and have more to show
-            self._attempt(lambda: self.show(figures_of(self.folder), self._noted.round))
+            self._attempt(self._show)
         self._attempt(lambda: self.close(ending))
 
     def _catch_up(self) -> None:
@@ -188,6 +188,10 @@ class Tracker(Callback, ABC):
             self.tell(number, values)
             self._note(self._noted.id, number)
             del self._pending[0]
+
+    def _show(self) -> None:
+        if figures := figures_of(self.folder):
+            self.show(figures, self._noted.round)
 
     def _attempt(self, what: Callable[[], None]) -> None:
         """Do something that must end no federation."""

@@ -1,6 +1,7 @@
 """Trackers: what the real ones hold of a run, on going on, going back, and when they fail."""
 
 import io
+import json
 import logging
 import os
 import struct
@@ -86,10 +87,10 @@ def in_mlflow(folder: Path, home: Path) -> list[Held]:
 
 def in_wandb(folder: Path, home: Path) -> list[Held]:
     """Read the files that `wandb sync` sends: those of one id are one run."""
-    import json
-
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # its process has then written all
     runs: dict[str, Held] = {}
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         held = runs.setdefault(file.stem, Held(defaultdict(list), {}, {}, {}))
@@ -100,11 +101,11 @@ def in_wandb(folder: Path, home: Path) -> list[Held]:
                 for i in record.history.item
             }
             for name, value in values.items():
-                if isinstance(value, int | float) and not name.startswith("_"):
+                if name.startswith("figures/") and name.endswith("/path"):
+                    image = (file.parent / "files" / value).read_bytes()
+                    held.figures[name.split("/")[1]] = image
+                elif isinstance(value, int | float) and not name.startswith(("_", "figures/")):
                     held.points[name].append((values["round"], value))
-                elif isinstance(value, dict) and value.get("_type") == "image-file":
-                    image = (file.parent / "files" / value["path"]).read_bytes()
-                    held.figures[name.removeprefix("figures/")] = image
             if record.HasField("run"):
                 for item in record.run.config.update:
                     held.params[item.key] = json.loads(item.value_json)
