@@ -61,6 +61,7 @@ class WithCallbacks(Strategy):
         """Run the federation as Flower does, and tell the callbacks of it."""
 
         def evaluated(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            """Evaluate; the round ends here."""
             assert evaluate_fn is not None
             found = evaluate_fn(server_round, arrays)
             if server_round > 0:

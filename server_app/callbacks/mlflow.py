@@ -101,6 +101,7 @@ class MLflow(Tracker):
         from mlflow.exceptions import MlflowException
 
         def known() -> str | None:
+            """Ask for the experiment's id."""
             found = self._client.get_experiment_by_name(self.experiment)
             return None if found is None else str(found.experiment_id)
 
