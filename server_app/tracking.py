@@ -35,7 +35,7 @@ class Noted(Row):
     where : str
         Where the tracker keeps it.
     round : int
-        The last round that it was told; -1 for none.
+        The last round that it was told, and keeps; -1 for none.
     """
 
     id: str
@@ -69,6 +69,8 @@ class Tracker(Callback, ABC):
         As registered.
     needs : tuple of str
         The package that it needs, and what pip installs to have it.
+    lasting : bool
+        Whether it keeps what it was told at once, and not only when it is closed.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class Tracker(Callback, ABC):
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, str]]
+    lasting: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -175,7 +178,7 @@ class Tracker(Callback, ABC):
             return
         if ending == "complete":  # others may go on, and have more to show
             self._attempt(self._show)
-        self._attempt(lambda: self.close(ending))
+        self._attempt(lambda: self._close(ending))
 
     def _catch_up(self) -> None:
         if not self._is_open:
@@ -186,12 +189,16 @@ class Tracker(Callback, ABC):
         while self._pending:
             number, values = self._pending[0]
             self.tell(number, values)
-            self._note(self._noted.id, number)
+            self._note(self._noted.id, number, keep=self.lasting)
             del self._pending[0]
 
     def _show(self) -> None:
         if figures := figures_of(self.folder):
             self.show(figures, self._noted.round)
+
+    def _close(self, ending: Ending) -> None:
+        self.close(ending)
+        self._note(self._noted.id, self._noted.round)
 
     def _attempt(self, what: Callable[[], None]) -> None:
         """Do something that must end no federation."""
@@ -210,8 +217,10 @@ class Tracker(Callback, ABC):
     def _file(self) -> Path:
         return self.folder / "trackers.json"
 
-    def _note(self, run_id: str, server_round: int) -> None:
+    def _note(self, run_id: str, server_round: int, *, keep: bool = True) -> None:
         self._noted = Noted(id=run_id, where=self.where, round=server_round)
+        if not keep:
+            return
         known = read_json(self._file, dict[str, Noted]) if self._file.exists() else {}
         write_json(self._file, {**known, self.name: self._noted})
 

@@ -44,6 +44,7 @@ class WeightsAndBiases(Tracker):
 
     name = "wandb"
     needs = ("wandb", "bmsfed[wandb]")
+    lasting = False  # W&B's own process writes, every 15 s
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class WeightsAndBiases(Tracker):
         """Begin a run, with configuration and tags, or go on with one."""
         import wandb
 
+        self._put_aside()
         self._run = wandb.init(
             id=run_id or None,
             resume="allow" if run_id else None,
@@ -87,7 +89,25 @@ class WeightsAndBiases(Tracker):
             settings=wandb.Settings(console="off", silent=True, disable_git=True),
         )
         self._run.define_metric("*", step_metric="round")
+        if self._run.offline:
+            self._unfinished.write_text(Path(self._run.dir).parent.name, encoding="utf-8")
         return str(self._run.id)
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.folder / "wandb" / "unfinished.txt"
+
+    def _put_aside(self) -> None:
+        """Take the files of a process that was killed out of what `wandb sync` sends.
+
+        How many of its rounds they hold is not known, and all of them will be told again.
+        """
+        if not self._unfinished.exists():
+            return
+        files = self._unfinished.with_name(self._unfinished.read_text(encoding="utf-8"))
+        if files.is_dir():
+            files.rename(files.with_name(f"unfinished-{files.name}"))
+        self._unfinished.unlink()
 
     def tell(self, server_round: int, values: Mapping[str, float]) -> None:
         """Log a row, whose step is the round."""
@@ -104,3 +124,4 @@ class WeightsAndBiases(Tracker):
     def close(self, ending: Ending) -> None:
         """Finish the run."""
         self._run.finish(exit_code=0 if ending == "complete" else 1)
+        self._unfinished.unlink(missing_ok=True)

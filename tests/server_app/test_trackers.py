@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import multiprocessing
 import os
+import signal
 import struct
 import sys
 from collections import defaultdict
@@ -226,6 +228,31 @@ def test_a_resumed_run_goes_on_in_the_same_place(name: str, tmp_path: Path, home
     # A run that is complete is told nothing twice.
     run(RunFolder.reopen(folder.path))
     [held] = READERS[name](folder.path, home)
+    assert rounds_of(held) == [0, 1, 2, 3]
+
+
+class Dies(Callback):
+    """Ends its process and all that this has started."""
+
+    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
+        if report.round == 2:
+            os.killpg(0, signal.SIGKILL)
+
+
+def dying(path: Path, name: str) -> None:
+    os.setpgrp()
+    run(RunFolder.create(path, experiment(3, name)), Dies())
+
+
+def test_a_run_that_was_killed_goes_on_without_a_gap(name: str, tmp_path: Path, home: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(
+        target=dying, args=(tmp_path / "run", name)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    run(RunFolder.reopen(tmp_path / "run"))
+    [held] = READERS[name](tmp_path / "run", home)
     assert rounds_of(held) == [0, 1, 2, 3]
 
 
