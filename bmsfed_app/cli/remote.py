@@ -65,7 +65,9 @@ def run_on(
     ConfigError
         If something given has no meaning there, or the SuperLink takes no run.
     """
-    settings = _run_config(source, overrides, resume) | {"track": " ".join(track)}
+    settings = _run_config(source, overrides, resume)
+    if track:
+        settings["track"] = " ".join(track)
     if out is not None:
         out = out.expanduser()
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
