@@ -38,7 +38,8 @@ def explain(error: ValidationError, known: Iterable[str] = (), values: object = 
     key = ".".join(map(str, path))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{nearest(key, known)}"
+        name = str(path[-1])
+        return f"unknown key '{key}'{nearest(name, [k for k in known if k != name])}"
     silent = first["type"] in ("too_short", "too_long") or isinstance(first["input"], dict)
     given = "" if silent else f", not {first['input']!r}"
     return f"{key}: {message}{given}" if key else message

@@ -73,8 +73,9 @@ def test_the_wheel_holds_the_rooms_their_types_and_configurations(tmp_path: Path
     names = zipfile.ZipFile(wheel).namelist()
     for room in ("strategies", "bmsfed_app", "client_app", "server_app"):
         assert f"{room}/py.typed" in names
-    presets = {f"bmsfed_app/conf/{p.name}" for p in (ROOT / "conf").glob("*.yaml")}
-    assert presets <= set(names)
+    shipped = {f"bmsfed_app/{p.relative_to(ROOT)}" for p in (ROOT / "conf").rglob("*.yaml")}
+    shipped |= {f"bmsfed_app/paper/{p.name}" for p in (ROOT / "results/paper").glob("*.csv")}
+    assert shipped <= set(names)
     assert "bmsfed_app/report/page.html.j2" in names
     assert not [n for n in names if n.startswith(("tests", "examples", "benchmarks"))]
 
@@ -96,7 +97,7 @@ def test_flowers_bundle_holds_what_a_run_needs_and_can_be_published(tmp_path: Pa
     rooms = ("strategies", "bmsfed_app", "client_app", "server_app")
     names = {str(p.relative_to(unpacked)) for p in unpacked.rglob("*") if p.is_file()}
     modules = {str(p.relative_to(ROOT)) for room in rooms for p in (ROOT / room).rglob("*.py")}
-    presets = {f"conf/{p.name}" for p in (ROOT / "conf").glob("*.yaml")}
+    presets = {str(p.relative_to(ROOT)) for p in (ROOT / "conf").rglob("*.yaml")}
     assert modules | presets | {"LICENSE", "README.md", "pyproject.toml"} <= names
     assert not [n for n in names if n.startswith(("tests", "examples", "benchmarks", "results"))]
 
@@ -111,4 +112,5 @@ print(server_app.app.__file__, *(load_config(name).dataset for name in config_na
     assert done.returncode == 0, done.stderr
     where, *datasets = done.stdout.split()
     assert Path(where).is_relative_to(unpacked)
-    assert len(datasets) == len(presets) - 1  # the reference is no experiment
+    experiments = list((ROOT / "conf").glob("*.yaml"))
+    assert len(datasets) == len(experiments) - 1  # the reference is no experiment

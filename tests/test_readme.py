@@ -7,14 +7,12 @@ needs processes of its own runs in the test that is named beside it.
 
 import re
 import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-import benchmarks.compare
 from bmsfed_app.cli.main import cli
 from server_app.app import folder_from_run_config
 
@@ -33,6 +31,8 @@ ELSEWHERE = {
     "bmsfed preflight node": "preflight/test_preflight.py::test_a_node",
     "flower-superlink": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
     "flower-supernode": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
+    "bmsfed sweep": "sweeps/test_running.py::test_a_sweep_goes_on_after_a_kill",
+    "bmsfed report table2": "sweeps/test_sweep_report.py::test_the_command_reports",
     "--on my-federation": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
     "flwr run . my-federation": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
 }
@@ -75,6 +75,7 @@ def adapted(command: str, folder: Path) -> list[str]:
     """The same command on the digits, small."""
     runs = sorted((folder / "home/runs").glob("*"))
     words = {"DIR": ".", "METHOD": "fedavg", "NAME": "cg-digits", "mvsa": "cg-digits"}
+    words |= {"cg-mnist-desk": "cg-digits"}
     words |= {"conf/cg-mnist.yaml": "conf/cg-digits.yaml", "7": "0"}
     if runs:
         words |= {"RUN": str(runs[0]), "[RUN": str(runs[-1])}
@@ -97,27 +98,6 @@ def test_every_command_of_bmsfed_runs(in_process: Path) -> None:
     assert (in_process / "shards/client-0").is_dir()
 
 
-def test_the_comparison_of_all_methods_runs(
-    in_process: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [command] = [c for c in commands() if "benchmarks.compare" in c]
-
-    real = subprocess.run
-
-    def run(command: list[str], **rest: Any) -> Any:
-        if "run" not in command:
-            return real(command, **rest)
-        arguments = command[command.index("run") :]
-        return subprocess.CompletedProcess(command, 0, invoke([*arguments, *SMALL]))
-
-    monkeypatch.setattr(benchmarks.compare.subprocess, "run", run)
-    given = shlex.split(command)[2:]
-    small = ["--config", "cg-digits", "--data-dir", "", "--seeds", "0", "--methods", "fedavg"]
-    monkeypatch.setattr("sys.argv", [*given, *small])
-    benchmarks.compare.main()
-    assert "fedavg" in (in_process / "results/methods-cg-mnist.md").read_text()
-
-
 def test_every_other_command_is_run_by_the_test_beside_it(in_process: Path) -> None:
     for command in commands():
         where = elsewhere(command)
@@ -131,7 +111,7 @@ def test_every_other_command_is_run_by_the_test_beside_it(in_process: Path) -> N
             folder = folder_from_run_config(values)
             assert (folder.config.method, folder.config.rounds) == ("fedpac", 5)
         else:
-            assert command.startswith("bmsfed ") or "benchmarks.compare" in command, command
+            assert command.startswith("bmsfed "), command
 
 
 @pytest.mark.parametrize("page", PAGES)

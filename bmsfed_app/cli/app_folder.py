@@ -29,7 +29,7 @@ def app_folder(site: Path | None = None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="bmsfed-") as made:
         folder = Path(made) / "bmsfed"
         for room in _ROOMS:
-            skipped = shutil.ignore_patterns("__pycache__", "bundle", "conf")
+            skipped = shutil.ignore_patterns("__pycache__", "bundle", "conf", "paper")
             shutil.copytree(site / room, folder / room, ignore=skipped)
         shutil.copytree(site / "bmsfed_app" / "conf", folder / "conf")
         shutil.copytree(about, folder, dirs_exist_ok=True)

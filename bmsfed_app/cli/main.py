@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from bmsfed_app.cli import data, nodes, preflight
+from bmsfed_app.cli.sweep import DataDirs, On, Pairs, Runs, Scale, sweep, wanted_sweep
 from bmsfed_app.config import (
     MACHINE_KEYS,
     ConfigError,
@@ -21,6 +22,7 @@ from bmsfed_app.config import (
 )
 from bmsfed_app.partitions import PARTITIONS
 from bmsfed_app.paths import default_run_dir
+from bmsfed_app.sweeps import is_sweep
 
 if TYPE_CHECKING:
     from server_app.run_folder import RunFolder
@@ -31,6 +33,7 @@ cli = typer.Typer(
 cli.add_typer(data.cli, name="data")
 cli.add_typer(nodes.cli, name="nodes")
 cli.add_typer(preflight.cli, name="preflight")
+cli.command()(sweep)
 
 
 def main() -> None:
@@ -227,16 +230,37 @@ def _ended(error: BaseException | None, folder: RunFolder) -> int:
 
 @cli.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, laid over each other.")],
+    what: Annotated[
+        list[str],
+        typer.Argument(help="Run folders, laid over each other; or sweeps (a YAML file, table2)."),
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the page and figures; the first run's by default."),
+        typer.Option(
+            help="Folder for the page and figures; by default the first run's, or results/SWEEP."
+        ),
+    ] = None,
+    scale: Scale = "desk",
+    on: On = "",
+    runs: Runs = None,
+    data_dir: DataDirs = None,
+    set_: Pairs = None,
+    leaderboard: Annotated[
+        Path | None, typer.Option(help="With sweeps: a Markdown file that sums them up.")
     ] = None,
 ) -> None:
-    """Make an HTML page and figures from run folders."""
+    """Make a page, tables and figures from run folders, or from sweeps."""
+    if any(is_sweep(name) for name in what):
+        from bmsfed_app.cli.sweep.reporting import report_sweeps
+
+        sweeps = [wanted_sweep(name, scale, on, data_dir, set_) for name in what]
+        for line in report_sweeps(sweeps, runs, out, leaderboard):
+            print(line)
+        return
     from bmsfed_app.report import write_report
 
-    print(write_report(runs, out or runs[0] / "report"))
+    folders = [Path(name) for name in what]
+    print(write_report(folders, out or folders[0] / "report"))
 
 
 @cli.command()

@@ -91,9 +91,19 @@ def _find_shipped(name: str) -> Path:
     )
 
 
-def _shipped() -> list[Path]:
-    """YAML files beside the packages (a checkout, a Flower bundle) or inside them (a wheel)."""
+def shipped_files(folder: str = "") -> list[Path]:
+    """YAML files beside the packages (a checkout, a Flower bundle) or inside them (a wheel).
+
+    Parameters
+    ----------
+    folder : str, optional
+        Below ``conf/``.
+    """
     package = Path(str(resources.files("bmsfed_app")))
     inside = package / "conf"
-    folder = inside if inside.is_dir() else package.parent / "conf"
-    return list(folder.iterdir()) if folder.is_dir() else []
+    found = (inside if inside.is_dir() else package.parent / "conf") / folder
+    return sorted(found.glob("*.yaml"))
+
+
+def _shipped() -> list[Path]:
+    return shipped_files()

@@ -17,6 +17,10 @@ from bmsfed_app.record.files import RunFolderError, cannot_write
 NAME = "run.lock"
 
 
+class RunInUseError(RunFolderError):
+    """Somebody else writes a run folder."""
+
+
 class RunLock:
     """Held by the process that writes a run folder; it may take it several times over.
 
@@ -44,8 +48,10 @@ class RunLock:
 
         Raises
         ------
+        RunInUseError
+            If somebody else holds it.
         RunFolderError
-            If somebody else holds it, or there is no writing in the folder.
+            If there is no writing in the folder.
         """
         said = ""
         with suppress(OSError):  # before: an older filelock empties the file in trying
@@ -53,7 +59,7 @@ class RunLock:
         try:
             self._lock.acquire()
         except Timeout:
-            raise RunFolderError(
+            raise RunInUseError(
                 f"'{self.folder}' is being written by another run ({said or 'it did not say who'}):"
                 " wait until it has ended, or stop it"
             ) from None

@@ -108,7 +108,9 @@ def bin_width(rounds: int) -> int:
 
 def _metrics(study: Study, axis: str, columns: list[tuple[Metric, str | None]]) -> Figure:
     """Draw metrics of one axis, a panel each."""
-    figure, axes = _grid(len(columns), 3 if len(columns) != 4 else 2, height=3.1, sharey=True)
+    figure, axes = grid_of_axes(
+        len(columns), 3 if len(columns) != 4 else 2, height=3.1, sharey=True
+    )
     for ax, (metric, modality) in zip(axes, columns, strict=True):
         ax.set_title(plain(metric.label(modality)))
         for _, run, look in _looks(study):
@@ -117,9 +119,9 @@ def _metrics(study: Study, axis: str, columns: list[tuple[Metric, str | None]]) 
         if metric.unit == "%":
             ax.set_ylim(0, 100)
             ax.yaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
-        _round_axis(ax)
+        round_axis(ax)
     unit = columns[0][0].unit
-    _label_edges(axes, plain(f"{axis} ({unit})" if unit else axis))
+    edge_labels(axes, plain(f"{axis} ({unit})" if unit else axis))
     _curve_legend(figure, study)
     return figure
 
@@ -132,7 +134,9 @@ def _ratio(study: Study) -> Figure | None:
     recorded = {m for m, _ in found}
     shown = [m for m in study.modalities if m in recorded] or sorted(recorded)
     logarithmic = max(*values, 1.0) > 10 * min(*values, 1.0)
-    figure, axes = _grid(len(shown), 2 if len(shown) in (1, 2, 4) else 3, height=3.1, sharey=True)
+    figure, axes = grid_of_axes(
+        len(shown), 2 if len(shown) in (1, 2, 4) else 3, height=3.1, sharey=True
+    )
     for ax, modality in zip(axes, shown, strict=True):
         ax.set_title(plain(modality))
         ax.axhline(1.0, color="#6b7280", linewidth=1, zorder=1)
@@ -144,8 +148,8 @@ def _ratio(study: Study) -> Figure | None:
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             ax.yaxis.set_minor_locator(NullLocator())
-        _round_axis(ax)
-    _label_edges(axes, "imbalance ratio" + (" (log scale)" if logarithmic else ""))
+        round_axis(ax)
+    edge_labels(axes, "imbalance ratio" + (" (log scale)" if logarithmic else ""))
     _curve_legend(figure, study)
     return figure
 
@@ -158,7 +162,7 @@ def finite(values: Mapping[str, float | None]) -> list[tuple[str, float]]:
 def _traffic(study: Study) -> Figure | None:
     if not any(r.bytes_down or r.bytes_up for _, run in study.runs() for r in run.rounds):
         return None
-    figure, axes = _grid(2, 2, height=3.1, sharey=True)
+    figure, axes = grid_of_axes(2, 2, height=3.1, sharey=True)
     for ax, title in zip(axes, ("server to clients (down)", "clients to server (up)"), strict=True):
         ax.set_title(title)
         for _, run, look in _looks(study):
@@ -166,8 +170,8 @@ def _traffic(study: Study) -> Figure | None:
             _line(ax, [r.round for r in run.rounds], np.cumsum(sizes) / 2**20, look)
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-        _round_axis(ax)
-    _label_edges(axes, "total so far (MiB)")
+        round_axis(ax)
+    edge_labels(axes, "total so far (MiB)")
     _curve_legend(figure, study)
     return figure
 
@@ -177,10 +181,10 @@ def _looks(study: Study) -> Iterable[tuple[Series, Run, dict[str, Any]]]:
     seeds = _seeds(study)
     for index, series in enumerate(study.series):
         for run in series.runs:
-            yield series, run, {**_series_look(index), "linestyle": _seed_style(seeds, run.seed)}
+            yield series, run, {**series_look(index), "linestyle": _seed_style(seeds, run.seed)}
 
 
-def _series_look(index: int) -> dict[str, Any]:
+def series_look(index: int) -> dict[str, Any]:
     """Return a colour, and a marker where colours start over."""
     again, colour = divmod(index, len(_METHOD_COLOURS))
     marker = _MARKERS[(again - 1) % len(_MARKERS)] if again else None
@@ -208,7 +212,8 @@ def _line(ax: Axes, x: Sequence[int], y: Any, look: Mapping[str, Any]) -> None:
     ax.plot(x, y, **{**look, "marker": marker}, **shape)
 
 
-def _round_axis(ax: Axes) -> None:
+def round_axis(ax: Axes) -> None:
+    """Prepare an axis of rounds."""
     ax.grid(True, axis="y")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     ax.margins(x=0.02)
@@ -217,7 +222,7 @@ def _round_axis(ax: Axes) -> None:
 def _curve_legend(figure: Figure, study: Study) -> None:
     """Explain colours (series) and line styles (seeds) below the panels."""
     handles = [
-        Line2D([], [], linewidth=2.4, markersize=5, **_series_look(i))
+        Line2D([], [], linewidth=2.4, markersize=5, **series_look(i))
         for i in range(len(study.series))
     ]
     labels = [series.label for series in study.series]
@@ -225,7 +230,7 @@ def _curve_legend(figure: Figure, study: Study) -> None:
     if len(seeds) > 1:
         handles += [Line2D([], [], color="#4b5563", linestyle=_seed_style(seeds, s)) for s in seeds]
         labels += [f"seed {s}" for s in seeds]
-    _legend(figure, handles, labels)
+    legend_below(figure, handles, labels)
 
 
 # --- selection ----------------------------------------------------------------------------------
@@ -272,7 +277,7 @@ def _selection(study: Study) -> Figure | None:
     last = max(int(rounds[-1]) for _, _, rounds, _ in found)
     width = bin_width(last)
     columns = 3 if max(len(series.runs) for series in study.series) == 3 else 2
-    figure, axes = _grid(len(runs), columns, height=2.1, sharey=True, sharex=True)
+    figure, axes = grid_of_axes(len(runs), columns, height=2.1, sharey=True, sharex=True)
     for ax, (series, run, rounds, counts) in zip(axes, found, strict=True):
         ax.set_title(plain(series.run_label(run), 60))
         _shares(ax, rounds, counts, kinds, width)
@@ -280,9 +285,9 @@ def _selection(study: Study) -> Figure | None:
         ax.set_ylim(0, 100)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     unit = "round" if width == 1 else f"round (bars of {width})"
-    _label_edges(axes, "selected clients (%)", unit)
+    edge_labels(axes, "selected clients (%)", unit)
     handles = [Patch(color=_kind_colour(i)) for i in range(len(kinds))]
-    _legend(figure, handles, [_kind_label(kind) for kind in kinds])
+    legend_below(figure, handles, [_kind_label(kind) for kind in kinds])
     return figure
 
 
@@ -359,7 +364,7 @@ def _classes(study: Study) -> Figure | None:
     tallest, widest = (max(t.shape[i] for t in tables) for i in (0, 1))
     height = min(max(0.24 * tallest, 1.6), 7.0) + 0.9
     columns = 2 if len(found) > 1 and widest <= 30 else 1
-    figure, axes = _grid(len(found), columns, height=height)
+    figure, axes = grid_of_axes(len(found), columns, height=height)
     top = max(int(t.max()) for t in tables)
     for ax, (whose, run), table in zip(axes, found, tables, strict=True):
         image = ax.imshow(table, cmap="YlGnBu", vmin=0, vmax=max(top, 1), aspect="auto")
@@ -416,7 +421,7 @@ def _name_ticks(axis: Any, names: Sequence[str], most: int) -> None:
 # --- shared -------------------------------------------------------------------------------------
 
 
-def _grid(
+def grid_of_axes(
     panels: int, columns: int, height: float, sharey: bool = False, sharex: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of 9.6 inches with so many panels; spare ones are left out."""
@@ -433,7 +438,7 @@ def _grid(
     return figure, axes[:panels]
 
 
-def _label_edges(axes: Sequence[Axes], y: str, x: str = "round") -> None:
+def edge_labels(axes: Sequence[Axes], y: str, x: str = "round") -> None:
     """Label y on the panels at the left, x on those with nothing below."""
     columns = axes[0].get_gridspec().ncols  # type: ignore[union-attr]
     for index, ax in enumerate(axes):
@@ -443,7 +448,8 @@ def _label_edges(axes: Sequence[Axes], y: str, x: str = "round") -> None:
             ax.set_xlabel(x)
 
 
-def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put a legend below the panels."""
     names = [plain(label, 70) for label in labels]
     longest = max(map(len, names))
     columns = max(1, min(len(names), 110 // (longest + 8)))

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from bmsfed_app.record.run import Run
 from bmsfed_app.record.summary import LAST_ROUNDS, Summary, summary
 from bmsfed_app.report.facts import cards
 from bmsfed_app.report.figures import MAX_BARS, bin_width, figure_name, partitions
 from bmsfed_app.report.outliers import standing_out
-from bmsfed_app.report.studies import Series, Study, mean_and_interval
+from bmsfed_app.report.statistics import mean_and_interval
+from bmsfed_app.report.studies import Series, Study
 from strategies import Metric
 
 #: What a page of this module carries, so that the next report knows that it may replace it.
@@ -42,14 +43,7 @@ def render(studies: Sequence[Study], figures: Sequence[Mapping[str, tuple[str, b
     str
         HTML that needs nothing but itself.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         title=f"Federated runs on {_and([s.title for s in studies])}",
         lead=_lead(studies),
         sections=[_section(s, f) for s, f in zip(studies, figures, strict=True)],
@@ -57,6 +51,18 @@ def render(studies: Sequence[Study], figures: Sequence[Mapping[str, tuple[str, b
         generator=GENERATOR,
         max_failures=MAX_FAILURES,
     )
+
+
+def template(name: str) -> Template:
+    """Return one of the templates beside this module."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)
 
 
 def _lead(studies: Sequence[Study]) -> str:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from scipy.special import stdtrit
 
 from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig
 from bmsfed_app.record.run import Run, read_run
@@ -100,16 +96,6 @@ class Study:
         for series in self.series:
             for run in series.runs:
                 yield series, run
-
-
-# --- statistics ---------------------------------------------------------------------------------
-
-
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the half width of its 95 % interval (Student t; needs two values)."""
-    n = len(values)
-    half = float(stdtrit(n - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(n)
-    return float(np.mean(values)), half
 
 
 # --- grouping -----------------------------------------------------------------------------------

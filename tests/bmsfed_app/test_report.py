@@ -21,7 +21,7 @@ from bmsfed_app.record.origin import source_hash
 from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError, write_report
 from bmsfed_app.report.figures import bin_width, selection_counts
-from bmsfed_app.report.studies import mean_and_interval
+from bmsfed_app.report.statistics import mean_and_interval
 from tests.run_folders import MODALITIES, make_run
 
 FIGURES = ["accuracy", "loss", "ratio", "selection", "classes", "traffic"]

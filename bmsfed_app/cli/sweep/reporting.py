@@ -1,0 +1,45 @@
+"""Reports of sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bmsfed_app.report import ReportError
+from bmsfed_app.report.sweep_page import leaderboard, write_sweep_report
+from bmsfed_app.report.sweep_results import read_results
+from bmsfed_app.sweeps import Sweep
+from bmsfed_app.sweeps.sweep import default_root
+
+
+def report_sweeps(
+    sweeps: Sequence[Sweep], runs: Path | None, out: Path | None, board: Path | None
+) -> Iterator[str]:
+    """Write reports; yield lines that say where.
+
+    Parameters
+    ----------
+    sweeps : sequence of Sweep
+    runs : Path, optional
+        Folder of run folders.
+    out : Path, optional
+        Folder of the report; of several sweeps, each has a folder of its name in it.
+    board : Path, optional
+        Markdown file for the leaderboard.
+    """
+    root = (runs or default_root()).expanduser()
+    found = [read_results(sweep, root) for sweep in sweeps]
+    for results in found:
+        name = Path(results.sweep.source).stem
+        folder = out or Path("results") / name
+        if out is not None and len(sweeps) > 1:
+            folder = out / name
+        scale = results.sweep.scale
+        command = f"bmsfed sweep {results.sweep.source} --scale {scale}"
+        yield str(write_sweep_report(results, folder, command))
+    if board is not None:
+        try:
+            board.write_text(leaderboard(found), encoding="utf-8")
+        except OSError as error:
+            raise ReportError(f"cannot write '{board}' ({error.strerror})") from None
+        yield str(board)

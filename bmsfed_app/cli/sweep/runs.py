@@ -1,0 +1,107 @@
+"""Running what is missing of a sweep."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+
+from bmsfed_app.cli.progress import prepare_if_needed
+from bmsfed_app.cli.sweep.grid import Board, Watch
+from bmsfed_app.cli.sweep.pool import Pool
+from bmsfed_app.cli.sweep.work import Outcome
+from bmsfed_app.datasets import DataError
+from bmsfed_app.engine.early import early_cluster
+from bmsfed_app.record.files import RunFolderError
+from bmsfed_app.sweeps import SweepRun
+
+
+def run_all(
+    board: Board,
+    waiting: Sequence[SweepRun],
+    needs: tuple[float, float],
+    address: str,
+    console: Console,
+) -> bool:
+    """Run some of a sweep's runs; return whether the user stopped it.
+
+    Parameters
+    ----------
+    board : Board
+        Takes note of how they end.
+    waiting : sequence of SweepRun
+    needs : (float, float)
+        Cores and GPUs of a run.
+    address : str
+        Of a Ray cluster to join; empty to take this machine.
+    console : Console
+
+    Raises
+    ------
+    EngineError
+        If the cluster does not answer, or a run fits no machine.
+    RunFolderError
+        If there is no writing in the folder of run folders.
+    """
+    try:
+        board.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write '{board.root}' ({error.strerror}): choose another --runs"
+        ) from None
+    with early_cluster(True, address) as cluster, Watch(board, console) as watch:
+        assert cluster is not None
+        runs = list(waiting) if address else _with_data(board, waiting, watch)
+        pool = Pool(cluster(), board.root, *needs, command=" ".join(sys.argv))
+
+        def on_end(run: SweepRun, outcome: Outcome) -> None:
+            board.end(run, outcome)
+            watch.ended(run, pool.at_once)
+
+        def on_look() -> None:
+            board.start(pool.going.values())
+            watch.look(pool.at_once)
+
+        try:
+            with _stop_on_terminate():
+                pool.work(runs, on_end, on_look)
+        except KeyboardInterrupt:
+            return True
+        watch.look(pool.at_once)
+        return False
+
+
+def _with_data(board: Board, runs: Sequence[SweepRun], watch: Watch) -> list[SweepRun]:
+    """Prepare each data set once, before runs do so beside each other; leave out what has none."""
+    faults: dict[object, str] = {}
+    for run in runs:
+        config = run.config
+        data = (config.dataset, config.data_dir, repr(config.dataset_settings), config.max_bad)
+        if data not in faults:
+            try:
+                prepare_if_needed(config)
+                faults[data] = ""
+            except DataError as error:
+                faults[data] = f"{error}" + (f"; needs {run.needs}" if run.needs else "")
+        if faults[data]:
+            board.end(run, Outcome("failed", faults[data]))
+            watch.ended(run, 1)
+    return [run for run in runs if board.states[run.key] == "waiting"]
+
+
+@contextmanager
+def _stop_on_terminate() -> Iterator[None]:
+    """SIGTERM stops a sweep as Ctrl-C does."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

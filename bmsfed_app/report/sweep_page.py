@@ -1,0 +1,275 @@
+"""A sweep's report on disk: HTML, Markdown, LaTeX, CSV and figures."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bmsfed_app.report import ReportError
+from bmsfed_app.report.page import template
+from bmsfed_app.report.statistics import mean_and_interval
+from bmsfed_app.report.sweep_figures import draw_sweep
+from bmsfed_app.report.sweep_results import STATISTICS, Results
+from bmsfed_app.report.sweep_tables import Table, interval, main_columns, ranks, tables
+
+GENERATOR = "bmsfed report, of a sweep"
+
+_CAPTIONS = {
+    "curves": (
+        "By round",
+        "Mean over seeds of each method; the band reaches from the least to the most.",
+    ),
+    "settings": (
+        "By setting",
+        "Closing means; bars are 95 % intervals over seeds (Student t).",
+    ),
+}
+
+
+def write_sweep_report(results: Results, out: Path, command: str) -> Path:
+    """Write ``index.html``, ``table.md``, ``table.tex``, ``table.csv``, ``runs.csv`` and figures.
+
+    Parameters
+    ----------
+    results : Results
+    out : Path
+        Folder, made if need be. Files of an earlier report in it are replaced.
+    command : str
+        What runs the sweep, for readers.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    ReportError
+        If no run is complete, or ``out`` holds a page that is no report of a sweep.
+    """
+    if not results.runs:
+        raise ReportError(
+            f"no run of '{results.sweep.source}' at scale '{results.sweep.scale}' is complete: "
+            f"run `{command}` first, or name its folder by --runs"
+        )
+    page = out / "index.html"
+    if page.exists() and GENERATOR not in page.read_text(encoding="utf-8", errors="replace"):
+        raise ReportError(f"'{page}' was not written by a report of a sweep: give another --out")
+    found, pictures = tables(results), draw_sweep(results)
+    facts, notes = _facts(results, command), _notes(results)
+    files = {
+        "index.html": _html(results, facts, notes, found, pictures).encode(),
+        "table.md": markdown(results, facts, notes, found, list(pictures)).encode(),
+        "table.tex": "\n".join(latex(t) for t in found).encode(),
+        "table.csv": _cells_csv(results).encode(),
+        "runs.csv": _runs_csv(results).encode(),
+        **{f"{name}.png": data for name, data in pictures.items()},
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (out / name).write_bytes(data)
+    except OSError as error:
+        raise ReportError(
+            f"cannot write the report to '{out}' ({error.strerror}): choose another folder"
+        ) from None
+    return page
+
+
+def _facts(results: Results, command: str) -> dict[str, str]:
+    infos = [run.info for run in results.runs.values()]
+    seconds = sum(r.seconds for run in results.runs.values() for r in run.rounds)
+    seeds = sorted({r.seed for r in results.sweep.runs if r.key in results.runs})
+    return {
+        "command": command,
+        "scale": results.sweep.scale,
+        "seeds": ", ".join(map(str, seeds)),
+        "runs": f"{len(results.runs)} of {len(results.sweep.runs)} complete",
+        "rounds' time": f"{seconds / 60:,.0f} minutes in all",
+        "commits": ", ".join(dict.fromkeys((i.commit or "unknown")[:12] for i in infos)),
+        "hardware": "; ".join(dict.fromkeys(_hardware(i.hardware) for i in infos)),
+    }
+
+
+def _hardware(found: object) -> str:
+    return (
+        ", ".join(f"{k} {v}" for k, v in found.items()) if isinstance(found, dict) else str(found)
+    )
+
+
+def _notes(results: Results) -> list[str]:
+    notes = []
+    if results.missing:
+        few = [run.label for run in results.missing[:5]]
+        more = f" and {len(results.missing) - 5} more" if len(results.missing) > 5 else ""
+        notes.append(
+            f"{len(results.missing)} runs are not complete, and their cells lack them: "
+            f"{'; '.join(few)}{more}."
+        )
+    if len({run.info.source or run.info.commit for run in results.runs.values()}) > 1:
+        notes.append("The runs are of different versions of the app.")
+    return notes
+
+
+def _html(
+    results: Results,
+    facts: dict[str, str],
+    notes: list[str],
+    found: Sequence[Table],
+    pictures: dict[str, bytes],
+) -> str:
+    figures = [
+        {
+            "heading": _CAPTIONS[name][0],
+            "caption": _CAPTIONS[name][1],
+            "data": base64.b64encode(data).decode("ascii"),
+        }
+        for name, data in pictures.items()
+    ]
+    return template("sweep.html.j2").render(
+        generator=GENERATOR,
+        title=results.sweep.title,
+        lead=f"{facts['runs'].replace(' complete', ' runs complete')}, {facts['scale']} scale.",
+        facts=facts,
+        notes=notes,
+        tables=found,
+        figures=figures,
+    )
+
+
+def markdown(
+    results: Results,
+    facts: dict[str, str],
+    notes: Iterable[str],
+    found: Iterable[Table],
+    pictures: Iterable[str] = (),
+) -> str:
+    """Return the report as Markdown."""
+    lines = [f"# {results.sweep.title}", ""]
+    lines += [f"- {k}: " + (f"`{v}`" if k == "command" else v) for k, v in facts.items()]
+    lines += ["", *notes]
+    for table in found:
+        lines += ["", f"## {table.title}", "", *markdown_table(table)]
+        lines += ["", table.note] if table.note else []
+    for name in pictures:
+        lines += ["", f"![{_CAPTIONS[name][0]}]({name}.png)", "", _CAPTIONS[name][1]]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Return a table's lines in Markdown."""
+
+    def _line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+    rows = [[f"`{row[0]}`", *row[1:]] for row in table.rows]
+    return [_line(table.heads), "|" + "---|" * len(table.heads), *map(_line, rows)]
+
+
+def latex(table: Table) -> str:
+    """Return a table in LaTeX, for the package booktabs."""
+
+    def _line(cells: Iterable[str]) -> str:
+        return " & ".join(map(_tex, cells)) + r" \\"
+
+    return "\n".join(
+        [
+            rf"% {_tex(table.title)}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}",
+            r"\toprule",
+            _line(table.heads),
+            r"\midrule",
+            *map(_line, table.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _tex(text: str) -> str:
+    for mark in "&%_#$":
+        text = text.replace(mark, "\\" + mark)
+    return text.replace("±", r"$\pm$")
+
+
+def _cells_csv(results: Results) -> str:
+    """Return a line for every cell and statistic, of all metrics."""
+    heads = ["method", "dataset", "partition", "setting", "metric", "statistic"]
+    rows: list[list[object]] = [[*heads, "mean", "half_width", "n", "paper"]]
+    for method, column in results.values:
+        for statistic in STATISTICS:
+            values = list(results.by_seed(method, column, statistic).values())
+            number = results.paper.get((method, column), "")
+            rows.append(
+                [method, *column, statistic, *mean_and_interval(values), len(values), number]
+            )
+    return _csv(rows)
+
+
+def _runs_csv(results: Results) -> str:
+    """Return a line for every run of the sweep."""
+    columns = main_columns(results)
+    names = list(dict.fromkeys(c.metric for c in columns))
+    heads = ["method", "dataset", "partition", "setting", "seed", "folder", "complete"]
+    heads += [f"{name}.{s}" for name in names for s in STATISTICS]
+    rows: list[list[object]] = [[*heads, "seconds", "commit", "started", "hardware"]]
+    for run in results.sweep.runs:
+        read = results.runs.get(run.key)
+        row: list[object] = [run.method, run.dataset, run.partition, run.setting, run.seed]
+        row += [run.name, read is not None]
+        for name in names:
+            column = next(
+                (c for c in columns if c[:3] == tuple(row[1:4]) and c.metric == name), None
+            )
+            for statistic in STATISTICS:
+                values = results.by_seed(run.method, column, statistic) if column else {}
+                row.append(values.get(run.seed, "") if read else "")
+        if read is not None:
+            row += [round(sum(r.seconds for r in read.rounds), 1), read.info.commit]
+            row += [read.info.started, _hardware(read.info.hardware)]
+        rows.append(row)
+    return _csv(rows)
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def leaderboard(all_results: Sequence[Results]) -> str:
+    """Return several sweeps' closing means as one page, with a mean rank over all columns.
+
+    Parameters
+    ----------
+    all_results : sequence of Results
+        A place that several have is taken of the first.
+    """
+    heads, cells, ranked = ["method"], {}, {}
+    for results in all_results:
+        seeds = len({r.seed for r in results.sweep.runs})
+        for column in main_columns(results):
+            if column.place in heads:
+                continue
+            heads.append(column.place)
+            for method in results.methods:
+                values = list(results.by_seed(method, column, STATISTICS[0]).values())
+                cells[method, column.place] = interval(values, seeds)
+        ranked[results.sweep.title] = ranks(results)
+    methods = list(dict.fromkeys(m for m, _ in cells))
+    rows = [[m, *(cells.get((m, place), "") for place in heads[1:])] for m in methods]
+    lines = ["# Leaderboard", ""]
+    lines.append(
+        "Closing means (the evaluations among the last ten rounds) of the sweeps' first metric, "
+        "with the half width of the 95 % interval over seeds. Cells that were not run are empty."
+    )
+    lines += ["", *markdown_table(Table("", heads, rows))]
+    for title, found in ranked.items():
+        if found:
+            best = sorted(found.items(), key=lambda one: one[1])
+            lines += ["", f"Mean rank, {title}: " + ", ".join(f"`{m}` {r:.1f}" for m, r in best)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,167 @@
+"""What the runs of a sweep came to, by method and column of a table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from bmsfed_app.config import ConfigError, check_config
+from bmsfed_app.record.files import RunFolderError, read_config
+from bmsfed_app.record.run import Run, read_run
+from bmsfed_app.record.summary import Summary, summary
+from bmsfed_app.sweeps import Sweep, SweepRun, run_key
+from bmsfed_app.sweeps.state import is_complete
+from strategies import Metric
+
+#: The statistics of a run: what it ended with, never its best round.
+STATISTICS = ("mean_last", "last")
+
+
+class Column(NamedTuple):
+    """A column of a table: where runs were, and what is shown of them."""
+
+    dataset: str
+    partition: str
+    setting: str
+    metric: str
+
+    @property
+    def place(self) -> str:
+        """Where its runs were."""
+        return ", ".join(p for p in self[:3] if p)
+
+
+@dataclass
+class Results:
+    """A sweep's runs, read.
+
+    Attributes
+    ----------
+    sweep : Sweep
+    runs : dict
+        What was read, by the run's key; those that are complete alone.
+    metrics : dict
+        Metrics, by the name that columns have: "accuracy", "accuracy_by_modality.gray".
+    values : dict
+        A summary by seed, by (method, column).
+    paper : dict
+        The paper's own numbers by (method, column), as they stand there.
+    missing : list of SweepRun
+        Those that are not complete.
+    """
+
+    sweep: Sweep
+    runs: dict[str, Run] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    values: dict[tuple[str, Column], dict[int, Summary]] = field(default_factory=dict)
+    paper: dict[tuple[str, Column], float] = field(default_factory=dict)
+    missing: list[SweepRun] = field(default_factory=list)
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Methods of the sweep, in its order."""
+        return list(dict.fromkeys(r.method for r in self.sweep.runs))
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Columns that are shown: those of the sweep's metrics, place by place."""
+        shown = {c: None for _, c in self.values if self._is_shown(c)}
+        places = list(dict.fromkeys((r.dataset, r.partition, r.setting) for r in self.sweep.runs))
+        names = list(self.metrics)
+        return sorted(shown, key=lambda c: (places.index(c[:3]), names.index(c.metric)))
+
+    def _is_shown(self, column: Column) -> bool:
+        return column.metric.partition(".")[0] in self.sweep.metrics
+
+    def by_seed(self, method: str, column: Column, statistic: str) -> dict[int, float]:
+        """Return values by seed as they are shown: shares in percent."""
+        metric = self.metrics[column.metric]
+        found = self.values.get((method, column), {})
+        return {s: metric.shown(getattr(v, statistic)) for s, v in sorted(found.items())}
+
+    def label(self, metric: str) -> str:
+        """Return what readers call a column's metric."""
+        name, _, modality = metric.partition(".")
+        return self.metrics[metric].label(modality or None) if metric in self.metrics else name
+
+    def read(self) -> Iterator[tuple[SweepRun, Run]]:
+        """Yield the complete runs."""
+        for run in self.sweep.runs:
+            if run.key in self.runs:
+                yield run, self.runs[run.key]
+
+
+def read_results(sweep: Sweep, root: Path) -> Results:
+    """Read the complete runs of a sweep.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    root : Path
+        Folder of run folders.
+
+    Raises
+    ------
+    RunFolderError
+        If a run's folder is damaged, or holds a run of another configuration or version.
+    """
+    results = Results(sweep, paper=_paper(sweep.paper))
+    for run in sweep.runs:
+        folder = run.folder(root)
+        if not is_complete(folder):
+            results.missing.append(run)
+            continue
+        _check(run, folder)
+        results.runs[run.key] = found = read_run(folder)
+        for metric in found.info.metrics:
+            for modality in found.modalities if metric.by_modality else (None,):
+                ended = summary(found.rounds, metric, modality)
+                if ended is None:
+                    continue
+                name = f"{metric.name}.{modality}" if modality else metric.name
+                results.metrics.setdefault(name, metric)
+                column = Column(run.dataset, run.partition, run.setting, name)
+                results.values.setdefault((run.method, column), {})[run.seed] = ended
+    return results
+
+
+def _check(run: SweepRun, folder: Path) -> None:
+    """Refuse a folder that holds something else than its name says."""
+    try:
+        saved = check_config(read_config(folder / "config.yaml"))
+    except ConfigError as error:
+        why = f" ({error})"
+    else:
+        if not run.config.clients:  # as many as there were
+            saved = saved.model_copy(update={"clients": 0})
+        if run_key(saved) == run.key:
+            return
+        why = ""
+    raise RunFolderError(
+        f"'{folder}' is a run of another configuration, or of another version of this app{why}: "
+        "move it away, and run it anew"
+    )
+
+
+def _paper(name: str) -> dict[tuple[str, Column], float]:
+    """Read the paper's own numbers, beside the packages or inside them."""
+    if not name:
+        return {}
+    package = Path(str(resources.files("bmsfed_app")))
+    inside = package / "paper"
+    folder = inside if inside.is_dir() else package.parent / "results" / "paper"
+    file = folder / f"{name}.csv"
+    if not file.is_file():
+        raise RunFolderError(f"there are no numbers of the paper's '{name}' in '{folder}'")
+    lines = [x for x in file.read_text(encoding="utf-8").splitlines() if not x.startswith("#")]
+    return {
+        (row["method"], Column(row["dataset"], row["partition"], row["setting"], row["metric"])): (
+            float(row["value"])
+        )
+        for row in csv.DictReader(lines)
+    }

@@ -1,0 +1,248 @@
+"""The runs of a sweep: each an experiment that is known to be right, with a folder of its own."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bmsfed_app.config import (
+    MACHINE_KEYS,
+    ConfigError,
+    ExperimentConfig,
+    config_of,
+    read_values,
+)
+from bmsfed_app.paths import home
+from bmsfed_app.sweeps.spec import (
+    DEFAULT_SCALE,
+    DataEntry,
+    Entry,
+    MethodEntry,
+    Scale,
+    SweepError,
+    SweepFile,
+    chosen,
+    find_sweep,
+    known_name,
+    read_sweep,
+)
+
+#: Digits of a run's key in its folder's name.
+_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run.
+
+    Attributes
+    ----------
+    method, dataset, partition, setting : str
+        Names from the sweep file; empty on an axis that it has not.
+    seed : int
+    config : ExperimentConfig
+    key : str
+        See :func:`run_key`.
+    needs : str
+        What its data set's entry says must be brought.
+    """
+
+    method: str
+    dataset: str
+    partition: str
+    setting: str
+    seed: int
+    config: ExperimentConfig
+    key: str
+    needs: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        config = self.config
+        return f"{config.dataset_name}-{config.method}-s{self.seed}-{self.key[:_DIGITS]}"
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        parts = (self.method, self.dataset, self.partition, self.setting, f"seed {self.seed}")
+        return ", ".join(p for p in parts if p)
+
+    def folder(self, root: Path) -> Path:
+        """Return the run's folder below a root."""
+        return root / self.name
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep at one scale.
+
+    Attributes
+    ----------
+    source : str
+        As given.
+    scale : str
+    title, paper, metrics, baselines
+        See :class:`SweepFile`.
+    runs : list of SweepRun
+        In the order in which they are started: seed by seed, so that every cell has one early.
+    """
+
+    source: str
+    scale: str
+    title: str
+    paper: str
+    metrics: tuple[str, ...]
+    baselines: tuple[str, ...]
+    runs: list[SweepRun]
+
+
+def default_root() -> Path:
+    """Return where sweeps keep their runs when nobody says."""
+    return home() / "sweeps"
+
+
+def run_key(config: ExperimentConfig) -> str:
+    """Return what a run is known by: a hash of all that decides what it computes.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+        What says where and how fast it runs does not count, nor do settings of methods that it
+        does not use, nor the name of a variant: only what the method is and how it is set.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits of SHA-256.
+    """
+    left_out = {*MACHINE_KEYS, "method", "methods"}
+    own = config.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+    base = config.methods.get(config.method, {}).get("base", config.method)
+    method = {"name": base, **config.method_settings().model_dump(mode="json")}
+    text = json.dumps({**own, "method": method}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_sweep(
+    source: str,
+    scale: str = DEFAULT_SCALE,
+    *,
+    on: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    data_dirs: Mapping[str, str] | None = None,
+) -> Sweep:
+    """Read a sweep and check all its runs.
+
+    Parameters
+    ----------
+    source : str
+        Path of a YAML file, or the name of one that ships with the app.
+    scale : str, default "desk"
+    on : sequence of str, optional
+        Data sets, or configurations, in place of the file's.
+    overrides : mapping, optional
+        Keys of all runs, over all that the file says.
+    data_dirs : mapping, optional
+        Data folders by the name of a data set, or of its entry; "" is for all others.
+
+    Raises
+    ------
+    SweepError
+        One message that names the run, the culprit and the remedy: nothing has been started.
+    """
+    file, path = read_sweep(source), find_sweep(source)
+    known_name("scale", scale, list(file.scales))
+    made = _Maker(path.parent, dict(overrides or {}), dict(data_dirs or {}))
+    runs = [made.run(file, file.scales[scale], *cell) for cell in _cells(file, scale, on)]
+    if not runs:
+        raise SweepError(f"sweep '{source}' has no run at scale '{scale}': see its 'only' lists")
+    _check_distinct(runs)
+    there = {r.method for r in runs}
+    baselines = tuple(name for name in file.baselines if name in there)
+    title = file.title or path.stem
+    return Sweep(source, scale, title, file.paper, tuple(file.metric), baselines, runs)
+
+
+#: Seed, data set, what else is set, method.
+_Cell = tuple[int, DataEntry, Entry, Entry, MethodEntry]
+#: Stands on an axis that a sweep has not.
+_NONE = Entry.model_construct(name="", set={}, only=[])
+
+
+def _cells(file: SweepFile, scale: str, on: Sequence[str]) -> Iterator[_Cell]:
+    """Yield every combination that is to be run, seed by seed."""
+    part = file.scales[scale]
+    axes = product(
+        part.seeds or file.seeds,
+        [DataEntry(name=n) for n in on] or chosen(file.datasets, part.datasets),
+        chosen(file.partitions, part.partitions) or [_NONE],
+        chosen(file.settings, part.settings) or [_NONE],
+        chosen(file.methods, part.methods),
+    )
+    for seed, data, *others in axes:
+        if all(not e.only or data.name in e.only for e in others):
+            partition, setting, method = others
+            assert isinstance(method, MethodEntry)
+            yield seed, data, partition, setting, method
+
+
+class _Maker:
+    """Makes the runs of a sweep, reading each configuration once."""
+
+    def __init__(self, folder: Path, overrides: dict[str, Any], dirs: dict[str, str]) -> None:
+        self._folder, self._overrides, self._dirs = folder, overrides, dirs
+        self._read = functools.cache(read_values)
+
+    def run(
+        self,
+        file: SweepFile,
+        scale: Scale,
+        seed: int,
+        data: DataEntry,
+        partition: Entry,
+        setting: Entry,
+        method: MethodEntry,
+    ) -> SweepRun:
+        values = file.set | scale.set | scale.sets.get(data.name, {}) | data.set
+        values |= partition.set | setting.set | method.set | self._overrides
+        values |= {"seed": seed, "method": method.method or method.name}
+        source = scale.configs.get(data.name) or data.config or data.name
+        if (self._folder / source).is_file():
+            source = str(self._folder / source)
+        values |= _data_dir(data, source, values, self._dirs)
+        names = (method.name, data.name, partition.name, setting.name)
+        try:
+            config = config_of(self._read(source), values)
+        except ConfigError as error:
+            label = ", ".join(n for n in names if n)
+            raise SweepError(f"run '{label}, seed {seed}': {error}") from None
+        return SweepRun(*names, seed, config, run_key(config), data.needs)
+
+
+def _data_dir(
+    data: DataEntry, source: str, values: Mapping[str, Any], dirs: Mapping[str, str]
+) -> dict[str, str]:
+    """Return where the data is, if somebody said so."""
+    for name in (data.name, Path(source).stem, values.get("dataset"), ""):
+        if name in dirs:
+            return {"data_dir": dirs[str(name)]}
+    return {}
+
+
+def _check_distinct(runs: Sequence[SweepRun]) -> None:
+    """Refuse two entries that mean one run: a table would show it twice."""
+    seen: dict[str, SweepRun] = {}
+    for run in runs:
+        other = seen.setdefault(run.key, run)
+        if other is not run:
+            raise SweepError(
+                f"'{other.label}' and '{run.label}' are the same run: leave one out, or change "
+                "what it sets"
+            )

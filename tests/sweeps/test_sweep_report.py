@@ -1,0 +1,184 @@
+"""A sweep's report: values as the runs ended, the paper's beside them, nothing guessed."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from bmsfed_app.cli.main import cli
+from bmsfed_app.record.files import RunFolderError
+from bmsfed_app.report import ReportError
+from bmsfed_app.report.sweep_page import leaderboard, write_sweep_report
+from bmsfed_app.report.sweep_results import Results, read_results
+from bmsfed_app.report.sweep_tables import tables
+from bmsfed_app.sweeps import Sweep, load_sweep
+from tests.run_folders import make_run
+
+FILE: dict[str, Any] = {
+    "title": "Digits & more",
+    "baselines": ["fedavg"],
+    "set": {"rounds": 3},
+    "methods": ["fedavg", "bmsfed", "divfl"],
+    "datasets": ["cg-digits"],
+    "partitions": [
+        {"name": "iid", "set": {"partition": "iid"}},
+        {"name": "non-iid", "set": {"partition": "dirichlet", "alpha": 0.5}},
+    ],
+    "seeds": [0, 1, 2],
+}
+
+
+def sweep(tmp_path: Path, **changes: Any) -> Sweep:
+    file = tmp_path / "digits.yaml"
+    file.write_text(yaml.safe_dump(FILE | changes))
+    return load_sweep(str(file))
+
+
+def run_all(found: Sweep, root: Path, values: dict[str, float]) -> None:
+    """Leave run folders: a method's last accuracy is its value and a hundredth for each seed."""
+    for run in found.runs:
+        if run.method not in values or (run.method, run.partition) == ("divfl", "non-iid"):
+            continue
+        last = values[run.method] + run.seed / 100
+        made = [0.1, last - 0.2, last - 0.1, last]
+        folder = make_run(
+            run.folder(root),
+            method=run.config.method,
+            seed=run.seed,
+            accuracies=made,
+            config=run.config.model_dump(),
+            info={"metrics": METRICS},
+        )
+        (folder / "summary.json").write_text(json.dumps({"complete": True, "rounds": 3}))
+
+
+METRICS = [
+    {"name": "accuracy", "title": "all modalities", "unit": "%", "figure": "accuracy"},
+    {
+        "name": "accuracy_by_modality",
+        "title": "{modality} alone",
+        "unit": "%",
+        "figure": "accuracy",
+    },
+]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    found = sweep(tmp_path)
+    run_all(found, tmp_path / "runs", {"fedavg": 0.5, "bmsfed": 0.6, "divfl": 0.55})
+    return read_results(found, tmp_path / "runs")
+
+
+def test_tables_have_means_intervals_and_paired_tests(results: Results) -> None:
+    closing, last, differences = tables(results)
+    assert closing.heads == ["method", "cg-digits, iid", "cg-digits, non-iid", "mean rank"]
+    # 0.5, 0.51, 0.52 less 0.1 each; half width 4.303 * 1 / sqrt(3)
+    assert closing.rows[0] == ["fedavg", "41.0 ± 2.5", "41.0 ± 2.5", "2.0"]
+    assert closing.rows[1] == ["bmsfed", "51.0 ± 2.5", "51.0 ± 2.5", "1.0"]
+    assert closing.rows[2] == ["divfl", "46.0 ± 2.5", "", ""]  # empty, not guessed
+    assert last.rows[1][1] == "61.0 ± 2.5"
+    compared = ["+10.0 ± 0.0", "0.250", "0.500", "+10.0 ± 0.0", "0.250", "0.250"]
+    assert differences.rows[0] == ["bmsfed", *compared]
+    assert differences.rows[1] == ["divfl", "+5.0 ± 0.0", "0.250", "0.500", "", "", ""]
+    assert "no p can be below 0.250" in differences.note
+    assert [r.method for r in results.missing] == ["divfl"] * 3
+
+
+def test_a_report_is_a_page_and_tables_for_papers(results: Results, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    page = write_sweep_report(results, out, "bmsfed sweep digits.yaml").read_text()
+    assert "Digits &amp; more" in page
+    assert "3 runs are not complete" in page
+    assert page.count("data:image/png;base64,") == 1
+    text = (out / "table.md").read_text()
+    assert "| `bmsfed` | 51.0 ± 2.5 | 51.0 ± 2.5 | 1.0 |" in text
+    assert "- commits: 0123abc" in text
+    assert "- rounds' time: 60 minutes in all" in text  # of 15 runs, four rows of a minute each
+    tex = (out / "table.tex").read_text()
+    assert r"bmsfed & 51.0 $\pm$ 2.5" in tex
+    assert re.findall(r"(?<!\\)%.*Accuracy \(\\%\)", tex)
+    rows = list(csv.DictReader((out / "table.csv").open()))
+    [one] = [
+        r
+        for r in rows
+        if (r["method"], r["partition"], r["metric"], r["statistic"])
+        == ("bmsfed", "iid", "accuracy_by_modality.gray", "last")
+    ]
+    assert float(one["mean"]) == pytest.approx(61 / 3)
+    assert one["n"] == "3"
+    runs = list(csv.DictReader((out / "runs.csv").open()))
+    assert len(runs) == 18
+    assert [r["complete"] for r in runs].count("True") == 15
+    assert float(runs[0]["accuracy.last"]) == pytest.approx(50.0)
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    write_sweep_report(results, out, "again")  # over its own files
+    (out / "index.html").write_text("mine")
+    with pytest.raises(ReportError, match="was not written by a report of a sweep"):
+        write_sweep_report(results, out, "again")
+
+
+def test_the_papers_numbers_stand_beside_ours_and_others_below(tmp_path: Path) -> None:
+    changes = {"datasets": ["cg-mnist"], "paper": "table2", "methods": ["fedavg", "bmsfed"]}
+    found = sweep(tmp_path, **changes)
+    run_all(found, tmp_path / "runs", {"fedavg": 0.5, "bmsfed": 0.6})
+    closing, *_, theirs = tables(read_results(found, tmp_path / "runs"))
+    assert closing.heads[1:5] == ["cg-mnist, iid", "paper", "cg-mnist, non-iid", "paper"]
+    assert closing.rows[1][:5] == ["bmsfed", "51.0 ± 2.5", "70.2", "51.0 ± 2.5", "66.7"]
+    assert "The paper's own numbers" in theirs.title
+    assert theirs.heads[1] == "crema-d, iid"
+    assert theirs.rows[-2][:3] == ["fedmsplit", "52.4", "51.6"]
+
+
+def test_settings_have_a_figure_and_several_metrics_columns(tmp_path: Path) -> None:
+    settings = [{"name": f"{n} epochs", "set": {"local_epochs": n}} for n in (1, 3)]
+    metric = ["accuracy", "accuracy_by_modality"]
+    changes = {"settings": settings, "partitions": [], "metric": metric}
+    found = sweep(tmp_path, **changes)
+    run_all(found, tmp_path / "runs", {"fedavg": 0.5, "bmsfed": 0.6})
+    results = read_results(found, tmp_path / "runs")
+    closing = tables(results)[0]
+    assert closing.heads[1:4] == [
+        "cg-digits, 1 epochs: all modalities",
+        "cg-digits, 1 epochs: colored alone",
+        "cg-digits, 1 epochs: gray alone",
+    ]
+    write_sweep_report(results, tmp_path / "out", "x")
+    assert (tmp_path / "out" / "settings.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_leaderboard_sums_sweeps_up(results: Results) -> None:
+    text = leaderboard([results, results])
+    assert "| method | cg-digits, iid | cg-digits, non-iid |\n" in text
+    assert "| `divfl` | 46.0 ± 2.5 |  |" in text
+    assert "Mean rank, Digits & more: `bmsfed` 1.0, `fedavg` 2.0" in text
+
+
+def test_a_folder_of_another_configuration_or_version_is_refused(
+    results: Results, tmp_path: Path
+) -> None:
+    run = results.sweep.runs[0]
+    file = run.folder(tmp_path / "runs") / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(config | {"lr": 0.5}))
+    with pytest.raises(RunFolderError, match="is a run of another configuration"):
+        read_results(results.sweep, tmp_path / "runs")
+    file.write_text(yaml.safe_dump(config | {"old_key": 1}))
+    with pytest.raises(RunFolderError, match=r"another version.*unknown key 'old_key'"):
+        read_results(results.sweep, tmp_path / "runs")
+
+
+def test_the_command_reports_and_says_what_to_run_first(results: Results, tmp_path: Path) -> None:
+    file, runs = results.sweep.source, str(tmp_path / "runs")
+    out, board = str(tmp_path / "out"), str(tmp_path / "board.md")
+    asked = ["report", file, "--runs", runs, "--out", out, "--leaderboard", board]
+    done = CliRunner().invoke(cli, asked)
+    assert done.output.splitlines() == [f"{out}/index.html", board]
+    done = CliRunner().invoke(cli, ["report", file, "--runs", str(tmp_path / "none")])
+    assert isinstance(done.exception, ReportError)
+    assert f"run `bmsfed sweep {file} --scale desk` first" in str(done.exception)
