@@ -79,9 +79,7 @@ def sweep(
     if dry_run:
         _list(board)
         return
-    os.environ.setdefault(
-        "BMSFED_SWEEP", Path(file).stem
-    )  # a tag of trackers, in all workers
+    os.environ.setdefault("BMSFED_SWEEP", Path(file).stem)  # a tag of trackers, in all workers
     needs = cpus_per_run, gpus_per_run
     raise typer.Exit(_work(board, needs, ray_address))
 
