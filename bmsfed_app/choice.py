@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -80,3 +81,27 @@ def settings_fault(
         if needed and parameter.name not in settings:
             return f"lacks the setting '{parameter.name}'"
     return None
+
+
+def package_fault(builder: object) -> str | None:
+    """Say which package a class or function needs that is not installed, or return None.
+
+    Parameters
+    ----------
+    builder : object
+        With an attribute ``needs``, if it needs any: the package, and what pip installs to have it.
+
+    Examples
+    --------
+    >>> def draw(): ...
+    >>> draw.needs = ("no_such_package", "bmsfed[drawing]")
+    >>> package_fault(draw)
+    "the package no_such_package is not installed: pip install 'bmsfed[drawing]'"
+    """
+    package, install = getattr(builder, "needs", ("", ""))
+    spec = find_spec(package) if package else None
+    # A folder of that name in the current one, as W&B makes, is found as well: it has no origin.
+    there = spec is not None and spec.origin is not None
+    if there or not package:
+        return None
+    return f"the package {package} is not installed: pip install '{install}'"

@@ -19,6 +19,7 @@ from server_app.experiment import run_experiment
 from server_app.failures import ending
 from server_app.run_folder import RunFolder
 from server_app.sending import SendFolder
+from server_app.tracking import with_trackers
 from strategies import Callback
 
 app = ServerApp()
@@ -81,6 +82,7 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
         spaces in it stands in double quotes, and all of them then in single ones:
         ``--run-config "set='lr=0.1 \"subsets=[[a], [b]]\"'"``. With ``resume`` the folder's own
         configuration holds; what else is given must be as it is there, or say where and how fast.
+        ``track`` names trackers that are told, too, between spaces.
         ``experiment``, which ``bmsfed run --on`` sends, stands for ``config``: JSON of a file's
         values and overrides.
 
@@ -107,8 +109,12 @@ def folder_from_run_config(run_config: Mapping[str, Any]) -> RunFolder:
     if config is not None:
         for note in idle_notes(config, source, overrides):
             _print(note)
+    trackers = str(run_config.get("track", "")).replace(",", " ").split()
     if config is None or resume:
-        return RunFolder.reopen(Path(resume).expanduser(), config, overrides)
+        folder = RunFolder.reopen(Path(resume).expanduser(), config, overrides)
+        folder.config = with_trackers(folder.config, trackers)
+        return folder
+    config = with_trackers(config, trackers)
     out = str(run_config.get("out", ""))
     path = default_run_dir(config.dataset_name, config.method, config.seed)
     return RunFolder.create(Path(out).expanduser() if out else path, config, "flwr run")

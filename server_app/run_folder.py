@@ -19,7 +19,13 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from bmsfed_app.config import ConfigError, ExperimentConfig, change_config, check_config
+from bmsfed_app.config import (
+    ConfigError,
+    ExperimentConfig,
+    change_config,
+    check_config,
+    check_packages,
+)
 from bmsfed_app.datasets import Account, data_changes
 from bmsfed_app.plugins import PlugIn
 from bmsfed_app.record.files import (
@@ -107,6 +113,8 @@ class RunFolder:
         RunFolderError
             If the folder holds no run, or one of another configuration or with other versions of
             what it takes from elsewhere.
+        ConfigError
+            If an override cannot be used, or what its callbacks need is not installed.
         """
         file = path / "config.yaml"
         if not file.is_file():
@@ -118,6 +126,7 @@ class RunFolder:
         wanted = config or saved
         if overrides:
             wanted = change_config(wanted, overrides)
+        check_packages(wanted)
         if keys := differing(wanted, saved):
             raise RunFolderError(
                 f"'{path}' is a run of another configuration: {keys[0]} is "

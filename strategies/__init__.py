@@ -44,6 +44,7 @@ from .pow_d import PowerOfChoice
 from .private_head import PrivateHead
 from .random_modality import RandomModality
 from .state import ServerState
+from .with_callbacks import WithCallbacks
 
 #: Modules that moved answer to the names under which they were published, too.
 for _old, _new in {
@@ -94,6 +95,7 @@ __all__ = [
     "Task",
     "Update",
     "Waiting",
+    "WithCallbacks",
     "aggregate_parts",
     "imbalance_ratios",
     "weighted_mean",

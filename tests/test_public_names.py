@@ -26,7 +26,7 @@ MFedMC ModalityDropout PmcmFL PowerOfChoice PrivateHead RandomModality""".split(
 def test_the_public_names_are_these() -> None:
     core = """Arrays Assignment Callback ClientInfo ClientReport Deadline Decisions Paused Waiting
     EvaluationModel FederationError Fleet Metric ModalityStrategy Orders Parts
-    Prototypes RoundReport ServerState SignatureOrders Task Update aggregate_parts
+    Prototypes RoundReport ServerState SignatureOrders Task Update WithCallbacks aggregate_parts
     imbalance_ratios weighted_mean""".split()
     assert sorted(strategies.__all__) == sorted([*METHODS, *core])
     assert sorted(strategies.classic.__all__) == sorted(["ClassicStrategy", *METHODS])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,6 +80,10 @@ def run(
         list[str] | None,
         typer.Option("--set", help="Any other key=value, or KEY.NAME=value; repeatable."),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Tell a tracker, too: tensorboard, mlflow, wandb; repeatable."),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with, from its last complete round.")
     ] = None,
@@ -112,11 +116,11 @@ def run(
     if on is not None:
         from bmsfed_app.cli.remote import run_on
 
-        raise typer.Exit(run_on(on, config, overrides, out, resume))
+        raise typer.Exit(run_on(on, config, overrides, out, resume, track or ()))
     wanted = _wanted(config, overrides, resume)
     if from_round is not None and resume is None:
         raise ConfigError("--from-round goes back in the run that --resume names: give both")
-    raise typer.Exit(_run(wanted, out, resume, overrides, from_round))
+    raise typer.Exit(_run(wanted, out, resume, overrides, from_round, track or ()))
 
 
 def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> ExperimentConfig | None:
@@ -124,7 +128,7 @@ def _wanted(source: str, overrides: dict[str, Any], resume: Path | None) -> Expe
     if not source:
         if resume is None:
             raise ConfigError("name a configuration, e.g. bmsfed run conf/cg-mnist.yaml")
-        if set(overrides) - MACHINE_KEYS:
+        if {key.split(".")[0] for key in overrides} - MACHINE_KEYS:
             raise ConfigError(
                 "--resume goes on with the run as it was: give no settings but where and how fast "
                 "(--engine, --cpus-per-client, ...)"
@@ -142,15 +146,17 @@ def _run(
     resume: Path | None,
     overrides: dict[str, Any],
     from_round: int | None,
+    track: Sequence[str],
 ) -> int:
     if resume is None:
         assert wanted is not None
-        return _run_on_engine(wanted, lambda config: _new_folder(config, out))
+        return _run_on_engine(_tracked(wanted, track), lambda config: _new_folder(config, out))
     if out is not None:
         raise ConfigError("--out and --resume exclude each other: a resumed run keeps its folder")
     from server_app.run_folder import RunFolder
 
     folder = RunFolder.reopen(resume.expanduser(), wanted, overrides)
+    folder.config = _tracked(folder.config, track)
     if not folder.config.clients:
         raise ConfigError(
             f"'{resume}' leaves the number of clients to Flower: go on with flwr run . "
@@ -161,6 +167,14 @@ def _run(
             folder.go_back(from_round)
         folder.check_unchanged()
         return _run_on_engine(folder.config, lambda config: folder)
+
+
+def _tracked(config: ExperimentConfig, track: Sequence[str]) -> ExperimentConfig:
+    if not track:
+        return config
+    from server_app.tracking import with_trackers
+
+    return with_trackers(config, track)
 
 
 def _new_folder(config: ExperimentConfig, out: Path | None) -> RunFolder:

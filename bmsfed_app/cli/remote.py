@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def run_on(
     overrides: Mapping[str, Any],
     out: Path | None = None,
     resume: Path | None = None,
+    track: Sequence[str] = (),
 ) -> int:
     """Start a run, show its progress, bring its folder here, and return the exit code.
 
@@ -56,6 +57,8 @@ def run_on(
         Where the folder is to be; by default with this user's other runs, by its own name.
     resume : Path, optional
         A run folder on the ServerApp's machine to go on with.
+    track : sequence of str, optional
+        Trackers that the ServerApp tells, too.
 
     Raises
     ------
@@ -63,6 +66,8 @@ def run_on(
         If something given has no meaning there, or the SuperLink takes no run.
     """
     settings = _run_config(source, overrides, resume)
+    if track:
+        settings["track"] = " ".join(track)
     if out is not None:
         out = out.expanduser()
         if out.exists() and (not out.is_dir() or any(out.iterdir())):

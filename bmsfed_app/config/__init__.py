@@ -5,6 +5,7 @@ keys of ``flwr run`` override what people vary. Unknown keys and impossible valu
 before anything starts, with the nearest right name and the allowed range.
 """
 
+from bmsfed_app.config.choices import check_packages
 from bmsfed_app.config.experiment import MACHINE_KEYS, ExperimentConfig
 from bmsfed_app.config.files import ConfigError, config_names, read_values
 from bmsfed_app.config.idle import idle_notes
@@ -17,6 +18,7 @@ __all__ = [
     "ExperimentConfig",
     "change_config",
     "check_config",
+    "check_packages",
     "config_names",
     "config_of",
     "idle_notes",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from bmsfed_app.aggregations import aggregation_fault
-from bmsfed_app.choice import settings_fault, settings_of
+from bmsfed_app.choice import package_fault, settings_fault, settings_of
 from bmsfed_app.config.experiment import ExperimentConfig
 from bmsfed_app.config.files import ConfigError
 from bmsfed_app.datasets import find_source
@@ -61,6 +61,18 @@ def check_choices(config: ExperimentConfig) -> None:
     for name, settings in config.callbacks.items():
         builder = _find("callbacks", "callback", name)
         _refuse(f"callbacks.{name}", settings_fault(builder, settings, leading=1))
+
+
+def check_packages(config: ExperimentConfig) -> None:
+    """Check that what the callbacks need is installed; not where a run is only read.
+
+    Raises
+    ------
+    ConfigError
+        One message that names the key and the remedy.
+    """
+    for name in config.callbacks:
+        _refuse(f"callbacks.{name}", package_fault(_find("callbacks", "callback", name)))
 
 
 def _refuse_gaps(config: ExperimentConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bmsfed_app.checked import explain
-from bmsfed_app.config.choices import check_choices
+from bmsfed_app.config.choices import check_choices, check_packages
 from bmsfed_app.config.experiment import ExperimentConfig, method_of
 from bmsfed_app.config.files import ConfigError, read_values
 from bmsfed_app.config.overrides import is_own, put
@@ -66,7 +66,9 @@ def _overridden(values: dict[str, Any], given: Mapping[str, Any]) -> ExperimentC
         values = put(values, key, given[key], below=_home(values, key))
     _check_dataset_settings(values)  # before files are looked at for them
     _resolve(values)
-    return check_config({**_method(values).overrides, **values})
+    config = check_config({**_method(values).overrides, **values})
+    check_packages(config)
+    return config
 
 
 def check_config(values: Mapping[str, Any]) -> ExperimentConfig:

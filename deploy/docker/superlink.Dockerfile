@@ -13,7 +13,7 @@ COPY client_app client_app
 COPY server_app server_app
 COPY conf conf
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" ".[track]" \
+RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" ".[tensorboard,mlflow,wandb,prometheus]" \
     && useradd --uid 10001 --create-home --home-dir /var/lib/bmsfed bmsfed
 COPY --chmod=755 deploy/docker/health.py /usr/local/bin/health
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from bmsfed_app.choice import package_fault
 from server_app.callbacks import CALLBACKS, Watched
 from strategies import Callback, Decisions, RoundReport
 
@@ -30,13 +31,13 @@ class Prometheus(Callback):
         If the package prometheus_client is not installed.
     """
 
+    needs = ("prometheus_client", "bmsfed[prometheus]")
+
     def __init__(self, watched: Watched, port: int = 9100, host: str = "127.0.0.1") -> None:
-        try:
-            from prometheus_client import CollectorRegistry, Counter, Gauge
-        except ImportError:
-            raise ValueError(
-                "the callback prometheus needs a package: pip install 'bmsfed[track]'"
-            ) from None
+        if fault := package_fault(type(self)):
+            raise ValueError(fault)
+        from prometheus_client import CollectorRegistry, Counter, Gauge
+
         self.host, self.port = host, port
         self.registry: Any = CollectorRegistry()
         self._server: Any = None

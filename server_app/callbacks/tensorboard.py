@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from typing import Any
 
-from server_app.callbacks import CALLBACKS, Watched
-from strategies import Callback, Decisions, RoundReport
+import numpy as np
+from PIL import Image
+
+from server_app.callbacks import CALLBACKS
+from server_app.tracking import Ending, Tracker
 
 
 @CALLBACKS.register("tensorboard")
-class TensorBoard(Callback):
-    """Writes every number of a round as a scalar, below ``tensorboard`` in the run folder.
+class TensorBoard(Tracker):
+    """Writes rounds as scalars, the configuration as hyperparameters, and figures as images.
 
-    Raises
-    ------
-    ValueError
-        If the package tensorboard is not installed.
+    All of it is below ``tensorboard`` in the folder: ``tensorboard --logdir RUN``.
+
+    Parameters
+    ----------
+    watched : Watched, str or Path
+        The run, or a folder of one's own.
+    tags, config : mapping, optional
+        As of :class:`server_app.tracking.Tracker`; they are hyperparameters, too.
     """
 
-    def __init__(self, watched: Watched) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ValueError(
-                "the callback tensorboard needs a package: pip install 'bmsfed[track]'"
-            ) from None
-        self.writer: Any = SummaryWriter(str(watched.folder / "tensorboard"))
+    name = "tensorboard"
+    needs = ("tensorboard", "bmsfed[tensorboard]")
 
-    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
-        values = {"bytes_down": report.bytes_down, "bytes_up": report.bytes_up, **report.metrics}
-        values["ratio"] = report.ratios
+    _writer: Any = None
+
+    @property
+    def where(self) -> str:
+        """A folder in the run's own."""
+        return "tensorboard"
+
+    def open(self, run_id: str, first: int) -> str:
+        """Begin a file of events, with the hyperparameters."""
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
+
+        # Readers drop what earlier files hold from this round on.
+        self._writer = SummaryWriter(str(self.folder / self.where), purge_step=first)
+        entries = {**self.params, **self.tags}
+        plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in entries.items()}
+        for summary in hparams(plain, {"accuracy": 0, "loss": 0}):  # whose last values are shown
+            self._writer.file_writer.add_summary(summary)
+        return self.where
+
+    def tell(self, server_round: int, values: Mapping[str, float]) -> None:
+        """Write scalars."""
         for name, value in values.items():
-            parts = value if isinstance(value, dict) else {"": value}
-            for part, number in parts.items():
-                if isinstance(number, int | float):
-                    tag = f"{name}/{part}" if part else name
-                    self.writer.add_scalar(tag, number, report.round)
-        self.writer.flush()
+            self._writer.add_scalar(name, value, server_round)
+        self._writer.flush()
 
-    def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
-        self.writer.close()
+    def show(self, figures: Mapping[str, bytes], server_round: int) -> None:
+        """Write images."""
+        for name, png in figures.items():
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+            self._writer.add_image(f"figures/{name}", pixels, server_round, dataformats="HWC")
+
+    def close(self, ending: Ending) -> None:
+        """Close the file."""
+        self._writer.close()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def run_config(**values: object) -> str:
 
 def test_flwr_run_gives_the_history_of_bmsfed_run(processes: Processes, tmp_path: Path) -> None:
     run, whole = tmp_path / "flwr-run", tmp_path / "whole"
+    trackers = [name for name in ("tensorboard", "wandb") if find_spec(name)]
     bmsfed("run", *SMALL, "--rounds", "3", "--engine", "inline", "--out", str(whole))
     superlink(processes, "--simulation")
     code, text = processes.run(
@@ -60,12 +62,17 @@ def test_flwr_run_gives_the_history_of_bmsfed_run(processes: Processes, tmp_path
         "num-supernodes=4 client-resources-num-cpus=1",
         "--run-config",
         run_config(
-            rounds=3, out=str(run), set="per_round=3 data_fraction=0.1 local_epochs=1 clients=4"
+            rounds=3,
+            out=str(run),
+            set="per_round=3 data_fraction=0.1 local_epochs=1 clients=4",
+            track=" ".join(trackers),
         ),
     )
     assert code == 0, text
     assert f"run folder: {run}" in text
     assert rows(run) == rows(whole)
+    told = json.loads((run / "trackers.json").read_text()) if trackers else {}
+    assert {name: noted["round"] for name, noted in told.items()} == dict.fromkeys(trackers, 3)
 
 
 def test_supernodes_with_their_own_data_packages_and_one_that_comes_late(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,13 +79,12 @@ def sweep(
     if dry_run:
         _list(board)
         return
+    os.environ.setdefault("BMSFED_SWEEP", Path(file).stem)  # a tag of trackers, in all workers
     needs = cpus_per_run, gpus_per_run
     raise typer.Exit(_work(board, needs, ray_address))
 
 
 def _list(board: Board) -> None:
-    import os
-
     from bmsfed_app.cli.sweep.grid import span
 
     for run in board.sweep.runs:
