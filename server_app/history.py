@@ -19,10 +19,11 @@ from bmsfed_app.record.rows import (
     RunSummary,
 )
 from bmsfed_app.record.summary import summarise
-from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
+from server_app.evaluation import Evaluator
 from server_app.failures import is_failure
 from server_app.looks import Look
 from server_app.metrics import declared
+from server_app.outcome import Evaluation, mean_evaluation
 from server_app.run_folder import RunFolder
 from strategies import Callback, ClientReport, Decisions, Paused, RoundReport
 
