@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 from bmsfed_app.record.evaluation import NAME, ModelViews, RunEvaluation, SplitViews, View
 from bmsfed_app.record.files import write_json
+from server_app.checkpoints import read
 from server_app.evaluation import Evaluator
 from server_app.run_folder import RunFolder
 from server_app.tally import Tally
@@ -32,7 +34,7 @@ class ClosingCallback(Callback):
         self.file.unlink(missing_ok=True)
 
     def on_end(self, strategy: Decisions, error: BaseException | None) -> None:
-        """Evaluate a run that is complete.
+        """Evaluate a run that is complete: its last model, and its best where it is kept.
 
         Raises
         ------
@@ -40,8 +42,20 @@ class ClosingCallback(Callback):
             If it cannot be written.
         """
         if error is None:
-            names = list(self.folder.config.dataset_info().class_names)
-            write_json(self.file, RunEvaluation(class_names=names, last=self._views(strategy)))
+            found = RunEvaluation(
+                class_names=list(self.folder.config.dataset_info().class_names),
+                last=self._views(strategy),
+                best=self._best(strategy),
+            )
+            write_json(self.file, found)
+
+    def _best(self, strategy: Decisions) -> ModelViews | None:
+        config, file = self.folder.config, self.folder.checkpoints.best
+        if config.keep != "best" or not file.exists():
+            return None
+        best = copy.copy(strategy)
+        best.state = read(file, config)
+        return self._views(best)
 
     def _views(self, strategy: Decisions) -> ModelViews:
         of_training = self.folder.config.prototypes == "train"

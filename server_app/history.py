@@ -133,13 +133,15 @@ class RecordCallback(Callback):
             return
         self.folder.save_model(strategy.state.arrays)
         rows, _ = read_rows(self.folder.history)
-        metrics: Any = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
+        rounds = [r for r in rows if isinstance(r, RoundRow)]
+        metrics: Any = summarise(rounds, self.declared)
         summary = RunSummary(
             **metrics,
             complete=error is None,
             failed=str(error) if is_failure(error) else "",
             paused=str(error) if isinstance(error, Paused) else "",
             rounds=strategy.state.round,
+            ended=rounds[-1].ended if rounds else "",
         )
         write_json(self.folder.summary, summary)
 
@@ -172,6 +174,7 @@ def _round_row(report: RoundReport) -> RoundRow:
         bytes_up=report.bytes_up,
         seconds=report.seconds,
         notes=report.notes,
+        ended=report.ended,
         **report.metrics,
     )
 
