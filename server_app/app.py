@@ -14,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from bmsfed_app.config import config_of, idle_notes, load_config, split_pairs
 from bmsfed_app.paths import default_run_dir
+from server_app.best import ended_early
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
 from server_app.failures import ending
@@ -52,7 +53,7 @@ def main(grid: Grid, context: Context) -> None:
             if sent is not None:
                 callbacks.append(sent)
             run_experiment(grid, folder, callbacks=callbacks)
-            folder.log.note(_end(None, ""))
+            folder.log.note(_end(None, "", ended_early(folder)))
         except Exception as error:
             folder.log.note(_end(error, _RESUME.format(folder.path)))
             raise
@@ -61,9 +62,9 @@ def main(grid: Grid, context: Context) -> None:
                 sent.finish()
 
 
-def _end(error: Exception | None, resume: str) -> str:
+def _end(error: Exception | None, resume: str, ended: str = "") -> str:
     """Say how the run ended; of an error also in what Flower prints of it, which comes last."""
-    line = ending(error, resume)
+    line = ending(error, resume, ended)
     _print(f"bmsfed: {line}")
     if error is not None:
         error.add_note(f"bmsfed: {line}")

@@ -15,6 +15,8 @@ from strategies.state import read_extra
 class Checkpoints:
     """``checkpoint.safetensors``, and ``checkpoints/round-0007.safetensors`` of rounds before it.
 
+    ``checkpoint-best.safetensors`` is that of the best round, where the run keeps it.
+
     In whatever moment a run is killed, the newest is whole: it takes the place of the one before
     in one step, when that one has its other name already.
 
@@ -27,6 +29,7 @@ class Checkpoints:
     def __init__(self, run: Path) -> None:
         self.run = run
         self.newest = run / "checkpoint.safetensors"
+        self.best = run / "checkpoint-best.safetensors"
         self.folder = run / "checkpoints"
         self._round: int | None = None  # of the newest, once it was read or written
 
@@ -62,6 +65,26 @@ class Checkpoints:
                 self.of(old).unlink()
         except OSError as error:
             raise cannot_write(self.folder, error) from None
+
+    def keep_best(self) -> None:
+        """Make the newest the best; killed at whatever moment, there is one or the other.
+
+        Raises
+        ------
+        RunFolderError
+            If it cannot be written.
+        """
+        link(self.newest, self.best)
+
+    def best_round(self, config: ExperimentConfig) -> int | None:
+        """Return the best one's round; None if there is none.
+
+        Raises
+        ------
+        RunFolderError
+            If it is damaged, or belongs to another configuration.
+        """
+        return read(self.best, config).round if self.best.exists() else None
 
     def load(self, config: ExperimentConfig) -> ServerState | None:
         """Return the newest, or None if there is none and never was one of a later round than 0.
@@ -119,6 +142,8 @@ class Checkpoints:
         if server_round:
             read(self.of(server_round), config)
         aside.copy(self.newest)
+        if self.best.exists() and (self.best_round(config) or 0) > server_round:
+            aside.take(self.best)
         for later in [r for r in rounds if r > server_round or not server_round]:
             aside.take(self.of(later))
         if server_round:

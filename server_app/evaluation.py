@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,82 +23,14 @@ from bmsfed_app.devices import Precision, prepare_device
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.prototypes import ClassMeans, class_means, log_probabilities
 from server_app.metrics import measured
+from server_app.outcome import Evaluation
+from server_app.tally import Tally
 from strategies import Arrays, Prototypes
 from strategies.protocol import modalities_of
 
 #: What evaluates, as torch chose it for this machine: clients of this process set fewer for their
 #: own work, and the last bits of a sum depend on it.
 _THREADS = torch.get_num_threads()
-
-
-@dataclass
-class Evaluation:
-    """Accuracies in [0, 1] and the mean cross-entropy on the test split.
-
-    A modality's own are those of the samples that have it.
-
-    Attributes
-    ----------
-    accuracy : float
-        Top-1 with all modalities that a sample has.
-    loss : float
-        Mean cross-entropy, natural logarithm.
-    by_prototype : dict
-        Top-1 by nearest prototype, by modality, of the samples that have it; empty where there are
-        no prototypes yet.
-    by_head : dict
-        Top-1 of the head fed with one modality alone, of the samples that have it.
-    prototypes : str
-        Whose class means were used: "train" (the clients') or "test" (the test features' own).
-    metrics : dict
-        The experiment's further metrics with all modalities, by name.
-    """
-
-    accuracy: float
-    loss: float
-    by_prototype: dict[str, float] = field(default_factory=dict)
-    by_head: dict[str, float] = field(default_factory=dict)
-    prototypes: str = "train"
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def as_row(self) -> dict[str, Any]:
-        """Return the fields of a history row."""
-        return {
-            "accuracy": self.accuracy,
-            "loss": self.loss,
-            "accuracy_by_modality": self.by_prototype,
-            "head_accuracy_by_modality": self.by_head,
-            "prototypes": self.prototypes,
-            **self.metrics,
-        }
-
-
-def mean_evaluation(evaluations: Sequence[tuple[Evaluation, float]]) -> Evaluation:
-    """Weighted mean of (evaluation, weight) pairs; a modality's over the models that have it."""
-    if len(evaluations) == 1:
-        return evaluations[0][0]
-
-    def _mean(values: Sequence[tuple[float, float]]) -> float:
-        return sum(v * w for v, w in values) / sum(w for _, w in values)
-
-    def _by_modality(name: str) -> dict[str, float]:
-        found: dict[str, list[tuple[float, float]]] = {}
-        for evaluation, weight in evaluations:
-            for modality, value in getattr(evaluation, name).items():
-                found.setdefault(modality, []).append((value, weight))
-        return {m: _mean(values) for m, values in found.items()}
-
-    return Evaluation(
-        _mean([(e.accuracy, w) for e, w in evaluations]),
-        _mean([(e.loss, w) for e, w in evaluations]),
-        _by_modality("by_prototype"),
-        _by_modality("by_head"),
-        evaluations[0][0].prototypes,
-        {
-            name: _mean([(e.metrics[name], w) for e, w in evaluations])
-            for name in evaluations[0][0].metrics
-        },
-    )
 
 
 @contextmanager
@@ -228,6 +159,45 @@ class Evaluator:
             for name, seen in subsets.items()
             if self._shown(seen)
         }
+
+    @_on_all_threads()
+    @torch.inference_mode()
+    def tallies(
+        self,
+        arrays: Arrays,
+        prototypes: Mapping[str, Prototypes] | None = None,
+        absent: Arrays | None = None,
+    ) -> dict[tuple[str, str], Tally]:
+        """Count what a model gets right, by what it sees of the samples.
+
+        Parameters
+        ----------
+        arrays, prototypes, absent
+            As those of a call.
+
+        Returns
+        -------
+        dict
+            By ("all", ""), and by ("prototype", m), ("head", m) and ("without", m) of each
+            modality m, of the samples that have what is seen: see
+            :class:`bmsfed_app.record.evaluation.SplitViews`.
+        """
+        network, extra = self._network(arrays), self._absent(absent)
+        features = self._features(network)
+        logits = self._logits(network, features, features, extra)
+        found = {("all", ""): Tally.of(logits.double().log_softmax(dim=1), self.test.labels)}
+        parts = {("head", m): [m] for m in features}
+        parts |= {("without", m): [o for o in features if o != m] for m in features}
+        for view, seen in parts.items():
+            if self._shown(seen):
+                logits, labels = self._having(seen, self._logits(network, features, seen, extra))
+                found[view] = Tally.of(logits.double().log_softmax(dim=1), labels)
+        for modality in self._shown(features):
+            z, own = self._having([modality], features[modality])
+            means = self._means(modality, z, own, prototypes)
+            if means is not None:
+                found["prototype", modality] = Tally.of(log_probabilities(z, means), own)
+        return found
 
     @_on_all_threads()
     @torch.inference_mode()

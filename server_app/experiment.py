@@ -17,10 +17,13 @@ from bmsfed_app.devices import check_compiler, find_device
 from bmsfed_app.engine.base import SimulationGrid
 from bmsfed_app.models import build_network, load_weights
 from bmsfed_app.partitions import masked_as_training
+from server_app.best import EarlyStopping, KeepBest, ended_early
 from server_app.callbacks import Watched, build_callbacks
+from server_app.closing import ClosingCallback
 from server_app.evaluation import Evaluator
 from server_app.failures import FailureLimit
 from server_app.history import EvaluateCallback, RecordCallback
+from server_app.metrics import with_standard
 from server_app.other_splits import MaskedCallback, ValidationCallback
 from server_app.overlap import Overlapped
 from server_app.privacy import PrivacyCallback
@@ -86,10 +89,11 @@ def _run(
     assert folder.account is not None
     settings = replace(config.client_settings(), data=folder.account.fingerprint)
     strategy = build_strategy(config)
+    state = folder.load_checkpoint()
     return strategy.run(
         grid,
-        folder.load_checkpoint() or initial_model(config),
-        num_rounds=config.rounds,
+        state or initial_model(config),
+        num_rounds=state.round if state and ended_early(folder) else config.rounds,
         settings=settings.to_json(),
         round_settings=lambda r: {
             "lr": config.learning_rate(r),
@@ -115,17 +119,23 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     privacy = [PrivacyCallback(config.dp.delta)] if config.dp else []
     told = [ToldCallback(metrics)] if (metrics := config.method_settings().metrics) else []
     kept: list[Callback] = []
+    evaluators = {"test": evaluator}
     if config.validation:
-        held = build_evaluator(config, config.load_validation())
+        held = evaluators["validation"] = build_evaluator(config, config.load_validation())
         kept.append(ValidationCallback(held, config.eval_every))
+    if config.stop_after:
+        kept.append(EarlyStopping(folder))
     if config.missing and config.missing.rate:
-        masked = masked_as_training(evaluator.test, config.missing, seed=config.seed)
-        kept.append(MaskedCallback(build_evaluator(config, masked), config.eval_every))
+        split = masked_as_training(evaluator.test, config.missing, seed=config.seed)
+        masked = evaluators["masked"] = build_evaluator(config, split)
+        kept.append(MaskedCallback(masked, config.eval_every))
     adding = [*kept, *privacy, *told, *(c for c in (*named, *callbacks) if c.metrics)]
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
+    best = [KeepBest(folder)] if config.keep == "best" else []
+    writing = [record, *best, ClosingCallback(folder, evaluators), StatusCallback(folder)]
     # The last one may end the run, whose round all others have seen by then.
-    return [evaluate, *adding, record, StatusCallback(folder), *showing, FailureLimit(folder)]
+    return [evaluate, *adding, *writing, *showing, FailureLimit(folder)]
 
 
 def build_strategy(config: ExperimentConfig) -> ModalityStrategy:
@@ -169,7 +179,7 @@ def build_evaluator(config: ExperimentConfig, split: Split | None = None) -> Eva
         test,
         device,
         config.eval_batch_size,
-        config.metrics,
+        with_standard(config.metrics),
         precision=config.precision,
         compiled=config.compile,
     )

@@ -83,7 +83,7 @@ class FailureLimit(Callback):
         """
         for client in report.clients:
             self.now.add(report.round, client.client_id, client.status)
-        if report.round >= self.num_rounds:
+        if report.round >= self.num_rounds or report.ended:
             self._check(self.before, self.now)
         elif self.now.asked >= _ENOUGH:
             self._check(self.now)
@@ -103,7 +103,7 @@ def is_failure(error: BaseException | None) -> bool:
     return isinstance(error, Exception) and not isinstance(error, Interrupted | Paused)
 
 
-def ending(error: BaseException | None, resume: str) -> str:
+def ending(error: BaseException | None, resume: str, ended: str = "") -> str:
     """Return the last line that a run prints: how it ended, and why, or how it goes on.
 
     Parameters
@@ -112,9 +112,11 @@ def ending(error: BaseException | None, resume: str) -> str:
         What ended it early.
     resume : str
         The command that goes on with it.
+    ended : str, optional
+        Why it was complete before its last round.
     """
     if error is None:
-        return "complete"
+        return f"complete: {ended}" if ended else "complete"
     if not is_failure(error) and not isinstance(error, Paused):
         return f"stopped; go on with: {resume}"
     texts = str(error) or type(error).__name__, *getattr(error, "__notes__", ())

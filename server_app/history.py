@@ -19,10 +19,11 @@ from bmsfed_app.record.rows import (
     RunSummary,
 )
 from bmsfed_app.record.summary import summarise
-from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
+from server_app.evaluation import Evaluator
 from server_app.failures import is_failure
 from server_app.looks import Look
 from server_app.metrics import declared
+from server_app.outcome import Evaluation, mean_evaluation
 from server_app.run_folder import RunFolder
 from strategies import Callback, ClientReport, Decisions, Paused, RoundReport
 
@@ -132,13 +133,15 @@ class RecordCallback(Callback):
             return
         self.folder.save_model(strategy.state.arrays)
         rows, _ = read_rows(self.folder.history)
-        metrics: Any = summarise([r for r in rows if isinstance(r, RoundRow)], self.declared)
+        rounds = [r for r in rows if isinstance(r, RoundRow)]
+        metrics: Any = summarise(rounds, self.declared)
         summary = RunSummary(
             **metrics,
             complete=error is None,
             failed=str(error) if is_failure(error) else "",
             paused=str(error) if isinstance(error, Paused) else "",
             rounds=strategy.state.round,
+            ended=rounds[-1].ended if rounds else "",
         )
         write_json(self.folder.summary, summary)
 
@@ -171,6 +174,7 @@ def _round_row(report: RoundReport) -> RoundRow:
         bytes_up=report.bytes_up,
         seconds=report.seconds,
         notes=report.notes,
+        ended=report.ended,
         **report.metrics,
     )
 

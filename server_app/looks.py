@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
+from server_app.evaluation import Evaluator
+from server_app.outcome import Evaluation, mean_evaluation
 from strategies import Callback, Decisions, RoundReport
 
 

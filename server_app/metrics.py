@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmsfed_app.registry import Registry, not_callable
+from server_app.tally import Tally
 from strategies import Metric
 
 #: From labels (n,) and probabilities (n, K) to a number.
@@ -52,29 +53,35 @@ METRICS: Registry[Measure] = Registry(
 
 def macro_f1(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
     """F1 of the classes, each counting alike; 0 for one that is neither there nor predicted."""
-    from sklearn.metrics import f1_score  # takes a second to load
-
-    classes = np.arange(probabilities.shape[1])
-    found = probabilities.argmax(axis=1)
-    return float(f1_score(labels, found, labels=classes, average="macro", zero_division=0))
+    return _tally(labels, probabilities).macro_f1()
 
 
 def uar(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
     """Unweighted average recall, also called balanced accuracy, over the classes that are there."""
-    from sklearn.metrics import recall_score
+    return _tally(labels, probabilities).uar()
 
-    there = np.unique(labels)
-    found = probabilities.argmax(axis=1)
-    return float(recall_score(labels, found, labels=there, average="macro", zero_division=0))
+
+def ece(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
+    """Expected calibration error of the class found, in 15 bins."""
+    return _tally(labels, probabilities).ece()
 
 
 METRICS.add("macro-f1", Score(macro_f1, "%"))
 METRICS.add("uar", Score(uar, "%"))
+METRICS.add("ece", Score(ece, "%"))
+
+#: Measured at every evaluation, whatever an experiment's ``metrics`` name besides.
+ALWAYS = ("macro-f1", "uar", "ece")
+
+
+def with_standard(names: Sequence[str]) -> tuple[str, ...]:
+    """Return metrics by name, and those that are measured always after them."""
+    return tuple(dict.fromkeys([*names, *ALWAYS]))
 
 
 def declared(names: Sequence[str]) -> tuple[Metric, ...]:
-    """Declare metrics by name for whatever shows a run."""
-    return tuple(_declared(name) for name in names)
+    """Declare metrics for whatever shows a run; those named stand on the console."""
+    return tuple(_declared(name, name in names) for name in with_standard(names))
 
 
 def measured(names: Sequence[str], logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -92,10 +99,14 @@ def measured(names: Sequence[str], logits: Tensor, labels: Tensor) -> dict[str, 
     return {name: _value(name, truth, shares) for name in names}
 
 
-def _declared(name: str) -> Metric:
+def _tally(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Tally:
+    return Tally.of(torch.from_numpy(probabilities).log(), torch.from_numpy(labels))
+
+
+def _declared(name: str, on_console: bool) -> Metric:
     found = METRICS.find(name)
     read = found if isinstance(found, Score) else Score(found)
-    return Metric(name, name, read.unit, column=name)
+    return Metric(name, name, read.unit, column=name if on_console else "")
 
 
 def _value(name: str, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:

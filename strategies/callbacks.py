@@ -94,7 +94,7 @@ class RoundReport:
     """What happened in one round; callbacks may add to ``metrics``.
 
     A round that came to nothing is tried again: ``attempt`` counts from 0, and ``failed`` says why
-    one came to nothing.
+    one came to nothing. A callback that ends the federation may say why in ``ended``.
     """
 
     round: int
@@ -112,6 +112,7 @@ class RoundReport:
     notes: list[str] = field(default_factory=list)  # what readers of the run should know
     attempt: int = 0
     failed: str = ""
+    ended: str = ""
 
     @property
     def failures(self) -> dict[str, str]:

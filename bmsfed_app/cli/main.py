@@ -213,9 +213,11 @@ def _run_on_engine(
 
 def _ended(error: BaseException | None, folder: RunFolder) -> int:
     """Say how a run ended, and return the exit code."""
+    from server_app.best import ended_early
     from server_app.failures import ending
 
-    line = ending(error, f"bmsfed run --resume {folder.path}")
+    ended = "" if error else ended_early(folder)
+    line = ending(error, f"bmsfed run --resume {folder.path}", ended)
     print(f"bmsfed: {line}", file=sys.stderr if error else sys.stdout, flush=True)
     folder.log.note(line)
     if error is None:

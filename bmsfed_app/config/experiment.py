@@ -66,6 +66,8 @@ class ExperimentConfig(BaseModel):
     max_bad: float = Field(MAX_BAD, ge=0, le=1)
     data_fraction: float = Field(1.0, gt=0, le=1)
     validation: float = Field(0.0, ge=0, lt=1)
+    keep: Literal["last", "best"] = "last"
+    stop_after: int = Field(0, ge=0)
 
     plugins: list[str] = Field(default_factory=list)
 
@@ -165,6 +167,12 @@ class ExperimentConfig(BaseModel):
             raise ValueError(
                 f"outlier_factor: {self.outlier_factor:g} would scale down usual updates: set it "
                 "to 1 or more, or to 0 to look at none"
+            )
+        chosen_by = "keep: best" if self.keep == "best" else "stop_after"
+        if (self.keep == "best" or self.stop_after) and not self.validation:
+            raise ValueError(
+                f"{chosen_by} goes by validation, and the test split may choose nothing: set "
+                f"validation (0.1), or leave {chosen_by.split(':')[0]} out"
             )
         if self.clients and self.per_round > self.clients:
             raise ValueError(

@@ -69,6 +69,8 @@ class RoundRow(Row):
         Duration, without the evaluation.
     notes : list of str
         What readers of the run should know, said in the round in which it showed.
+    ended : str
+        Why the run ended with this round, before its last; empty where it did not.
     """
 
     kind: Literal["round"]
@@ -82,6 +84,7 @@ class RoundRow(Row):
     bytes_up: int = 0
     seconds: float = 0.0
     notes: list[str] = Field(default_factory=list)
+    ended: str = ""
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -247,9 +250,12 @@ class RunSummary(Row):
         Why it waited for its clients no longer, and may be resumed; empty where it did not.
     rounds : int
         Its last complete round.
+    ended : str
+        Why it was complete with it, before its last round (``stop_after``); empty otherwise.
     """
 
     complete: bool
     failed: str = ""
     paused: str = ""
     rounds: int
+    ended: str = ""

@@ -77,8 +77,9 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run reached its last round, and did not fail."""
-        return self.rounds[-1].round >= self.planned and not self.failed
+        """Whether the run reached its last round or stopped early, and did not fail."""
+        last = self.rounds[-1]
+        return (last.round >= self.planned or bool(last.ended)) and not self.failed
 
     @property
     def prototypes(self) -> str:
@@ -153,6 +154,8 @@ def read_run(folder: Path) -> Run:
         notes.append(f"Ended as failed: {ending.failed}")
     elif ending and ending.paused:
         notes.append(f"Paused after round {last} of {config['rounds']}: {ending.paused}")
+    elif rounds[last].ended:
+        notes.append(f"Round {last} of {config['rounds']} was its last: {rounds[last].ended}.")
     elif last < config["rounds"]:
         ended = "ended by a callback" if ending and ending.complete else "going on, or interrupted"
         notes.append(f"Round {last} of {config['rounds']}: {ended}.")

@@ -11,8 +11,9 @@ from sklearn.neighbors import NearestCentroid
 from bmsfed_app.config import load_config
 from bmsfed_app.models import build_network
 from bmsfed_app.models.encoders import ENCODERS, Encoder
-from server_app.evaluation import Evaluation, Evaluator, mean_evaluation
+from server_app.evaluation import Evaluator
 from server_app.history import EvaluateCallback
+from server_app.outcome import Evaluation, mean_evaluation
 from strategies import ClientInfo, LocalTraining, Prototypes, ServerState, Update
 from tests import synthetic
 
