@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import strategies
 from strategies import *  # noqa: F403
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bmsfed_app.prediction import Predictor
 
 
-def load_model(run: str | Path, server_round: int | None = None) -> Predictor:
+def load_model(run: str | Path, server_round: int | Literal["best"] | None = None) -> Predictor:
     """Load the global model of a run; see :func:`bmsfed_app.prediction.load_model`."""
     from bmsfed_app import prediction  # loads torch
 

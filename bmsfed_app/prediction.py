@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -157,15 +157,16 @@ class Predictor:
         return found
 
 
-def load_model(run: str | Path, server_round: int | None = None) -> Predictor:
+def load_model(run: str | Path, server_round: int | Literal["best"] | None = None) -> Predictor:
     """Load the global model of a run, to predict new samples with.
 
     Parameters
     ----------
     run : str or Path
         The run's folder.
-    server_round : int, optional
-        One whose checkpoint is kept; by default the last.
+    server_round : int or "best", optional
+        One whose checkpoint is kept, or the best by validation (of a run with ``keep: best``); by
+        default the last.
 
     Raises
     ------
@@ -193,23 +194,14 @@ def load_model(run: str | Path, server_round: int | None = None) -> Predictor:
 
 
 def _model(
-    folder: Path, config: ExperimentConfig, wanted: int | None
+    folder: Path, config: ExperimentConfig, wanted: int | Literal["best"] | None
 ) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
     """Return arrays, the round they are after, and what absent modalities add."""
     newest, final = folder / "checkpoint.safetensors", folder / "model.safetensors"
     if newest.is_file():
         state = _state(newest)
         if wanted not in (None, state.round):
-            other = folder / "checkpoints" / f"round-{wanted:04d}.safetensors"
-            if not other.is_file():
-                names = sorted((folder / "checkpoints").glob("round-*.safetensors"))
-                kept = [str(int(f.stem.removeprefix("round-"))) for f in names]
-                raise RunFolderError(
-                    f"'{folder}' keeps no model of round {wanted}: give one of "
-                    f"{', '.join([*kept, str(state.round)])} (keep_checkpoints says how many are "
-                    "kept)"
-                )
-            state = _state(other)
+            state = _state(_other(folder, wanted, state.round))
         strategy = config.method_settings().strategy(seed=config.seed)
         strategy.state = state
         absent = {m: torch.tensor(v) for m, v in strategy.absent_logits().items()}
@@ -218,6 +210,26 @@ def _model(
         what = "model" if wanted is None else f"checkpoint of round {wanted}"
         raise RunFolderError(f"'{folder}' holds no {what}: its run has not come to a round's end")
     return load_file(final), config.rounds, {}
+
+
+def _other(folder: Path, wanted: int | Literal["best"] | None, newest: int) -> Path:
+    """Return the checkpoint of a round before the newest, or of the best one."""
+    if wanted == "best":
+        best = folder / "checkpoint-best.safetensors"
+        if best.is_file():
+            return best
+        raise RunFolderError(
+            f"'{folder}' keeps no best model: run it with keep: best and a validation part"
+        )
+    found = folder / "checkpoints" / f"round-{wanted:04d}.safetensors"
+    if found.is_file():
+        return found
+    names = sorted((folder / "checkpoints").glob("round-*.safetensors"))
+    kept = [*(str(int(f.stem.removeprefix("round-"))) for f in names), str(newest)]
+    raise RunFolderError(
+        f"'{folder}' keeps no model of round {wanted}: give one of {', '.join(kept)} "
+        "(keep_checkpoints says how many are kept)"
+    )
 
 
 def _state(file: Path) -> ServerState:

@@ -88,6 +88,20 @@ def test_an_earlier_round_is_that_of_its_checkpoint(run: Path) -> None:
         assert np.array_equal(value.numpy(), state.arrays[name]), name
     with pytest.raises(RunFolderError, match="keeps no model of round 7: give one of 0, 1, 2 "):
         bmsfed_app.load_model(run, 7)
+    with pytest.raises(RunFolderError, match="keeps no best model: run it with keep: best"):
+        bmsfed_app.load_model(run, "best")
+
+
+def test_the_best_round_by_validation_can_be_taken(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "p.csv"
+    best = ["--set", "keep=best", "--set", "validation=0.1"]
+    invoke("run", "cg-digits", *SMALL, *best, "--out", str(run))
+    accuracies = {r["round"]: r["validation_accuracy"] for r in rows(run) if r["kind"] == "round"}
+    text = invoke("predict", str(run), "--data", ".", "--round", "best", "--out", str(out))
+    found = int(text.split("after round ")[1].split(":")[0])
+    assert accuracies[found] == max(accuracies[r] for r in accuracies if r)
+    done = CliRunner().invoke(cli, ["predict", str(run), "--data", ".", "--round", "first"])
+    assert "a number or best, not 'first'" in str(done.exception)
 
 
 @pytest.mark.parametrize("method", ["bmsfed", "pmcmfl"])

@@ -29,8 +29,9 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv"),
     at_round: Annotated[
-        int | None, typer.Option("--round", min=1, help="Model after this round; the last.")
-    ] = None,
+        str,
+        typer.Option("--round", help="Model after this round, or the best by validation: best."),
+    ] = "",
     without: Annotated[
         str, typer.Option(help="Modalities that all samples lack, of a table: a,b.")
     ] = "",
@@ -39,7 +40,10 @@ def predict(
     from bmsfed_app.prediction import load_model
     from bmsfed_app.record.files import RunFolderError
 
-    model = load_model(run, at_round)
+    if at_round not in ("", "best") and not at_round.isdecimal():
+        raise RunFolderError(f"--round: a number or best, not '{at_round}'")
+    wanted = int(at_round) if at_round.isdecimal() else None
+    model = load_model(run, "best" if at_round == "best" else wanted)
     split, probabilities = _predicted(model, data.expanduser(), without)
     try:
         with out.open("w", encoding="utf-8", newline="") as stream:
