@@ -17,6 +17,7 @@ import bmsfed_app
 from bmsfed_app.cli.main import cli
 from bmsfed_app.datasets import DataError
 from bmsfed_app.record.files import RunFolderError
+from bmsfed_app.record.run import read_run
 from server_app.experiment import build_evaluator
 from strategies import ServerState
 from tests.own_table import SETTINGS, write_table
@@ -96,7 +97,7 @@ def test_the_best_round_by_validation_can_be_taken(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "p.csv"
     best = ["--set", "keep=best", "--set", "validation=0.1"]
     invoke("run", "cg-digits", *SMALL, *best, "--out", str(run))
-    accuracies = {r["round"]: r["validation_accuracy"] for r in rows(run) if r["kind"] == "round"}
+    accuracies = dict(read_run(run).values("validation_accuracy"))
     text = invoke("predict", str(run), "--data", ".", "--round", "best", "--out", str(out))
     found = int(text.split("after round ")[1].split(":")[0])
     assert accuracies[found] == max(accuracies[r] for r in accuracies if r)
