@@ -13,6 +13,7 @@ from rich.console import Console
 from bmsfed_app.cli import data, nodes, preflight
 from bmsfed_app.cli.prediction import predict
 from bmsfed_app.cli.sweep import DataDirs, On, Pairs, Runs, Scale, sweep, wanted_sweep
+from bmsfed_app.cli.sweep.tune import tune
 from bmsfed_app.config import (
     MACHINE_KEYS,
     ConfigError,
@@ -35,6 +36,7 @@ cli.add_typer(data.cli, name="data")
 cli.add_typer(nodes.cli, name="nodes")
 cli.add_typer(preflight.cli, name="preflight")
 cli.command()(sweep)
+cli.command()(tune)
 cli.command()(predict)
 
 

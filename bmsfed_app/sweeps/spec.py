@@ -48,9 +48,18 @@ class Entry(Settings):
 
 
 class MethodEntry(Entry):
-    """A method; ``method`` names it where ``name`` is a label of one's own."""
+    """A method.
+
+    Attributes
+    ----------
+    method : str
+        Its name, where ``name`` is a label of one's own.
+    tuned : str
+        File of ``bmsfed tune``, relative to the sweep's, whose settings it has below ``set``.
+    """
 
     method: str = ""
+    tuned: str = ""
 
 
 class DataEntry(Entry):
@@ -237,6 +246,26 @@ def read_sweep(source: str) -> SweepFile:
         raise SweepError(f"sweep '{source}': {explain(error, _KEYS, values)}") from None
     except TypeError:
         raise SweepError(f"sweep '{source}': its keys must be names") from None
+
+
+def tuned_settings(entry: MethodEntry, folder: Path) -> dict[str, Any]:
+    """Return what an entry's file of tuned settings says; nothing where it names none.
+
+    Raises
+    ------
+    SweepError
+        If it cannot be read.
+    """
+    if not entry.tuned:
+        return {}
+    file = folder / entry.tuned
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return dict(found["set"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise SweepError(
+            f"'{entry.name}': tuned: cannot read '{file}' ({error}): make it by `bmsfed tune`"
+        ) from None
 
 
 def _shipped() -> list[Path]:

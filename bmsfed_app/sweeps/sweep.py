@@ -31,6 +31,7 @@ from bmsfed_app.sweeps.spec import (
     find_sweep,
     known_name,
     read_sweep,
+    tuned_settings,
 )
 
 #: Digits of a run's key in its folder's name.
@@ -211,7 +212,8 @@ class _Maker:
         method: MethodEntry,
     ) -> SweepRun:
         values = file.set | scale.set | scale.sets.get(data.name, {}) | data.set
-        values |= partition.set | setting.set | method.set | self._overrides
+        values |= partition.set | setting.set | tuned_settings(method, self._folder) | method.set
+        values |= self._overrides
         values |= {"seed": seed, "method": method.method or method.name}
         source = scale.configs.get(data.name) or data.config or data.name
         if (self._folder / source).is_file():
