@@ -32,6 +32,7 @@ ELSEWHERE = {
     "flower-superlink": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
     "flower-supernode": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",
     "bmsfed predict RUN": "test_prediction.py::test_the_test_split_is_predicted",
+    "bmsfed tune": "sweeps/test_tune.py::test_methods_have_the_same_budget",
     "bmsfed sweep": "sweeps/test_running.py::test_a_sweep_goes_on_after_a_kill",
     "bmsfed report table2": "sweeps/test_sweep_report.py::test_the_command_reports",
     "--on my-federation": "e2e/test_flower.py::test_supernodes_with_their_own_data_packages",

@@ -17,7 +17,7 @@ from tests.run_folders import rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("sweeps")]
 
-ROUNDS = 12
+ROUNDS = 8
 FILE: dict[str, Any] = {
     "set": {"clients": 4, "per_round": 2, "local_epochs": 1, "rounds": ROUNDS},
     "methods": ["fedavg", "bmsfed"],
@@ -98,7 +98,10 @@ def test_a_stopped_sweep_keeps_complete_rounds_and_leaves_no_process(
     file, root = written(tmp_path, "long", **changes), tmp_path / "runs"
     [run] = load_sweep(file).runs
     folder = run.folder(root)
+    # As a shell begins what runs in the background: with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = processes.start("bmsfed", "sweep", file, "--runs", str(root), log="long.log")
+    signal.signal(signal.SIGINT, before)
     wait_until(lambda: last_round(folder) >= 2, "round 2", process)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(PATIENCE) == 130

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -67,20 +71,21 @@ class Pool:
         Raises
         ------
         KeyboardInterrupt
-            On Ctrl-C, when those under way have come to the end of their rounds; at once on a
-            second one.
+            On Ctrl-C or SIGTERM, when those under way have come to the end of their rounds; at once
+            on a second one.
         """
         waiting = deque(runs)
-        try:
-            while waiting or self.going:
-                self.at_once = self._cluster.slots(*self._needs)
-                while waiting and len(self.going) < self.at_once:
-                    self._start(waiting.popleft())
-                on_look()
-                self._take_ended(on_end, _LOOK)
-        except KeyboardInterrupt:
-            self._stop(on_end)
-            raise
+        with _interrupted_by_signals():
+            try:
+                while waiting or self.going:
+                    self.at_once = self._cluster.slots(*self._needs)
+                    while waiting and len(self.going) < self.at_once:
+                        self._start(waiting.popleft())
+                    on_look()
+                    self._take_ended(on_end, _LOOK)
+            except KeyboardInterrupt:
+                self._stop(on_end)
+                raise
 
     def _start(self, run: SweepRun) -> None:
         values = run.config.model_dump() | {"engine": "inline", "ray_address": ""}
@@ -105,3 +110,22 @@ class Pool:
             ray.cancel(call, force=False)
         while self.going:
             self._take_ended(on_end, _LOOK)
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGINT and SIGTERM; Python itself does not where a shell began
+    the program in the background, with SIGINT ignored."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

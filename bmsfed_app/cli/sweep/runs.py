@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -67,8 +64,7 @@ def run_all(
             watch.look(pool.at_once)
 
         try:
-            with _stop_on_terminate():
-                pool.work(runs, on_end, on_look)
+            pool.work(runs, on_end, on_look)
         except KeyboardInterrupt:
             return True
         watch.look(pool.at_once)
@@ -91,17 +87,3 @@ def _with_data(board: Board, runs: Sequence[SweepRun], watch: Watch) -> list[Swe
             board.end(run, Outcome("failed", faults[data]))
             watch.ended(run, 1)
     return [run for run in runs if board.states[run.key] == "waiting"]
-
-
-@contextmanager
-def _stop_on_terminate() -> Iterator[None]:
-    """SIGTERM stops a sweep as Ctrl-C does."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
