@@ -62,7 +62,11 @@ def test_an_address_and_this_process_exclude_each_other() -> None:
         check_machine(config)
 
 
-def test_a_run_whose_cluster_does_not_answer_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_run_whose_cluster_does_not_answer_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tests beside this one may have begun with a Ray of their own, which would be taken.
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     out = tmp_path / "run"
     options = ["--clients", "2", "--ray-address", "127.0.0.1:1", "--out", str(out)]
     with pytest.raises(EngineError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
