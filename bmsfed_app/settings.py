@@ -29,7 +29,8 @@ class ClientSettings:
     ``prototypes`` says whether it wants clients' prototypes even where the method needs none,
     ``ratio_kind`` what imbalance ratios are made of ("score" or "accuracy"), ``plugins`` what the
     client must have of other packages (:class:`bmsfed_app.plugins.PlugIn`). Of a class with fewer
-    samples than ``min_class_count`` a client sends neither prototype nor count. The last two are
+    samples than ``min_class_count`` a client sends neither prototype nor count; ``holdout`` is the
+    share of its samples that it keeps for tests (:mod:`client_app.counting`). The last two are
     the round's: its learning rate, and ``progress``, the share of the rounds that are complete.
     """
 
@@ -60,6 +61,7 @@ class ClientSettings:
     prototypes: bool = False
     ratio_kind: str = "score"
     min_class_count: int = 2
+    holdout: float = 0.0
     plugins: list[dict[str, str]] = field(default_factory=list)
 
     lr: float = 0.01

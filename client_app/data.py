@@ -29,6 +29,7 @@ from bmsfed_app.partitions import (
     PartitionError,
     Share,
     experiment_data,
+    held_out_rows,
     read_partition,
 )
 from bmsfed_app.paths import data_dir_here
@@ -55,6 +56,8 @@ class LocalData:
         What the node bounds batches to, those of passes without gradients too.
     min_class_count : int
         Of a class with fewer samples neither prototype nor count leaves the client.
+    held_out : Tensor (t,), int64, optional
+        Rows that are not trained on, but tested.
     """
 
     client_id: str
@@ -64,6 +67,7 @@ class LocalData:
     num_classes: int
     max_batch: int | None = None
     min_class_count: int = 1
+    held_out: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -73,6 +77,12 @@ class LocalData:
         """Labels (n,) of the client's rows."""
         labels: Tensor = self.split.labels[self.index]
         return labels
+
+    @property
+    def tested(self) -> LocalData:
+        """The samples that are held out for tests, of the modalities that the client holds."""
+        rows = self.index[:0] if self.held_out is None else self.held_out
+        return replace(self, index=rows, held_out=None)
 
     def present(self, modality: str) -> Tensor | None:
         """Say which of the client's samples have a modality, (n,), bool; None: all of them."""
@@ -174,7 +184,21 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
         )
     least = max(settings.min_class_count, _own_least(node_config))
     most = max_batch(node_config)
-    return LocalData(client_id, split, index, held, info.num_classes, most, least)
+    index, tested = _divided(index, settings, client_id)
+    if tested is not None:  # what is left to train on may have fewer modalities
+        index, held = _with_any(split, index, held)
+    return LocalData(client_id, split, index, held, info.num_classes, most, least, tested)
+
+
+def _divided(
+    index: Tensor, settings: ClientSettings, client_id: str
+) -> tuple[Tensor, Tensor | None]:
+    """Return the rows to train on and those to test, the same ones in every round."""
+    if settings.holdout == 0:
+        return index, None
+    held_out = held_out_rows(len(index), settings.holdout, settings.seed, client_id)
+    mask = torch.from_numpy(held_out).to(index.device)
+    return index[~mask], index[mask]
 
 
 def training_device(settings: ClientSettings) -> torch.device:

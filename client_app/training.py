@@ -19,6 +19,7 @@ from bmsfed_app.devices import Precision, prepare_device
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.models.batches import batch_fault
 from bmsfed_app.settings import ClientSettings
+from client_app.counting import count_right
 from client_app.data import LocalData, training_device
 from client_app.divergence import check_answer, check_losses
 from client_app.features import extract_features, local_prototypes, measure
@@ -43,7 +44,8 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     task : Task
         Orders, and the parts of the model that they need. To "measure" is to answer signatures,
         prototypes and ratios at the received model, with local prototypes in place of global
-        ones; for the "loss", that and nothing else. Neither returns parts.
+        ones; for the "loss", that and nothing else; to "test" is to count what is right of the
+        samples held out. None of these returns parts.
     data : LocalData
         The client's training data.
     settings : ClientSettings
@@ -66,7 +68,9 @@ def run_task(task: Task, data: LocalData, settings: ClientSettings) -> Update:
     network = received_network(task, data, settings)
     update = blank_update(network.modalities, data)
     context = LocalContext.of(task.orders, settings)
-    if task.orders.kind == "loss":
+    if task.orders.kind == "test":
+        update.metrics |= count_right(network, data.tested, task.orders.method_state)
+    elif task.orders.kind == "loss":
         update.measurements = {"loss": _mean_loss(network, data)}
     else:
         with _seeded_modules(context):

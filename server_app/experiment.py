@@ -19,6 +19,7 @@ from bmsfed_app.models import build_network, load_weights
 from bmsfed_app.partitions import masked_as_training
 from server_app.best import EarlyStopping, KeepBest, ended_early
 from server_app.callbacks import Watched, build_callbacks
+from server_app.client_tests import ClientTestsCallback
 from server_app.closing import ClosingCallback
 from server_app.evaluation import Evaluator
 from server_app.failures import FailureLimit
@@ -107,6 +108,7 @@ def _run(
         stop=stop,
         frozen=settings.network.frozen(),
         authenticated=None if config.authenticated == "auto" else config.authenticated,
+        test_every=config.eval_every if config.holdout else 0,
     )
 
 
@@ -123,6 +125,8 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     if config.validation:
         held = evaluators["validation"] = build_evaluator(config, config.load_validation())
         kept.append(ValidationCallback(held, config.eval_every))
+    if config.holdout:
+        kept.append(ClientTestsCallback())
     if config.stop_after:
         kept.append(EarlyStopping(folder))
     if config.missing and config.missing.rate:

@@ -12,6 +12,7 @@ from bmsfed_app.record.files import read_rows
 from bmsfed_app.record.rows import ClientRow
 from server_app.run_folder import RunFolder
 from strategies import Callback, Decisions, FederationError, Paused, RoundReport
+from strategies.federation.client_tests import GLOBAL, OWN
 from strategies.federation.transport import Interrupted
 from strategies.federation.waiting import LATE
 
@@ -48,7 +49,8 @@ class FailureLimit(Callback):
     """Ends a run as failed if more than ``max_failures`` of the clients' answers were left out.
 
     Answers to training and to measuring count, those of no answer too; not those that came after
-    enough others, nor those of a round's tries that came to nothing, which patience bounds. Looked
+    enough others, nor those of a round's tries that came to nothing, which patience bounds, nor
+    clients' tests, by which nothing is trained. Looked
     at over the whole run at its end, and after every round over what was asked since the run was
     started or resumed, once these are ten answers.
 
@@ -68,7 +70,7 @@ class FailureLimit(Callback):
         self.num_rounds = num_rounds
         rows = read_rows(self.folder.history)[0] if self.folder.history.exists() else []
         for row in rows:
-            if isinstance(row, ClientRow):
+            if isinstance(row, ClientRow) and row.phase not in (OWN, GLOBAL):
                 self.before.add(row.round, row.client, row.status)
         if strategy.state.round >= num_rounds:
             self._check(self.before)
@@ -81,7 +83,7 @@ class FailureLimit(Callback):
         FederationError
             If too many have been left out.
         """
-        for client in report.clients:
+        for client in (c for c in report.clients if c.phase not in (OWN, GLOBAL)):
             self.now.add(report.round, client.client_id, client.status)
         if report.round >= self.num_rounds or report.ended:
             self._check(self.before, self.now)

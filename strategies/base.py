@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from .callbacks import Callback, RoundReport, tell_end
 from .decisions import OUTLIER_FACTOR, Decisions
 from .federation.attempts import complete
+from .federation.client_tests import have_clients_test
 from .federation.dialects import Native
 from .federation.flower import FlowerOptions, FlowerStrategy
 from .federation.loop import FederatedRun
@@ -102,6 +103,7 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         waiting: Waiting = Waiting(),  # noqa: B008  (frozen)
         frozen: Collection[str] = (),
         authenticated: bool | None = None,
+        test_every: int = 0,
     ) -> ServerState:
         """Run the federation until ``num_rounds`` rounds are complete, with clients of this app.
 
@@ -136,6 +138,9 @@ class ModalityStrategy(Decisions, FlowerStrategy):
         authenticated : bool, optional
             Whether the SuperLink knows its nodes by their keys, so that each client id belongs to
             the key that first came with it; by default it is seen from how nodes register.
+        test_every : int, default 0
+            Rounds between tests by all clients on the samples that they hold out (``holdout``
+            among the settings), after the last one as well; 0: none.
 
         Returns
         -------
@@ -174,9 +179,14 @@ class ModalityStrategy(Decisions, FlowerStrategy):
             federation.wait_for(min_clients)
             for server_round in range(self.state.round + 1, num_rounds + 1):
                 native.settings |= (round_settings or _nothing)(server_round)
+                last = server_round == num_rounds
+                testing = test_every and (server_round % test_every == 0 or last)
+                before = self.state.snapshot() if testing else None
                 report = complete(federation, server_round, came_to_nothing)
                 if report is None:
                     break
+                if before is not None:
+                    have_clients_test(federation, report, before)
                 # Every callback sees the round, also after one of them asked to stop.
                 wishes = [callback.after_round(self, report) for callback in callbacks]
                 if any(wishes):

@@ -74,7 +74,7 @@ class ClientReport:
     """What one client did in one round."""
 
     client_id: str
-    phase: str  # "probe" or "train"
+    phase: str  # "probe", "train"; "test", "test-global": see strategies.federation.client_tests
     modalities: tuple[str, ...]
     num_samples: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -169,7 +169,7 @@ class Callback:
         """Run after every look at who is connected: while clients are waited for, and in rounds."""
 
     def on_dispatch(self, server_round: int, phase: str, total: int) -> None:
-        """Run when ``total`` tasks of a phase ("enrol", "probe", "train") have been sent."""
+        """Run when ``total`` tasks of a phase ("enrol", "probe", "train", "test") are sent."""
 
     def on_reply(self, server_round: int, phase: str, done: int, total: int) -> None:
         """Run after each reply of a phase."""

@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[Any]]
 
 #: What a client is to do: train; measure (prototypes, ratios, signatures) at the received model;
-#: or answer nothing but the model's loss on its data.
-Kind = Literal["train", "measure", "loss"]
+#: answer nothing but the model's loss on its data; or count what the model gets right of the
+#: samples that the client holds out.
+Kind = Literal["train", "measure", "loss", "test"]
+
+
+#: What a client counts when it tests, among an answer's metrics: samples, and those that are right.
+TESTED, RIGHT = "tested", "right"
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class Orders:
 
     Attributes
     ----------
-    kind : {"train", "measure", "loss"}
+    kind : {"train", "measure", "loss", "test"}
     modalities : tuple of str
         To train or to measure.
     round : int

@@ -1,11 +1,15 @@
 """Settings of the whole test run, and what tests of different folders share."""
 
+import os
 from collections.abc import Iterator
+
+# The tensors are tiny: more threads only wait for each other, here and in the programs that tests
+# start, of which there are more than cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
 
-# The tensors are tiny: more threads only wait for each other.
 torch.set_num_threads(1)
 
 

@@ -19,7 +19,7 @@ from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
 from bmsfed_app.engine import EngineError, InlineGrid
 from bmsfed_app.engine.base import SimulationGrid
 from bmsfed_app.models.batches import batch_fault
-from bmsfed_app.partitions import Share
+from bmsfed_app.partitions import Share, held_out_rows
 from server_app.console import TableCallback
 from server_app.experiment import run_experiment
 from server_app.run_folder import RunFolder
@@ -56,7 +56,8 @@ def _check_batches(config: ExperimentConfig, shares: Sequence[Share]) -> None:
     """Refuse clients that would train with batches of one sample where that cannot work."""
     spec = config.network_spec()
     for share in shares:
-        rows, size = len(share.rows), config.batch_size
+        tested = held_out_rows(len(share.rows), config.holdout, config.seed, share.name)
+        rows, size = len(share.rows) - int(tested.sum()), config.batch_size
         if fault := batch_fault(spec, share.name, share.modalities, rows, size):
             raise ConfigError(fault)
 

@@ -68,6 +68,7 @@ class ExperimentConfig(BaseModel):
     validation: float = Field(0.0, ge=0, lt=1)
     keep: Literal["last", "best"] = "last"
     stop_after: int = Field(0, ge=0)
+    holdout: float = Field(0.0, ge=0, lt=1)
 
     plugins: list[str] = Field(default_factory=list)
 
@@ -317,6 +318,7 @@ class ExperimentConfig(BaseModel):
             prototypes=self.prototypes == "train",
             ratio_kind=self.method_settings().ratio_kind(),
             min_class_count=self.min_class_count,
+            holdout=self.holdout,
             plugins=[p.to_json() for p in self.plug_ins() if p.kind in AT_CLIENTS],
         )
 

@@ -97,6 +97,10 @@ def check_config(values: Mapping[str, Any]) -> ExperimentConfig:
     method = config.method_settings()
     if config.dp and config.aggregation["name"] != "mean":
         raise ConfigError("aggregation: with dp it is mean, whose noise is accounted for")
+    if config.dp and config.holdout:
+        raise ConfigError(
+            "holdout: what clients count of their tests is not accounted for by dp: set it to 0"
+        )
     if config.dp and (fault := dp_fault(config.dp, method, config.prototypes)):
         raise ConfigError(f"dp: {fault}")
     return config

@@ -20,6 +20,7 @@ from bmsfed_app.partitions.gaps import experiment_data, masked_as_training
 from bmsfed_app.partitions.missing import Missing
 from bmsfed_app.partitions.sharing import (
     experiment_shares,
+    held_out_rows,
     own_clients,
     share_out,
     subsample,
@@ -40,6 +41,7 @@ __all__ = [
     "client_name",
     "experiment_data",
     "experiment_shares",
+    "held_out_rows",
     "masked_as_training",
     "own_clients",
     "read_partition",

@@ -138,6 +138,28 @@ def validation_rows(labels: NDArray[Any], partition: Partition, seed: int) -> In
     return np.sort(np.concatenate(kept))
 
 
+def held_out_rows(samples: int, share: float, seed: int, client_id: str) -> NDArray[np.bool_]:
+    """Say which of a client's samples it keeps for tests, (n,): drawn by (seed, client).
+
+    Parameters
+    ----------
+    samples : int
+        n, all that the client has.
+    share : float
+        Of them, in [0, 1); above 0, at least one is on either side. A client with a single sample
+        keeps none.
+    seed : int
+        The experiment's.
+    client_id : str
+    """
+    kept = np.zeros(samples, dtype=np.bool_)
+    if share > 0 and samples > 1:
+        count = min(max(round(share * samples), 1), samples - 1)
+        drawn = generator(seed, "client test", client_id).permutation(samples)
+        kept[drawn[:count]] = True
+    return kept
+
+
 def own_clients(split: Split, partition: Partition, *, seed: int) -> int:
     """Count the clients that a training split or a file itself has; 0: any number will do.
 

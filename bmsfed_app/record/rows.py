@@ -122,7 +122,8 @@ class ClientRow(Row):
     Attributes
     ----------
     phase : str
-        "probe" or "train".
+        "probe" or "train"; "test" on its own samples held out, and "test-global" where it has a
+        model of its own, of the global one.
     assigned : list of str
         Modalities that it was to train.
     losses, metrics : dict

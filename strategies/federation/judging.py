@@ -8,17 +8,26 @@ from dataclasses import dataclass, replace
 
 from ..callbacks import ClientReport, RoundReport
 from ..decisions import Decisions
-from ..messages import Arrays, Assignment, ClientInfo, Task, Update
+from ..expected import Expected
+from ..messages import Arrays, Assignment, ClientInfo, Orders, Task, Update
 from ..ratios import MOST_TIMES, largest_weight
 from .dialects import Dialect
 from .fleet import Fleet
 from .strict import MOST_SAMPLES
 from .transport import Answer, Outgoing
-from .validation import NOT_FINITE, find_fault, shape_fault, shapes_by_vote, shapes_of
+from .validation import (
+    NOT_FINITE,
+    count_fault,
+    find_fault,
+    shape_fault,
+    shapes_by_vote,
+    shapes_of,
+)
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
 
 _LONGEST_REASON = 1000
+_PHASES = {"train": "train", "test": "test"}  # of all other kinds: "probe"
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Judge:
         self, sent: Sent, found: Update | str, answer: Answer | None, report: RoundReport
     ) -> None:
         assignment = sent.assignment
-        phase = "train" if sent.task.orders.kind == "train" else "probe"
+        phase = _PHASES.get(sent.task.orders.kind, "probe")
         entry = ClientReport(assignment.client_id, phase, assignment.modalities)
         if answer is not None:
             entry.bytes_down, entry.bytes_up = answer.bytes_down, answer.bytes_up
@@ -118,7 +127,7 @@ class Judge:
             fault = find_fault(
                 update,
                 dialect.owed(task, self._arrays(task)),
-                self.decisions.expected(task.orders),
+                self._expected(task.orders),
                 most_samples=self._most_samples(sent),
             )
         except Exception as error:
@@ -133,7 +142,9 @@ class Judge:
             return sent.dialect.in_words(fault)
         try:
             sent.dialect.complete(update, sent.task, self._arrays(sent.task), self.decisions)
-            fault = self.decisions.check_update(update, sent.task.orders.kind)
+            kind = sent.task.orders.kind
+            testing = kind == "test"
+            fault = count_fault(update) if testing else self.decisions.check_update(update, kind)
         except Exception as error:
             return _short(sent.dialect.in_words(error))
         return fault or update
@@ -141,6 +152,12 @@ class Judge:
     def _arrays(self, task: Task) -> Arrays:
         training = task.orders.kind == "train"
         return self.decisions.expected_arrays(task.orders.modalities) if training else {}
+
+    def _expected(self, orders: Orders) -> Expected:
+        """Say what an answer may hold besides arrays; of a test, whatever the method, metrics."""
+        if orders.kind == "test":
+            return Expected(orders.modalities, measurements={})
+        return self.decisions.expected(orders)
 
     def _most_samples(self, sent: Sent) -> int:
         """Samples that a client may answer for: those it enrolled with, where it said how many."""

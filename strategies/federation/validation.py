@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..expected import Expected, Shape
-from ..messages import Arrays, Prototypes, Update
+from ..messages import RIGHT, TESTED, Arrays, Prototypes, Update
 
 #: Said of an answer whose numbers are not; where all are so, the model is to blame.
 NOT_FINITE = "holds NaN or infinity"
@@ -133,6 +133,16 @@ def _presence_fault(update: Update) -> str | None:
                 f"it answers for {count} samples with '{modality}', of {update.num_samples} in "
                 "all: count those that have it, and leave out a modality that none has"
             )
+    return None
+
+
+def count_fault(update: Update) -> str | None:
+    """Say what is wrong with what a client counted of the samples that it tested, or None."""
+    if lacking := [name for name in (TESTED, RIGHT) if name not in update.metrics]:
+        return f"it does not say how many samples are '{lacking[0]}'"
+    tested, right = update.metrics[TESTED], update.metrics[RIGHT]
+    if not (0 <= right <= tested and tested == int(tested) and right == int(right)):
+        return f"of {tested:g} samples tested it counts {right:g} as right"
     return None
 
 
