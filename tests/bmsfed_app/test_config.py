@@ -287,9 +287,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "greedy", "eps": "-1"}, "eps: .*greater than or equal to 0"),
     ({"method": "greedy", "eps": ".nan"}, "eps: .*greater than or equal to 0"),
     ({"method": "greedy", "q": "0"}, "q: .*greater than or equal to 1"),
-    ({"method": "g-blending", "holdout": "-0.1"}, "holdout: .*greater than or equal to 0"),
-    ({"method": "g-blending", "holdout": "0.6"}, "holdout: .*less than or equal to 0.5"),
-    ({"method": "g-blending", "holdout": "0"}, "holdout: 0, but weights are estimated on samples"),
+    (
+        {"method": "g-blending", "methods.g-blending.holdout": "-0.1"},
+        "holdout: .*greater than or equal to 0",
+    ),
+    (
+        {"method": "g-blending", "methods.g-blending.holdout": "0.6"},
+        "holdout: .*less than or equal to 0.5",
+    ),
+    (
+        {"method": "g-blending", "methods.g-blending.holdout": "0"},
+        "holdout: 0, but weights are estimated on samples",
+    ),
     ({"subsets": "[[colord]]"}, "subsets: no modality 'colord'; did you mean 'colored'"),
     ({"subsets": "[[]]"}, "subsets: an empty one holds nothing"),
     ({"subsets": "[colored]"}, "subsets.0: .*valid list"),

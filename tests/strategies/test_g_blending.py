@@ -214,7 +214,7 @@ def test_weights_of_heads_that_the_model_lacks_are_refused() -> None:
 
 
 def test_weights_are_given_as_yaml() -> None:
-    given = parse_pairs(["weights={joint: 1, gray: 0.5}", "holdout=0"])
+    given = parse_pairs(["weights={joint: 1, gray: 0.5}", "methods.g-blending.holdout=0"])
     config = load_config("cg-digits", {"method": "g-blending", **given})
     settings: Any = config.method_settings()
     assert (settings.weights, settings.holdout) == ({"joint": 1.0, "gray": 0.5}, 0.0)
@@ -232,8 +232,8 @@ def test_weights_are_given_as_yaml() -> None:
         ({"weights": "{joint: -1}"}, "weights: joint is -1.0"),
         ({"weights": "{joint: 0}"}, "weights: all are 0"),
         ({"weights": "1"}, "weights: .* not 1"),
-        ({"holdout": "0"}, "holdout: 0, but weights are estimated"),
-        ({"holdout": "0.6"}, "holdout: .* less than or equal to 0.5"),
+        ({"methods.g-blending.holdout": "0"}, "holdout: 0, but weights are estimated"),
+        ({"methods.g-blending.holdout": "0.6"}, "holdout: .* less than or equal to 0.5"),
         ({"super_epoch": "0"}, "super_epoch: .* greater than or equal to 1"),
     ],
 )
