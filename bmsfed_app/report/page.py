@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from bmsfed_app.record.run import Run
 from bmsfed_app.record.summary import LAST_ROUNDS, Summary, summary
+from bmsfed_app.report.closing import closing
 from bmsfed_app.report.facts import cards
 from bmsfed_app.report.figures import MAX_BARS, bin_width, figure_name, partitions
 from bmsfed_app.report.outliers import standing_out
@@ -84,6 +85,7 @@ def _section(study: Study, figures: Mapping[str, tuple[str, bytes]]) -> dict[str
         "rows": _rows(study),
         "legend": _legend(study),
         "figures": _figures(study, figures),
+        "closings": [(s.run_label(run), closing(run)) for s, run in study.runs()],
         "outliers": [
             (s.run_label(run), *one) for s, run in study.runs() for one in standing_out(run)
         ],

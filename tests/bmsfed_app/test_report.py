@@ -14,14 +14,17 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 
+from bmsfed_app.record.evaluation import ModelViews, RunEvaluation, SplitViews
 from bmsfed_app.record.files import RunFolderError
 from bmsfed_app.record.origin import source_hash
 from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError, write_report
 from bmsfed_app.report.figures import bin_width, selection_counts
 from bmsfed_app.report.statistics import mean_and_interval
+from server_app.tally import Tally
 from tests.run_folders import MODALITIES, make_run
 
 FIGURES = ["accuracy", "loss", "ratio", "selection", "classes", "traffic"]
@@ -562,3 +565,28 @@ def test_out_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match="cannot write the report to"):
         write_report([make_run(tmp_path / "a")], tmp_path / "file" / "out")
+
+
+def test_the_end_of_a_run_is_shown_by_view_and_by_class(tmp_path: Path) -> None:
+    labels = torch.tensor([0, 0, 0, 1])
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
+    right = Tally.of(logits.log_softmax(dim=1), labels).view()
+    wrong = Tally.of((-logits).log_softmax(dim=1), labels).view()
+    views = ModelViews(round=3, splits={"test": SplitViews(all=right, head={"gray": wrong})})
+    run = make_run(tmp_path / "run")
+    found = RunEvaluation(class_names=["zero", "one"], last=views)
+    (run / "evaluation.json").write_text(found.model_dump_json())
+    other = make_run(tmp_path / "other", seed=1)
+    write_report([run, other], tmp_path / "out")
+    page = _Page((tmp_path / "out/report.html").read_text())
+    assert "At the end" in page.text
+    assert "last model, round 3" in page.text
+    nll = -float(logits.log_softmax(dim=1)[range(4), labels].mean())
+    whole = page.row("all modalities")
+    assert whole[:3] == ["test", "4", "75.0"]
+    assert whole[5] == f"{nll:.3f}"
+    assert page.row("gray through the head")[:3] == ["test", "4", "25.0"]
+    recalls = [row for row in page.rows if row and row[0] == "zero"]
+    assert recalls[-2][1:3] == ["3", "66.7"]
+    assert recalls[-1] == ["zero", "2", "1"]  # the confusion matrix
+    assert page.text.count("last model, round") == 1  # the other run has no evaluation
