@@ -260,7 +260,9 @@ def report(
         from bmsfed_app.cli.sweep.reporting import report_sweeps
 
         sweeps = [wanted_sweep(name, scale, on, data_dir, set_) for name in what]
-        for line in report_sweeps(sweeps, runs, out, leaderboard):
+        options = ["--on", on] if on else []
+        options += [part for pair in set_ or () for part in ("--set", pair)]
+        for line in report_sweeps(sweeps, runs, out, leaderboard, options):
             print(line)
         return
     from bmsfed_app.report import write_report

@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from bmsfed_app.cli.main import cli
+from bmsfed_app.cli.sweep.reporting import report_sweeps
 from bmsfed_app.record.files import RunFolderError
 from bmsfed_app.report import ReportError
 from bmsfed_app.report.sweep_page import leaderboard, write_sweep_report
@@ -121,6 +122,16 @@ def test_a_report_is_a_page_and_tables_for_papers(results: Results, tmp_path: Pa
     (out / "index.html").write_text("mine")
     with pytest.raises(ReportError, match="was not written by a report of a sweep"):
         write_sweep_report(results, out, "again")
+
+
+def test_the_command_says_all_that_tells_these_runs_from_others(
+    results: Results, tmp_path: Path
+) -> None:
+    options = ["--set", "precision=bf16", "--set", "encoders={a: mlp}"]
+    list(report_sweeps([results.sweep], tmp_path / "runs", tmp_path / "out", None, options))
+    command = f"bmsfed sweep {results.sweep.source} --scale {results.sweep.scale}"
+    told = f"- command: `{command} --set precision=bf16 --set 'encoders={{a: mlp}}'`"
+    assert told in (tmp_path / "out/table.md").read_text()
 
 
 def test_the_papers_numbers_stand_beside_ours_and_others_below(tmp_path: Path) -> None:

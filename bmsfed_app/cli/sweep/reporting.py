@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from bmsfed_app.sweeps.sweep import default_root
 
 
 def report_sweeps(
-    sweeps: Sequence[Sweep], runs: Path | None, out: Path | None, board: Path | None
+    sweeps: Sequence[Sweep],
+    runs: Path | None,
+    out: Path | None,
+    board: Path | None,
+    options: Sequence[str] = (),
 ) -> Iterator[str]:
     """Write reports; yield lines that say where.
 
@@ -26,6 +31,8 @@ def report_sweeps(
         Folder of the report; of several sweeps, each has a folder of its name in it.
     board : Path, optional
         Markdown file for the leaderboard.
+    options : sequence of str
+        Of `bmsfed sweep`, besides the scale, that tell these runs from others.
     """
     root = (runs or default_root()).expanduser()
     found = [read_results(sweep, root) for sweep in sweeps]
@@ -34,9 +41,9 @@ def report_sweeps(
         folder = out or Path("results") / name
         if out is not None and len(sweeps) > 1:
             folder = out / name
-        scale = results.sweep.scale
-        command = f"bmsfed sweep {results.sweep.source} --scale {scale}"
-        yield str(write_sweep_report(results, folder, command))
+        sweep = results.sweep
+        command = ["bmsfed", "sweep", sweep.source, "--scale", sweep.scale, *options]
+        yield str(write_sweep_report(results, folder, shlex.join(command)))
     if board is not None:
         try:
             board.write_text(leaderboard(found), encoding="utf-8")
