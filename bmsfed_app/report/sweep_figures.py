@@ -19,6 +19,7 @@ from bmsfed_app.report.figures import (
     series_look,
 )
 from bmsfed_app.report.statistics import mean_and_interval
+from bmsfed_app.report.sweep_balance import draw_balance
 from bmsfed_app.report.sweep_results import STATISTICS, Column, Results
 from bmsfed_app.report.sweep_tables import main_columns, place_label
 
@@ -29,10 +30,14 @@ def draw_sweep(results: Results) -> dict[str, bytes]:
     Returns
     -------
     dict
-        PNG files by name: "curves", and "settings" where the sweep has several.
+        PNG files by name: "curves", "settings" where the sweep has several, and "balance" where
+        runs have measured imbalance ratios.
     """
     with matplotlib.rc_context(STYLE):
         figures = {"curves": _curves(results), "settings": _settings(results)}
+        figures["balance"] = draw_balance(results)
+        if (balance := figures["balance"]) is not None:
+            _methods_below(balance, results)
         return {name: png(figure) for name, figure in figures.items() if figure is not None}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from bmsfed_app.report import ReportError
 from bmsfed_app.report.page import template
 from bmsfed_app.report.statistics import mean_and_interval
+from bmsfed_app.report.sweep_balance import WINDOW
 from bmsfed_app.report.sweep_figures import draw_sweep
 from bmsfed_app.report.sweep_results import STATISTICS, Results
 from bmsfed_app.report.sweep_tables import Table, interval, main_columns, ranks, tables
@@ -25,6 +26,12 @@ _CAPTIONS = {
     "settings": (
         "By setting",
         "Closing means; bars are 95 % intervals over seeds (Student t).",
+    ),
+    "balance": (
+        "Balance of modalities",
+        "Means over seeds. Above, the global imbalance ratio of the weak modality: 1 is balanced. "
+        "Below, the share of the clients selected that train less than they hold, over "
+        f"{WINDOW} rounds.",
     ),
 }
 

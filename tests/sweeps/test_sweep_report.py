@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from bmsfed_app.cli.main import cli
 from bmsfed_app.cli.sweep.reporting import report_sweeps
 from bmsfed_app.record.files import RunFolderError
+from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError
+from bmsfed_app.report.sweep_balance import largest_ratios, shares_alone
 from bmsfed_app.report.sweep_page import leaderboard, write_sweep_report
 from bmsfed_app.report.sweep_results import Results, read_results
 from bmsfed_app.report.sweep_tables import tables
@@ -96,7 +98,7 @@ def test_a_report_is_a_page_and_tables_for_papers(results: Results, tmp_path: Pa
     page = write_sweep_report(results, out, "bmsfed sweep digits.yaml").read_text()
     assert "Digits &amp; more" in page
     assert "3 runs are not complete" in page
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/png;base64,") == 2  # curves, balance
     text = (out / "table.md").read_text()
     assert "| `bmsfed` | 51.0 ± 2.5 | 51.0 ± 2.5 | 1.0 |" in text
     assert "- commits: 0123abc" in text
@@ -193,3 +195,23 @@ def test_the_command_reports_and_says_what_to_run_first(results: Results, tmp_pa
     done = CliRunner().invoke(cli, ["report", file, "--runs", str(tmp_path / "none")])
     assert isinstance(done.exception, ReportError)
     assert f"run `bmsfed sweep {file} --scale desk` first" in str(done.exception)
+
+
+def test_balance_is_the_weak_ones_ratio_and_who_trains_alone(
+    results: Results, tmp_path: Path
+) -> None:
+    # Ratios are 1 and 2 after each round; of two clients one trains gray alone.
+    run = next(iter(results.runs.values()))
+    assert set(largest_ratios(run).values()) == {2.0}
+    assert min(largest_ratios(run)) == 1
+    assert set(shares_alone(run).values()) == {50.0}
+    page = write_sweep_report(results, tmp_path / "out", "x").read_text()
+    assert "Balance of modalities" in page
+    assert (tmp_path / "out/balance.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_shares_alone_are_over_the_rounds_before(tmp_path: Path) -> None:
+    both, gray = {"client-00": ["colored", "gray"]}, {"client-00": ["gray"]}
+    change = {n: {"assignments": gray if n > 5 else both} for n in range(1, 8)}
+    run = read_run(make_run(tmp_path / "run", accuracies=[0.1] * 8, change=change))
+    assert list(shares_alone(run).values()) == [0, 0, 0, 0, 0, 20, 40]
