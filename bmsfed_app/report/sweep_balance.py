@@ -51,7 +51,7 @@ def shares_alone(run: Run) -> _Points:
 
 _ROWS: tuple[tuple[str, Callable[[Run], _Points]], ...] = (
     ("imbalance ratio", largest_ratios),
-    ("clients that train less than they hold (%)", shares_alone),
+    ("clients that train less (%)", shares_alone),
 )
 
 
