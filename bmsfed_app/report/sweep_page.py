@@ -248,13 +248,15 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def leaderboard(all_results: Sequence[Results]) -> str:
+def leaderboard(all_results: Sequence[Results], commands: Sequence[str]) -> str:
     """Return several sweeps' closing means as one page, with a mean rank over all columns.
 
     Parameters
     ----------
     all_results : sequence of Results
         A place that several have is taken of the first.
+    commands : sequence of str
+        What runs each of them.
     """
     heads, cells, ranked = ["method"], {}, {}
     for results in all_results:
@@ -267,14 +269,18 @@ def leaderboard(all_results: Sequence[Results]) -> str:
                 values = list(results.by_seed(method, column, STATISTICS[0]).values())
                 cells[method, column.place] = interval(values, seeds)
         ranked[results.sweep.title] = ranks(results)
-    methods = list(dict.fromkeys(m for m, _ in cells))
+    methods = list(dict.fromkeys(m for (m, _), text in cells.items() if text))
     rows = [[m, *(cells.get((m, place), "") for place in heads[1:])] for m in methods]
     lines = ["# Leaderboard", ""]
     lines.append(
         "Closing means (the evaluations among the last ten rounds) of the sweeps' first metric, "
         "with the half width of the 95 % interval over seeds. Cells that were not run are empty."
     )
-    lines += ["", *markdown_table(Table("", heads, rows))]
+    lines += ["", *markdown_table(Table("", heads, rows)), ""]
+    for results, command in zip(all_results, commands, strict=True):
+        facts = _facts(results, command)
+        told = "; ".join(f"{k} {v}" for k, v in facts.items() if k not in ("command", "scale"))
+        lines.append(f"- {results.sweep.title}: `{command}`; {told}")
     for title, found in ranked.items():
         if found:
             best = sorted(found.items(), key=lambda one: one[1])

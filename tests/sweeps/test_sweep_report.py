@@ -166,7 +166,7 @@ def test_settings_have_a_figure_and_several_metrics_columns(tmp_path: Path) -> N
 
 
 def test_a_leaderboard_sums_sweeps_up(results: Results) -> None:
-    text = leaderboard([results, results])
+    text = leaderboard([results, results], ["one command", "another"])
     assert "| method | cg-digits, iid | cg-digits, non-iid |\n" in text
     assert "| `divfl` | 46.0 ± 2.5 |  |" in text
     assert "Mean rank, Digits & more: `bmsfed` 1.0, `fedavg` 2.0" in text

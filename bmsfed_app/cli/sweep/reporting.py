@@ -36,6 +36,7 @@ def report_sweeps(
     """
     root = (runs or default_root()).expanduser()
     found = [read_results(sweep, root) for sweep in sweeps]
+    commands = []
     for results in found:
         name = Path(results.sweep.source).stem
         folder = out or Path("results") / name
@@ -43,10 +44,11 @@ def report_sweeps(
             folder = out / name
         sweep = results.sweep
         command = ["bmsfed", "sweep", sweep.source, "--scale", sweep.scale, *options]
-        yield str(write_sweep_report(results, folder, shlex.join(command)))
+        commands.append(shlex.join(command))
+        yield str(write_sweep_report(results, folder, commands[-1]))
     if board is not None:
         try:
-            board.write_text(leaderboard(found), encoding="utf-8")
+            board.write_text(leaderboard(found, commands), encoding="utf-8")
         except OSError as error:
             raise ReportError(f"cannot write '{board}' ({error.strerror})") from None
         yield str(board)
