@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bmsfed_app.partitions import held_out_rows
 from client_app.data import LocalData
 from client_app.objectives.base import LocalContext
-from strategies.randomness import generator
 
 
 def drawn_holdout(data: LocalData, share: float, context: LocalContext) -> Tensor:
@@ -23,11 +23,6 @@ def drawn_holdout(data: LocalData, share: float, context: LocalContext) -> Tenso
     context : LocalContext
         Has the experiment's seed and the client's id.
     """
-    held_out = torch.zeros(len(data), dtype=torch.bool, device=data.index.device)
-    if share == 0 or len(data) < 2:
-        return held_out
-    count = min(max(round(share * len(data)), 1), len(data) - 1)
-    rng = generator(context.settings.seed, "holdout", context.orders.client_id)
-    drawn = rng.permutation(len(data))[:count]
-    held_out[torch.from_numpy(drawn).to(held_out.device)] = True
-    return held_out
+    seed, client = context.settings.seed, context.orders.client_id
+    drawn = held_out_rows(len(data), share, seed, client, "holdout")
+    return torch.from_numpy(drawn).to(data.index.device)

@@ -12,7 +12,7 @@ from bmsfed_app.record.files import read_rows
 from bmsfed_app.record.rows import ClientRow
 from server_app.run_folder import RunFolder
 from strategies import Callback, Decisions, FederationError, Paused, RoundReport
-from strategies.federation.client_tests import GLOBAL, OWN
+from strategies.federation.client_tests import TESTS
 from strategies.federation.transport import Interrupted
 from strategies.federation.waiting import LATE
 
@@ -36,9 +36,9 @@ class _Answers:
     asked: int = 0
     lost: list[_Lost] = field(default_factory=list)
 
-    def add(self, server_round: int, client: str, status: str) -> None:
-        """Count one more; one that came after enough others is no fault."""
-        if status == LATE:
+    def add(self, server_round: int, client: str, phase: str, status: str) -> None:
+        """Count one more; one that came after enough others is no fault, nor is one of a test."""
+        if status == LATE or phase in TESTS:
             return
         self.asked += 1
         if status != "ok":
@@ -50,9 +50,8 @@ class FailureLimit(Callback):
 
     Answers to training and to measuring count, those of no answer too; not those that came after
     enough others, nor those of a round's tries that came to nothing, which patience bounds, nor
-    clients' tests, by which nothing is trained. Looked
-    at over the whole run at its end, and after every round over what was asked since the run was
-    started or resumed, once these are ten answers.
+    clients' tests, by which nothing is trained. Looked at over the whole run at its end, and after
+    every round over what was asked since the run was started or resumed, once these are ten.
 
     Parameters
     ----------
@@ -70,8 +69,8 @@ class FailureLimit(Callback):
         self.num_rounds = num_rounds
         rows = read_rows(self.folder.history)[0] if self.folder.history.exists() else []
         for row in rows:
-            if isinstance(row, ClientRow) and row.phase not in (OWN, GLOBAL):
-                self.before.add(row.round, row.client, row.status)
+            if isinstance(row, ClientRow):
+                self.before.add(row.round, row.client, row.phase, row.status)
         if strategy.state.round >= num_rounds:
             self._check(self.before)
 
@@ -83,8 +82,8 @@ class FailureLimit(Callback):
         FederationError
             If too many have been left out.
         """
-        for client in (c for c in report.clients if c.phase not in (OWN, GLOBAL)):
-            self.now.add(report.round, client.client_id, client.status)
+        for client in report.clients:
+            self.now.add(report.round, client.client_id, client.phase, client.status)
         if report.round >= self.num_rounds or report.ended:
             self._check(self.before, self.now)
         elif self.now.asked >= _ENOUGH:

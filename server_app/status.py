@@ -16,6 +16,7 @@ from server_app.history import client_row
 from server_app.run_folder import RunFolder
 from strategies import Callback, ClientInfo, Decisions, Paused, RoundReport
 from strategies.callbacks import Connections
+from strategies.federation.client_tests import TESTS
 from strategies.federation.waiting import LATE
 
 
@@ -100,7 +101,7 @@ class StatusCallback(Callback):
             self._clients[info.client_id] = known.model_copy(update=held)
 
     def _count(self, row: ClientRow) -> None:
-        if row.status == LATE:  # no fault of its own
+        if row.status == LATE or row.phase in TESTS:  # no fault of its own; no part in the round
             return
         known, good = self._clients.get(row.client) or ClientStatus(), row.status == "ok"
         fault = not good and row.status != LATE

@@ -138,8 +138,10 @@ def validation_rows(labels: NDArray[Any], partition: Partition, seed: int) -> In
     return np.sort(np.concatenate(kept))
 
 
-def held_out_rows(samples: int, share: float, seed: int, client_id: str) -> NDArray[np.bool_]:
-    """Say which of a client's samples it keeps for tests, (n,): drawn by (seed, client).
+def held_out_rows(
+    samples: int, share: float, seed: int, client_id: str, purpose: str = "client test"
+) -> NDArray[np.bool_]:
+    """Say which of a client's samples it keeps out of its training, the same in every round.
 
     Parameters
     ----------
@@ -151,11 +153,17 @@ def held_out_rows(samples: int, share: float, seed: int, client_id: str) -> NDAr
     seed : int
         The experiment's.
     client_id : str
+    purpose : str
+        With seed and client, what is drawn by.
+
+    Returns
+    -------
+    array (n,), bool
     """
     kept = np.zeros(samples, dtype=np.bool_)
     if share > 0 and samples > 1:
         count = min(max(round(share * samples), 1), samples - 1)
-        drawn = generator(seed, "client test", client_id).permutation(samples)
+        drawn = generator(seed, purpose, client_id).permutation(samples)
         kept[drawn[:count]] = True
     return kept
 

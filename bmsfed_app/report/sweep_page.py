@@ -248,7 +248,9 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def leaderboard(all_results: Sequence[Results], commands: Sequence[str]) -> str:
+def leaderboard(
+    all_results: Sequence[Results], commands: Sequence[str], tables: Sequence[str]
+) -> str:
     """Return several sweeps' closing means as one page, with a mean rank over all columns.
 
     Parameters
@@ -257,6 +259,8 @@ def leaderboard(all_results: Sequence[Results], commands: Sequence[str]) -> str:
         A place that several have is taken of the first.
     commands : sequence of str
         What runs each of them.
+    tables : sequence of str
+        Where each one's ``table.md`` is, for a link.
     """
     heads, cells, ranked = ["method"], {}, {}
     for results in all_results:
@@ -277,10 +281,10 @@ def leaderboard(all_results: Sequence[Results], commands: Sequence[str]) -> str:
         "with the half width of the 95 % interval over seeds. Cells that were not run are empty."
     )
     lines += ["", *markdown_table(Table("", heads, rows)), ""]
-    for results, command in zip(all_results, commands, strict=True):
+    for results, command, file in zip(all_results, commands, tables, strict=True):
         facts = _facts(results, command)
         told = "; ".join(f"{k} {v}" for k, v in facts.items() if k not in ("command", "scale"))
-        lines.append(f"- {results.sweep.title}: `{command}`; {told}")
+        lines.append(f"- [{results.sweep.title}]({file}): `{command}`; {told}")
     for title, found in ranked.items():
         if found:
             best = sorted(found.items(), key=lambda one: one[1])

@@ -11,7 +11,6 @@ from ..callbacks import RoundReport
 from ..decisions import Decisions
 from ..messages import Arrays, Assignment, ClientInfo, Orders, Task, select_parts
 from ..state import ServerState
-from .judging import Sent
 from .merging import restore
 from .transport import Interrupted
 from .wire import Encoder
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Phases of a report's clients: each one's own model, and the global one where that is another.
 OWN, GLOBAL = "test", "test-global"
+TESTS = (OWN, GLOBAL)
 
 #: Key of the orders' ``method_state``: what modalities that are missing add to the logits.
 ABSENT = "absent_logits"
@@ -86,17 +86,14 @@ def _ask(
     models: Mapping[str, Arrays],
     phase: str,
 ) -> None:
-    decisions, fleet = federation.decisions, federation.fleet
+    decisions = federation.decisions
     absent = {m: [float(x) for x in v] for m, v in decisions.absent_logits().items()}
     state = {ABSENT: absent} if absent else {}
     sent, encode = [], Encoder()
     for client in clients:
-        node, who = fleet.nodes[client.client_id], client.client_id
-        orders = Orders("test", client.modalities, report.round, who, method_state=state)
-        task = Task(orders, models[who])
-        dialect = fleet.dialects[node]
-        message = dialect.pack(task, client, encode)
-        sent.append(Sent(node, Assignment(who, client.modalities), task, dialect, message))
+        who, held = client.client_id, client.modalities
+        orders = Orders("test", held, report.round, who, method_state=state)
+        sent.append(federation.packed(Assignment(who, held), Task(orders, models[who]), encode))
     outgoing = {s.node_id: s.message for s in sent}
     answers = federation.exchange(report.round, "test", outgoing)
     before = len(report.clients)

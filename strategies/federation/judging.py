@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..callbacks import ClientReport, RoundReport
 from ..decisions import Decisions
-from ..expected import Expected
-from ..messages import Arrays, Assignment, ClientInfo, Orders, Task, Update
+from ..messages import Arrays, Assignment, ClientInfo, Task, Update
 from ..ratios import MOST_TIMES, largest_weight
 from .dialects import Dialect
 from .fleet import Fleet
@@ -127,7 +126,7 @@ class Judge:
             fault = find_fault(
                 update,
                 dialect.owed(task, self._arrays(task)),
-                self._expected(task.orders),
+                self.decisions.expected(task.orders),
                 most_samples=self._most_samples(sent),
             )
         except Exception as error:
@@ -143,8 +142,10 @@ class Judge:
         try:
             sent.dialect.complete(update, sent.task, self._arrays(sent.task), self.decisions)
             kind = sent.task.orders.kind
-            testing = kind == "test"
-            fault = count_fault(update) if testing else self.decisions.check_update(update, kind)
+            if kind == "test":  # no matter of the method
+                fault = count_fault(update)
+            else:
+                fault = self.decisions.check_update(update, kind)
         except Exception as error:
             return _short(sent.dialect.in_words(error))
         return fault or update
@@ -152,12 +153,6 @@ class Judge:
     def _arrays(self, task: Task) -> Arrays:
         training = task.orders.kind == "train"
         return self.decisions.expected_arrays(task.orders.modalities) if training else {}
-
-    def _expected(self, orders: Orders) -> Expected:
-        """Say what an answer may hold besides arrays; of a test, whatever the method, metrics."""
-        if orders.kind == "test":
-            return Expected(orders.modalities, measurements={})
-        return self.decisions.expected(orders)
 
     def _most_samples(self, sent: Sent) -> int:
         """Samples that a client may answer for: those it enrolled with, where it said how many."""

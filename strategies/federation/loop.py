@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..callbacks import Callback, RoundReport
 from ..decisions import Decisions
-from ..messages import Assignment, ClientInfo, Kind, Update
+from ..messages import Assignment, ClientInfo, Kind, Task, Update
 from .errors import FederationError, RoundFailed
 from .gathering import Gathering
 from .identity import CLAIMS
@@ -290,14 +290,18 @@ class FederatedRun:
         """Make the messages of a phase."""
         sent, encode = [], Encoder()
         for decided in assignments:
-            client = self.fleet.clients[decided.client_id]
-            node_id = self.fleet.nodes[decided.client_id]
-            dialect = self.fleet.dialects[node_id]
-            assignment = dialect.assign(decided, client)
+            dialect = self.fleet.dialects[self.fleet.nodes[decided.client_id]]
+            assignment = dialect.assign(decided, self.fleet.clients[decided.client_id])
             task = self.decisions.task(server_round, assignment, kind)
-            message = dialect.pack(task, client, encode)
-            sent.append(Sent(node_id, assignment, task, dialect, message))
+            sent.append(self.packed(assignment, task, encode))
         return sent
+
+    def packed(self, assignment: Assignment, task: Task, encode: Encoder) -> Sent:
+        """Make the message that puts a task to a client."""
+        client = self.fleet.clients[assignment.client_id]
+        node_id = self.fleet.nodes[assignment.client_id]
+        dialect = self.fleet.dialects[node_id]
+        return Sent(node_id, assignment, task, dialect, dialect.pack(task, client, encode))
 
     def exchange(
         self, server_round: int, phase: str, outgoing: Mapping[int, Outgoing]

@@ -139,10 +139,13 @@ def _presence_fault(update: Update) -> str | None:
 def count_fault(update: Update) -> str | None:
     """Say what is wrong with what a client counted of the samples that it tested, or None."""
     if lacking := [name for name in (TESTED, RIGHT) if name not in update.metrics]:
-        return f"it does not say how many samples are '{lacking[0]}'"
+        return f"its test does not say how many samples are '{lacking[0]}': mend the client's app"
     tested, right = update.metrics[TESTED], update.metrics[RIGHT]
     if not (0 <= right <= tested and tested == int(tested) and right == int(right)):
-        return f"of {tested:g} samples tested it counts {right:g} as right"
+        return (
+            f"of {tested:g} samples tested it counts {right:g} as right, which cannot be: mend the "
+            "client's app"
+        )
     return None
 
 

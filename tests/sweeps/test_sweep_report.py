@@ -11,7 +11,6 @@ import yaml
 from typer.testing import CliRunner
 
 from bmsfed_app.cli.main import cli
-from bmsfed_app.cli.sweep.reporting import report_sweeps
 from bmsfed_app.record.files import RunFolderError
 from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError
@@ -126,16 +125,6 @@ def test_a_report_is_a_page_and_tables_for_papers(results: Results, tmp_path: Pa
         write_sweep_report(results, out, "again")
 
 
-def test_the_command_says_all_that_tells_these_runs_from_others(
-    results: Results, tmp_path: Path
-) -> None:
-    options = ["--set", "precision=bf16", "--set", "encoders={a: mlp}"]
-    list(report_sweeps([results.sweep], tmp_path / "runs", tmp_path / "out", None, options))
-    command = f"bmsfed sweep {results.sweep.source} --scale {results.sweep.scale}"
-    told = f"- command: `{command} --set precision=bf16 --set 'encoders={{a: mlp}}'`"
-    assert told in (tmp_path / "out/table.md").read_text()
-
-
 def test_the_papers_numbers_stand_beside_ours_and_others_below(tmp_path: Path) -> None:
     changes = {"datasets": ["cg-mnist"], "paper": "table2", "methods": ["fedavg", "bmsfed"]}
     found = sweep(tmp_path, **changes)
@@ -166,7 +155,8 @@ def test_settings_have_a_figure_and_several_metrics_columns(tmp_path: Path) -> N
 
 
 def test_a_leaderboard_sums_sweeps_up(results: Results) -> None:
-    text = leaderboard([results, results], ["one command", "another"])
+    text = leaderboard([results, results], ["one command", "another"], ["a/table.md", "b"])
+    assert "- [Digits & more](a/table.md): `one command`; seeds 0, 1, 2; runs 15 of 18" in text
     assert "| method | cg-digits, iid | cg-digits, non-iid |\n" in text
     assert "| `divfl` | 46.0 ± 2.5 |  |" in text
     assert "Mean rank, Digits & more: `bmsfed` 1.0, `fedavg` 2.0" in text
@@ -192,9 +182,12 @@ def test_the_command_reports_and_says_what_to_run_first(results: Results, tmp_pa
     asked = ["report", file, "--runs", runs, "--out", out, "--leaderboard", board]
     done = CliRunner().invoke(cli, asked)
     assert done.output.splitlines() == [f"{out}/index.html", board]
-    done = CliRunner().invoke(cli, ["report", file, "--runs", str(tmp_path / "none")])
+    assert "](out/table.md): `bmsfed sweep" in (tmp_path / "board.md").read_text()
+    asked = ["report", file, "--runs", str(tmp_path / "none"), "--on", "cg-digits"]
+    done = CliRunner().invoke(cli, [*asked, "--set", "rounds=7", "--set", "encoders={gray: mlp}"])
     assert isinstance(done.exception, ReportError)
-    assert f"run `bmsfed sweep {file} --scale desk` first" in str(done.exception)
+    told = f"bmsfed sweep {file} --scale desk --on cg-digits --set rounds=7"
+    assert f"run `{told} --set 'encoders={{gray: mlp}}'` first" in str(done.exception)
 
 
 def test_balance_is_the_weak_ones_ratio_and_who_trains_alone(

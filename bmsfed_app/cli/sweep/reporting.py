@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ def report_sweeps(
     """
     root = (runs or default_root()).expanduser()
     found = [read_results(sweep, root) for sweep in sweeps]
-    commands = []
+    commands: list[str] = []
+    folders: list[Path] = []
     for results in found:
         name = Path(results.sweep.source).stem
         folder = out or Path("results") / name
@@ -45,10 +47,12 @@ def report_sweeps(
         sweep = results.sweep
         command = ["bmsfed", "sweep", sweep.source, "--scale", sweep.scale, *options]
         commands.append(shlex.join(command))
+        folders.append(folder)
         yield str(write_sweep_report(results, folder, commands[-1]))
     if board is not None:
+        links = [Path(os.path.relpath(f / "table.md", board.parent)).as_posix() for f in folders]
         try:
-            board.write_text(leaderboard(found, commands), encoding="utf-8")
+            board.write_text(leaderboard(found, commands, links), encoding="utf-8")
         except OSError as error:
             raise ReportError(f"cannot write '{board}' ({error.strerror})") from None
         yield str(board)
