@@ -161,7 +161,7 @@ class RunFolder:
             bundle=bundle(),
             command=command or " ".join(sys.argv),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            hardware=hardware(),
+            hardware=hardware(self.config.device),
             frozen=sorted(self.config.network_spec().frozen()),
             plugins=[p.to_json() for p in self.config.plug_ins()],
         )

@@ -10,6 +10,10 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
+from bmsfed_app.devices import find_device
+
 #: The folder that holds the app's packages: a checkout, site-packages, or a bundle of Flower's.
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,9 +32,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> str:
-    """Return the kind of machine, its cores and its system."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+def hardware(device: str = "cpu") -> str:
+    """Return the kind of machine, its cores and its system, and the GPU that a device means."""
+    found = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    if find_device(device).type == "cuda":
+        found += f", {torch.cuda.get_device_name()}"
+    return found
 
 
 def commit(root: Path = _ROOT) -> str | None:

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
 
 from bmsfed_app.record.files import RunFolderError, append_rows, cut_rows, read_rows
-from bmsfed_app.record.origin import bundle, commit, source_hash
+from bmsfed_app.record.origin import bundle, commit, hardware, source_hash
 from bmsfed_app.record.rows import STANDARD_METRICS, ClientRow, PickRow, RoundRow
 from bmsfed_app.record.run import common_prefix
 from bmsfed_app.record.summary import summarise, summary
@@ -196,6 +197,12 @@ def test_a_bundle_is_traced_by_its_name_and_its_code(tmp_path: Path) -> None:
     (unpacked / "strategies" / "agm.py").write_text("changed = True\n")
     assert source_hash(unpacked) != source_hash()
     assert bundle(ROOT / "bmsfed-0.1.0") is None
+
+
+def test_the_hardware_is_named_with_the_gpu_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    assert hardware("auto") == hardware("cuda") == hardware("cpu") + ", NVIDIA H100 80GB HBM3"
 
 
 def test_the_commit_is_the_apps_own(tmp_path: Path) -> None:
