@@ -254,6 +254,13 @@ def report(
     leaderboard: Annotated[
         Path | None, typer.Option(help="With sweeps: a Markdown file that sums them up.")
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With sweeps: runs.csv of earlier reports, or a folder of such reports, for runs "
+            "whose folders are not here; repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Make a page, tables and figures from run folders, or from sweeps."""
     if any(is_sweep(name) for name in what):
@@ -262,7 +269,7 @@ def report(
         sweeps = [wanted_sweep(name, scale, on, data_dir, set_) for name in what]
         options = ["--on", on] if on else []
         options += [part for pair in set_ or () for part in ("--set", pair)]
-        for line in report_sweeps(sweeps, runs, out, leaderboard, options):
+        for line in report_sweeps(sweeps, runs, out, leaderboard, options, also or ()):
             print(line)
         return
     from bmsfed_app.report import write_report

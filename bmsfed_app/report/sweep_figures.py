@@ -43,7 +43,8 @@ def draw_sweep(results: Results) -> dict[str, bytes]:
 
 def _curves(results: Results) -> Figure | None:
     """Draw a panel for each column: the mean over seeds, and a band from least to most."""
-    columns = results.columns
+    there = {(run.dataset, run.partition, run.setting) for run, _ in results.read()}
+    columns = [c for c in results.columns if c[:3] in there]
     if not columns:
         return None
     figure, axes = grid_of_axes(len(columns), min(3, len(columns)), height=3.1, sharey=False)

@@ -13,7 +13,7 @@ from bmsfed_app.report.page import template
 from bmsfed_app.report.statistics import mean_and_interval
 from bmsfed_app.report.sweep_balance import WINDOW
 from bmsfed_app.report.sweep_figures import draw_sweep
-from bmsfed_app.report.sweep_results import STATISTICS, Results
+from bmsfed_app.report.sweep_results import STATISTICS, Column, Origin, Results
 from bmsfed_app.report.sweep_tables import Table, interval, main_columns, ranks, tables
 
 GENERATOR = "bmsfed report, of a sweep"
@@ -57,7 +57,7 @@ def write_sweep_report(results: Results, out: Path, command: str) -> Path:
     ReportError
         If no run is complete, or ``out`` holds a page that is no report of a sweep.
     """
-    if not results.runs:
+    if not results.origins:
         raise ReportError(
             f"no run of '{results.sweep.source}' at scale '{results.sweep.scale}' is complete: "
             f"run `{command}` first, or name its folder by --runs"
@@ -87,24 +87,18 @@ def write_sweep_report(results: Results, out: Path, command: str) -> Path:
 
 
 def _facts(results: Results, command: str) -> dict[str, str]:
-    infos = [run.info for run in results.runs.values()]
-    seconds = sum(r.seconds for run in results.runs.values() for r in run.rounds)
-    seeds = sorted({r.seed for r in results.sweep.runs if r.key in results.runs})
+    origins = list(results.origins.values())
+    seconds = sum(o.seconds for o in origins)
+    seeds = sorted({r.seed for r in results.sweep.runs if r.key in results.origins})
     return {
         "command": command,
         "scale": results.sweep.scale,
         "seeds": ", ".join(map(str, seeds)),
-        "runs": f"{len(results.runs)} of {len(results.sweep.runs)} complete",
+        "runs": f"{len(origins)} of {len(results.sweep.runs)} complete",
         "rounds' time": f"{seconds / 60:,.0f} minutes in all",
-        "commits": ", ".join(dict.fromkeys((i.commit or "unknown")[:12] for i in infos)),
-        "hardware": "; ".join(dict.fromkeys(_hardware(i.hardware) for i in infos)),
+        "commits": ", ".join(dict.fromkeys(o.commit[:12] or "unknown" for o in origins)),
+        "hardware": "; ".join(dict.fromkeys(o.hardware for o in origins)),
     }
-
-
-def _hardware(found: object) -> str:
-    return (
-        ", ".join(f"{k} {v}" for k, v in found.items()) if isinstance(found, dict) else str(found)
-    )
 
 
 def _notes(results: Results) -> list[str]:
@@ -116,7 +110,12 @@ def _notes(results: Results) -> list[str]:
             f"{len(results.missing)} runs are not complete, and their cells lack them: "
             f"{'; '.join(few)}{more}."
         )
-    if len({run.info.source or run.info.commit for run in results.runs.values()}) > 1:
+    if told := len(results.origins) - len(results.runs):
+        notes.append(
+            f"Of {told} runs the numbers are those of an earlier report's runs.csv: their folders "
+            "are not at hand, and figures are without them."
+        )
+    if len({o.source or o.commit for o in results.origins.values()}) > 1:
         notes.append("The runs are of different versions of the app.")
     return notes
 
@@ -207,7 +206,8 @@ def _cells_csv(results: Results) -> str:
     """Return a line for every cell and statistic, of all metrics."""
     heads = ["method", "dataset", "partition", "setting", "metric", "statistic"]
     rows: list[list[object]] = [[*heads, "mean", "half_width", "n", "paper"]]
-    for method, column in results.values:
+    cells = ((m, c) for m in results.methods for c in results.all_columns)
+    for method, column in (cell for cell in cells if cell in results.values):
         for statistic in STATISTICS:
             values = list(results.by_seed(method, column, statistic).values())
             number = results.paper.get((method, column), "")
@@ -218,26 +218,20 @@ def _cells_csv(results: Results) -> str:
 
 
 def _runs_csv(results: Results) -> str:
-    """Return a line for every run of the sweep."""
-    columns = main_columns(results)
-    names = list(dict.fromkeys(c.metric for c in columns))
+    """Return a line for every run of the sweep; another report can read it (earlier_runs)."""
+    names = list(results.metrics)
     heads = ["method", "dataset", "partition", "setting", "seed", "folder", "complete"]
     heads += [f"{name}.{s}" for name in names for s in STATISTICS]
-    rows: list[list[object]] = [[*heads, "seconds", "commit", "started", "hardware"]]
+    rows: list[list[object]] = [[*heads, *Origin._fields]]
     for run in results.sweep.runs:
-        read = results.runs.get(run.key)
-        row: list[object] = [run.method, run.dataset, run.partition, run.setting, run.seed]
-        row += [run.name, read is not None]
-        for name in names:
-            column = next(
-                (c for c in columns if c[:3] == tuple(row[1:4]) and c.metric == name), None
-            )
+        origin, place = results.origins.get(run.key), (run.dataset, run.partition, run.setting)
+        row: list[object] = [run.method, *place, run.seed, run.name, origin is not None]
+        for column in (Column(*place, name) for name in names):
             for statistic in STATISTICS:
-                values = results.by_seed(run.method, column, statistic) if column else {}
-                row.append(values.get(run.seed, "") if read else "")
-        if read is not None:
-            row += [round(sum(r.seconds for r in read.rounds), 1), read.info.commit]
-            row += [read.info.started, _hardware(read.info.hardware)]
+                values = results.by_seed(run.method, column, statistic)
+                row.append(values.get(run.seed, ""))
+        if origin is not None:
+            row += [round(origin.seconds, 1), *origin[1:]]
         rows.append(row)
     return _csv(rows)
 

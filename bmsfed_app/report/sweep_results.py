@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from bmsfed_app.config import ConfigError, check_config
 from bmsfed_app.record.files import RunFolderError, read_config
+from bmsfed_app.record.rows import STANDARD_METRICS
 from bmsfed_app.record.run import Run, read_run
 from bmsfed_app.record.summary import Summary, summary
+from bmsfed_app.report.earlier_runs import EarlierRun, read_earlier
 from bmsfed_app.sweeps import Sweep, SweepRun, run_key
 from bmsfed_app.sweeps.state import is_complete
 from strategies import Metric
@@ -36,6 +38,16 @@ class Column(NamedTuple):
         return ", ".join(p for p in self[:3] if p)
 
 
+class Origin(NamedTuple):
+    """Where and when a run was made, and the seconds that its rounds took."""
+
+    seconds: float
+    commit: str
+    source: str
+    started: str
+    hardware: str
+
+
 @dataclass
 class Results:
     """A sweep's runs, read.
@@ -44,7 +56,9 @@ class Results:
     ----------
     sweep : Sweep
     runs : dict
-        What was read, by the run's key; those that are complete alone.
+        What was read, by the run's key; those whose folders are at hand and complete.
+    origins : dict
+        Of all complete runs, by key: also of those of which an earlier report alone tells.
     metrics : dict
         Metrics, by the name that columns have: "accuracy", "accuracy_by_modality.gray".
     values : dict
@@ -57,6 +71,7 @@ class Results:
 
     sweep: Sweep
     runs: dict[str, Run] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
     values: dict[tuple[str, Column], dict[int, Summary]] = field(default_factory=dict)
     paper: dict[tuple[str, Column], float] = field(default_factory=dict)
@@ -68,12 +83,17 @@ class Results:
         return list(dict.fromkeys(r.method for r in self.sweep.runs))
 
     @cached_property
-    def columns(self) -> list[Column]:
-        """Columns that are shown: those of the sweep's metrics, place by place."""
-        shown = {c: None for _, c in self.values if self._is_shown(c)}
+    def all_columns(self) -> list[Column]:
+        """Columns of all metrics, place by place."""
         places = list(dict.fromkeys((r.dataset, r.partition, r.setting) for r in self.sweep.runs))
         names = list(self.metrics)
-        return sorted(shown, key=lambda c: (places.index(c[:3]), names.index(c.metric)))
+        found = {c: None for _, c in self.values}
+        return sorted(found, key=lambda c: (places.index(c[:3]), names.index(c.metric)))
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Columns that are shown: those of the sweep's metrics, place by place."""
+        return [column for column in self.all_columns if self._is_shown(column)]
 
     def _is_shown(self, column: Column) -> bool:
         return column.metric.partition(".")[0] in self.sweep.metrics
@@ -90,13 +110,13 @@ class Results:
         return self.metrics[metric].label(modality or None) if metric in self.metrics else name
 
     def read(self) -> Iterator[tuple[SweepRun, Run]]:
-        """Yield the complete runs."""
+        """Yield the complete runs whose folders are at hand."""
         for run in self.sweep.runs:
             if run.key in self.runs:
                 yield run, self.runs[run.key]
 
 
-def read_results(sweep: Sweep, root: Path) -> Results:
+def read_results(sweep: Sweep, root: Path, also: Sequence[Path] = ()) -> Results:
     """Read the complete runs of a sweep.
 
     Parameters
@@ -104,30 +124,69 @@ def read_results(sweep: Sweep, root: Path) -> Results:
     sweep : Sweep
     root : Path
         Folder of run folders.
+    also : sequence of Path, optional
+        ``runs.csv`` of earlier reports, or folders with such files below them: for runs whose
+        folders are not at hand, as those of other machines.
 
     Raises
     ------
     RunFolderError
-        If a run's folder is damaged, or holds a run of another configuration or version.
+        If a run's folder is damaged, or holds a run of another configuration or version, or a file
+        named by ``also`` is not what a report writes.
     """
-    results = Results(sweep, paper=_paper(sweep.paper))
+    results, earlier = Results(sweep, paper=_paper(sweep.paper)), read_earlier(also)
+    told: list[tuple[SweepRun, EarlierRun]] = []
     for run in sweep.runs:
         folder = run.folder(root)
-        if not is_complete(folder):
+        if is_complete(folder):
+            _check(run, folder)
+            _take(results, run, read_run(folder))
+        elif run.name in earlier:
+            told.append((run, earlier[run.name]))
+        else:
             results.missing.append(run)
-            continue
-        _check(run, folder)
-        results.runs[run.key] = found = read_run(folder)
-        for metric in found.info.metrics:
-            for modality in found.modalities if metric.by_modality else (None,):
-                ended = summary(found.rounds, metric, modality)
-                if ended is None:
-                    continue
-                name = f"{metric.name}.{modality}" if modality else metric.name
-                results.metrics.setdefault(name, metric)
-                column = Column(run.dataset, run.partition, run.setting, name)
-                results.values.setdefault((run.method, column), {})[run.seed] = ended
+    for run, row in told:  # last, when metrics are known
+        _take_told(results, run, row)
     return results
+
+
+def _take(results: Results, run: SweepRun, found: Run) -> None:
+    """Take in a run whose folder is at hand."""
+    results.runs[run.key] = found
+    info, seconds = found.info, sum(r.seconds for r in found.rounds)
+    about = info.commit or "", info.source or "", info.started, hardware_text(info.hardware)
+    results.origins[run.key] = Origin(seconds, *about)
+    for metric in found.info.metrics:
+        for modality in found.modalities if metric.by_modality else (None,):
+            if (ended := summary(found.rounds, metric, modality)) is not None:
+                name = f"{metric.name}.{modality}" if modality else metric.name
+                _put(results, run, name, metric, ended)
+
+
+def _take_told(results: Results, run: SweepRun, row: EarlierRun) -> None:
+    """Take in a run of which an earlier report tells; metrics that nobody declares are left out."""
+    results.origins[run.key] = Origin(
+        row.seconds, row.commit, row.source, row.started, row.hardware
+    )
+    known = {m.name: m for m in (*STANDARD_METRICS, *results.metrics.values())}
+    for name, shown in row.values.items():
+        if (metric := known.get(name.partition(".")[0])) is not None:
+            unit = metric.shown(1.0)
+            last, closing = (shown[s] / unit for s in ("last", "mean_last"))
+            _put(results, run, name, metric, Summary(last=last, mean_last=closing, rounds=[]))
+
+
+def _put(results: Results, run: SweepRun, name: str, metric: Metric, ended: Summary) -> None:
+    results.metrics.setdefault(name, metric)
+    column = Column(run.dataset, run.partition, run.setting, name)
+    results.values.setdefault((run.method, column), {})[run.seed] = ended
+
+
+def hardware_text(found: object) -> str:
+    """Write what a run says of its machine, which once was a mapping."""
+    return (
+        ", ".join(f"{k} {v}" for k, v in found.items()) if isinstance(found, dict) else str(found)
+    )
 
 
 def _check(run: SweepRun, folder: Path) -> None:

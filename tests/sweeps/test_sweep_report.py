@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bmsfed_app.cli.main import cli
 from bmsfed_app.record.files import RunFolderError
 from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError
+from bmsfed_app.report.earlier_runs import read_earlier
 from bmsfed_app.report.sweep_balance import largest_ratios, shares_alone
 from bmsfed_app.report.sweep_page import leaderboard, write_sweep_report
 from bmsfed_app.report.sweep_results import Results, read_results
@@ -160,6 +162,73 @@ def test_a_leaderboard_sums_sweeps_up(results: Results) -> None:
     assert "| method | cg-digits, iid | cg-digits, non-iid |\n" in text
     assert "| `divfl` | 46.0 ± 2.5 |  |" in text
     assert "Mean rank, Digits & more: `bmsfed` 1.0, `fedavg` 2.0" in text
+
+
+def test_what_an_earlier_report_tells_counts_where_folders_are_gone(
+    results: Results, tmp_path: Path
+) -> None:
+    write_sweep_report(results, tmp_path / "a", "x")
+    runs, found = tmp_path / "runs", results.sweep
+    gone = [run for run in found.runs if run.method == "divfl" or run.seed == 1]
+    for run in gone:
+        shutil.rmtree(run.folder(runs), ignore_errors=True)
+    again = read_results(found, runs, [tmp_path])
+    write_sweep_report(again, tmp_path / "b", "x")
+    assert (tmp_path / "b/table.csv").read_text() == (tmp_path / "a/table.csv").read_text()
+    assert (tmp_path / "b/runs.csv").read_text() == (tmp_path / "a/runs.csv").read_text()
+    text = (tmp_path / "b/table.md").read_text()
+    assert "runs: 15 of 18 complete" in text
+    assert "seeds: 0, 1, 2" in text
+    assert "Of 7 runs the numbers are those of an earlier report's runs.csv" in text
+    nothing = read_results(found, tmp_path / "none", [tmp_path / "b" / "runs.csv"])
+    assert tables(nothing)[:2] == tables(results)[:2]
+    assert (
+        "!["
+        not in write_sweep_report(nothing, tmp_path / "c", "x").with_name("table.md").read_text()
+    )
+
+
+def test_a_run_made_again_since_counts_before_what_is_told_of_it(
+    results: Results, tmp_path: Path
+) -> None:
+    write_sweep_report(results, tmp_path / "a", "x")
+    file = tmp_path / "a/runs.csv"
+    lines = list(csv.DictReader(file.open()))
+    first = lines[0]["folder"]
+    for number, (started, accuracy) in enumerate({"2026-01-02": "7", "2026-01-01": "9"}.items()):
+        lines[0] |= {"started": started, "accuracy.last": accuracy, "accuracy.mean_last": accuracy}
+        with (tmp_path / f"{number}.csv").open("w") as out:
+            table = csv.DictWriter(out, lines[0].keys())
+            table.writeheader()
+            table.writerows(lines)
+    told = read_earlier([tmp_path / "0.csv", tmp_path / "1.csv"])
+    assert told[first].values["accuracy"] == {"last": 7, "mean_last": 7}
+    at_hand = read_results(results.sweep, tmp_path / "runs", [tmp_path / "0.csv"])
+    assert at_hand.values == results.values
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no runs.csv at"),
+        ("a,b\n1,2\n", "it has no column 'commit'"),
+        ("folder,complete,seconds,commit,started,hardware\nx,True,long,a,b,c\n", "'long'"),
+        (
+            "folder,complete,accuracy.mean_last,accuracy.last,seconds,commit,started,hardware\n"
+            "x,True,1,,3,a,b,c\n",
+            "convert",
+        ),
+    ],
+)
+def test_what_no_report_wrote_is_refused(text: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "runs.csv"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(RunFolderError, match=said):
+        read_earlier([file])
+    if text is None:
+        with pytest.raises(RunFolderError, match=said):
+            read_earlier([tmp_path])
 
 
 def test_a_folder_of_another_configuration_or_version_is_refused(

@@ -20,6 +20,7 @@ def report_sweeps(
     out: Path | None,
     board: Path | None,
     options: Sequence[str] = (),
+    also: Sequence[Path] = (),
 ) -> Iterator[str]:
     """Write reports; yield lines that say where.
 
@@ -34,9 +35,11 @@ def report_sweeps(
         Markdown file for the leaderboard.
     options : sequence of str
         Of `bmsfed sweep`, besides the scale, that tell these runs from others.
+    also : sequence of Path, optional
+        See :func:`~bmsfed_app.report.sweep_results.read_results`.
     """
     root = (runs or default_root()).expanduser()
-    found = [read_results(sweep, root) for sweep in sweeps]
+    found = [read_results(sweep, root, also) for sweep in sweeps]
     commands: list[str] = []
     folders: list[Path] = []
     for results in found:

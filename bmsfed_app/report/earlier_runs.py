@@ -1,0 +1,101 @@
+"""Runs whose folders are not at hand, by the ``runs.csv`` that earlier reports wrote of them."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bmsfed_app.record.files import RunFolderError
+
+#: A report's file with a line for every run.
+NAME = "runs.csv"
+_CLOSING, _LAST = "mean_last", "last"
+_NEEDED = {"folder", "complete", "seconds", "commit", "started", "hardware"}
+
+
+@dataclass
+class EarlierRun:
+    """What a report says of one complete run.
+
+    Attributes
+    ----------
+    seconds : float
+    commit, source, started, hardware : str
+    values : dict
+        "mean_last" and "last" as readers see them (shares in percent), by the metric's name, which
+        ends with the modality where it is by modality: "accuracy_by_modality.gray".
+    """
+
+    seconds: float
+    commit: str
+    source: str
+    started: str
+    hardware: str
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def read_earlier(places: Sequence[Path]) -> dict[str, EarlierRun]:
+    """Read what earlier reports say of complete runs.
+
+    Parameters
+    ----------
+    places : sequence of Path
+        Files, or folders: of these, every ``runs.csv`` below them.
+
+    Returns
+    -------
+    dict
+        By the name of the run's folder. Of a run that was made several times, the newest.
+
+    Raises
+    ------
+    RunFolderError
+        If there is no such file, or it is none that a report writes.
+    """
+    found: dict[str, EarlierRun] = {}
+    for file in [f for place in places for f in _files(place)]:
+        for name, run in _read(file):
+            known = found.get(name)
+            if known is None or run.started > known.started:
+                found[name] = run
+            elif run.started == known.started:  # another report's, with other metrics
+                known.values |= run.values
+    return found
+
+
+def _files(place: Path) -> list[Path]:
+    found = sorted(place.rglob(NAME)) if place.is_dir() else [place]
+    if not found or not found[0].is_file():
+        raise RunFolderError(
+            f"--also: there is no {NAME} at '{place}': name one that a report wrote"
+        )
+    return found
+
+
+def _read(file: Path) -> list[tuple[str, EarlierRun]]:
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            table = csv.DictReader(lines)
+            if lacking := sorted(_NEEDED - set(table.fieldnames or ())):
+                raise ValueError(f"it has no column '{lacking[0]}'")
+            return [(row["folder"], _run(row)) for row in table if row["complete"] == "True"]
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunFolderError(
+            f"--also: '{file}' is not what a report of a sweep writes ({error}): name a {NAME}"
+        ) from None
+
+
+def _run(row: dict[str, str]) -> EarlierRun:
+    about = (row[k] or "" for k in ("commit", "started", "hardware"))
+    commit, started, hardware = about
+    run = EarlierRun(float(row["seconds"]), commit, row.get("source") or "", started, hardware)
+    for head, text in row.items():
+        name, _, statistic = head.rpartition(".")
+        if name and statistic == _CLOSING and text:
+            values = {_CLOSING: float(text), _LAST: float(row[f"{name}.{_LAST}"])}
+            if all(map(math.isfinite, values.values())):
+                run.values[name] = values
+    return run
