@@ -54,7 +54,7 @@ def check_machine(config: ExperimentConfig) -> None:
     wants_gpu = config.gpus_per_client > 0 or config.device == "cuda"
     if wants_gpu and not torch.cuda.is_available():
         raise ConfigError("no GPU is available: set gpus_per_client to 0 and device to auto or cpu")
-    if config.device == "cuda" and not config.gpus_per_client and config.engine != "inline":
+    if config.device == "cuda" and not config.gpus_per_client and config.engine == "ray":
         raise ConfigError("device: cuda needs a share of a GPU per client; set gpus_per_client")
     if config.gpus_per_client > torch.cuda.device_count():
         raise ConfigError(
@@ -76,6 +76,8 @@ def choose_engine(config: ExperimentConfig, shares: Sequence[Share]) -> tuple[st
         return config.engine, "as set"
     if config.ray_address:
         return "ray", "a cluster is joined"
+    if not config.gpus_per_client and find_device(config.device).type == "cuda":
+        return "inline", "on the GPU; with gpus_per_client, several clients share it on Ray"
     at_once = int((os.cpu_count() or 1) / config.cpus_per_client)
     if config.gpus_per_client:
         at_once = min(at_once, int(torch.cuda.device_count() / config.gpus_per_client))

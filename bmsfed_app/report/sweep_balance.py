@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +16,8 @@ from bmsfed_app.report.figures import (
     plain,
     round_axis,
     selection_counts,
-    series_look,
 )
+from bmsfed_app.report.sweep_looks import looks, methods_below
 from bmsfed_app.report.sweep_results import Results
 
 #: Rounds over which the share of clients is averaged: few clients are selected in one.
@@ -72,10 +73,11 @@ def draw_balance(results: Results) -> Figure | None:
         ax.set_title(plain(", ".join(filter(None, place))))
         if place == places[0]:
             ax.set_ylabel(plain(label))
-        for index, method in enumerate(results.methods):
+        for method, look in looks(results).items():
             runs = [run for r, run in measured if (r.method, *_place(r)) == (method, *place)]
-            _curve(ax, [values(run) for run in runs], index)
+            _curve(ax, [values(run) for run in runs], look)
         round_axis(ax)
+    methods_below(figure, results)
     return figure
 
 
@@ -83,10 +85,9 @@ def _place(run: object) -> Iterator[str]:
     return (getattr(run, name) for name in ("dataset", "partition", "setting"))
 
 
-def _curve(ax: Axes, found: list[_Points], index: int) -> None:
+def _curve(ax: Axes, found: list[_Points], look: dict[str, Any]) -> None:
     known = [points for points in found if points]
     if known:
         rounds = sorted(set.intersection(*map(set, known)))
         middle = [float(np.mean([points[n] for points in known])) for n in rounds]
-        look = series_look(index)
-        ax.plot(rounds, middle, linewidth=1.6, markersize=4, markevery=3, **look)
+        ax.plot(rounds, middle, markersize=4, markevery=3, **look)

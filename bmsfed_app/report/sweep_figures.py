@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from bmsfed_app.report.figures import (
     STYLE,
     edge_labels,
     grid_of_axes,
-    legend_below,
     plain,
     png,
     round_axis,
-    series_look,
 )
 from bmsfed_app.report.statistics import mean_and_interval
 from bmsfed_app.report.sweep_balance import draw_balance
+from bmsfed_app.report.sweep_looks import looks, methods_below
 from bmsfed_app.report.sweep_results import STATISTICS, Column, Results
 from bmsfed_app.report.sweep_tables import main_columns, place_label
 
@@ -36,8 +36,6 @@ def draw_sweep(results: Results) -> dict[str, bytes]:
     with matplotlib.rc_context(STYLE):
         figures = {"curves": _curves(results), "settings": _settings(results)}
         figures["balance"] = draw_balance(results)
-        if (balance := figures["balance"]) is not None:
-            _methods_below(balance, results)
         return {name: png(figure) for name, figure in figures.items() if figure is not None}
 
 
@@ -50,15 +48,15 @@ def _curves(results: Results) -> Figure | None:
     figure, axes = grid_of_axes(len(columns), min(3, len(columns)), height=3.1, sharey=False)
     for ax, column in zip(axes, columns, strict=True):
         ax.set_title(plain(place_label(results, column)))
-        for index, method in enumerate(results.methods):
-            _curve(ax, results, method, column, index)
+        for method, look in looks(results).items():
+            _curve(ax, results, method, column, look)
         round_axis(ax)
     edge_labels(axes, _unit(results))
-    _methods_below(figure, results)
+    methods_below(figure, results)
     return figure
 
 
-def _curve(ax: Axes, results: Results, method: str, column: Column, index: int) -> None:
+def _curve(ax: Axes, results: Results, method: str, column: Column, look: dict[str, Any]) -> None:
     name, _, modality = column.metric.partition(".")
     metric, found = results.metrics[column.metric], []
     for run, read in results.read():
@@ -68,9 +66,8 @@ def _curve(ax: Axes, results: Results, method: str, column: Column, index: int) 
         return
     rounds = sorted(set.intersection(*map(set, found)))
     table = np.array([[points[n] for n in rounds] for points in found])
-    look = series_look(index)
-    ax.plot(rounds, table.mean(axis=0), linewidth=1.6, markersize=4, markevery=3, **look)
-    if len(found) > 1:
+    ax.plot(rounds, table.mean(axis=0), markersize=4, markevery=3, **look)
+    if len(found) > 1 and "zorder" not in look:
         low, high = table.min(axis=0), table.max(axis=0)
         ax.fill_between(rounds, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
@@ -85,20 +82,20 @@ def _settings(results: Results) -> Figure | None:
     figure, axes = grid_of_axes(len(places), min(2, len(places)), height=3.4, sharey=False)
     for ax, (dataset, partition, metric) in zip(axes, places, strict=True):
         ax.set_title(plain(", ".join(p for p in (dataset, partition) if p)))
-        for index, method in enumerate(results.methods):
+        for index, (method, look) in enumerate(looks(results).items()):
             for place, setting in enumerate(settings):
                 column = Column(dataset, partition, setting, metric)
                 values = list(results.by_seed(method, column, STATISTICS[0]).values())
                 if values:
                     middle, half = mean_and_interval(values)
-                    x = place + (index - (len(results.methods) - 1) / 2) * 0.12
+                    x = place + (index - (len(looks(results)) - 1) / 2) * 0.12
                     error = None if np.isnan(half) else half
-                    look = {"marker": "o"} | {k: v for k, v in series_look(index).items() if v}
-                    ax.errorbar(x, middle, yerror(error), linestyle="", capsize=3, **look)
+                    marked = look | {"marker": look["marker"] or "o", "linestyle": ""}
+                    ax.errorbar(x, middle, yerror(error), capsize=3, **marked)
         ax.set_xticks(range(len(settings)), [plain(s) for s in settings], rotation=30, ha="right")
         ax.grid(True, axis="y")
     edge_labels(axes, _unit(results), "")
-    _methods_below(figure, results)
+    methods_below(figure, results)
     return figure
 
 
@@ -112,10 +109,3 @@ def _unit(results: Results) -> str:
     if metric is None:
         return ""
     return plain(f"{metric.axis} ({metric.unit})" if metric.unit else metric.axis)
-
-
-def _methods_below(figure: Figure, results: Results) -> None:
-    there = {m for m, _ in results.values}
-    shown = [(i, m) for i, m in enumerate(results.methods) if m in there]
-    handles = [Line2D([], [], linewidth=2.4, markersize=5, **series_look(i)) for i, _ in shown]
-    legend_below(figure, handles, [m for _, m in shown])

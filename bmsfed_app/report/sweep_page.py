@@ -43,7 +43,8 @@ def write_sweep_report(results: Results, out: Path, command: str) -> Path:
     ----------
     results : Results
     out : Path
-        Folder, made if need be. Files of an earlier report in it are replaced.
+        Folder, made if need be. Files of an earlier report in it are replaced, but for figures of
+        runs where most folders are not at hand.
     command : str
         What runs the sweep, for readers.
 
@@ -65,8 +66,9 @@ def write_sweep_report(results: Results, out: Path, command: str) -> Path:
     page = out / "index.html"
     if page.exists() and GENERATOR not in page.read_text(encoding="utf-8", errors="replace"):
         raise ReportError(f"'{page}' was not written by a report of a sweep: give another --out")
-    found, pictures = tables(results), draw_sweep(results)
-    facts, notes = _facts(results, command), _notes(results)
+    found, earlier = tables(results), _earlier_pictures(results, out)
+    pictures = draw_sweep(results) | earlier
+    facts, notes = _facts(results, command), _notes(results, bool(earlier))
     files = {
         "index.html": _html(results, facts, notes, found, pictures).encode(),
         "table.md": markdown(results, facts, notes, found, list(pictures)).encode(),
@@ -101,7 +103,15 @@ def _facts(results: Results, command: str) -> dict[str, str]:
     }
 
 
-def _notes(results: Results) -> list[str]:
+def _earlier_pictures(results: Results, out: Path) -> dict[str, bytes]:
+    """Return figures by round that an earlier report left, where they show more than there is."""
+    if results.told <= len(results.runs):
+        return {}
+    files = {name: out / f"{name}.png" for name in ("curves", "balance")}
+    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+
+
+def _notes(results: Results, earlier_pictures: bool) -> list[str]:
     notes = []
     if results.missing:
         few = [run.label for run in results.missing[:5]]
@@ -110,10 +120,11 @@ def _notes(results: Results) -> list[str]:
             f"{len(results.missing)} runs are not complete, and their cells lack them: "
             f"{'; '.join(few)}{more}."
         )
-    if told := len(results.origins) - len(results.runs):
+    if results.told:
+        figures = "by round are that report's" if earlier_pictures else "lack them"
         notes.append(
-            f"Of {told} runs the numbers are those of an earlier report's runs.csv: their folders "
-            "are not at hand, and figures are without them."
+            f"Of {results.told} runs the numbers are from an earlier report's runs.csv, as their "
+            f"folders are not at hand; figures {figures}."
         )
     if len({o.source or o.commit for o in results.origins.values()}) > 1:
         notes.append("The runs are of different versions of the app.")
@@ -266,8 +277,9 @@ def leaderboard(
             for method in results.methods:
                 values = list(results.by_seed(method, column, STATISTICS[0]).values())
                 cells[method, column.place] = interval(values, seeds)
-        ranked[results.sweep.title] = ranks(results)
-    methods = list(dict.fromkeys(m for (m, _), text in cells.items() if text))
+        if len(found := ranks(results)) > 1:
+            ranked[results.sweep.title] = found
+    methods = list(dict.fromkeys(m for m, _ in cells))
     rows = [[m, *(cells.get((m, place), "") for place in heads[1:])] for m in methods]
     lines = ["# Leaderboard", ""]
     lines.append(
@@ -280,7 +292,6 @@ def leaderboard(
         told = "; ".join(f"{k} {v}" for k, v in facts.items() if k not in ("command", "scale"))
         lines.append(f"- [{results.sweep.title}]({file}): `{command}`; {told}")
     for title, found in ranked.items():
-        if found:
-            best = sorted(found.items(), key=lambda one: one[1])
-            lines += ["", f"Mean rank, {title}: " + ", ".join(f"`{m}` {r:.1f}" for m, r in best)]
+        best = sorted(found.items(), key=lambda one: one[1])
+        lines += ["", f"Mean rank, {title}: " + ", ".join(f"`{m}` {r:.1f}" for m, r in best)]
     return "\n".join(lines) + "\n"

@@ -77,6 +77,11 @@ class Results:
     paper: dict[tuple[str, Column], float] = field(default_factory=dict)
     missing: list[SweepRun] = field(default_factory=list)
 
+    @property
+    def told(self) -> int:
+        """Complete runs of which an earlier report alone tells."""
+        return len(self.origins) - len(self.runs)
+
     @cached_property
     def methods(self) -> list[str]:
         """Methods of the sweep, in its order."""

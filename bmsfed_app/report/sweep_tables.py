@@ -20,12 +20,18 @@ TITLES = {
 
 @dataclass
 class Table:
-    """A table: a title, column heads, rows of as many texts, and what a reader must know."""
+    """A table: a title, column heads, rows of as many texts, and what a reader must know.
+
+    Rows of which nothing is known are left out.
+    """
 
     title: str
     heads: list[str]
     rows: list[list[str]]
     note: str = ""
+
+    def __post_init__(self) -> None:
+        self.rows = [row for row in self.rows if any(row[1:])]
 
 
 def tables(results: Results) -> list[Table]:

@@ -112,10 +112,12 @@ def gpu_settings() -> Iterator[None]:
     flags = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
     flags += [(torch.utils.deterministic, "fill_uninitialized_memory")]
     before = [getattr(owner, name) for owner, name in flags]
+    deterministic = torch.are_deterministic_algorithms_enabled()  # as tests on a GPU leave it
+    torch.use_deterministic_algorithms(False)
     yield
     for (owner, name), value in zip(flags, before, strict=True):
         setattr(owner, name, value)
-    torch.use_deterministic_algorithms(False)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])

@@ -78,8 +78,19 @@ def test_a_gpu_of_this_process_needs_no_share(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     check_machine(load_config("cg-digits", {"device": "cuda", "engine": "inline"}))
+    check_machine(load_config("cg-digits", {"device": "cuda"}))
     with pytest.raises(ConfigError, match="set gpus_per_client"):
         check_machine(load_config("cg-digits", {"device": "cuda", "engine": "ray"}))
+
+
+def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert chosen(samples=100_000) == "inline"
+    assert chosen(samples=100_000, device="cpu") == "ray"
+    assert chosen(samples=100_000, gpus_per_client=0.25) == "ray"
+    assert chosen(samples=100_000, ray_address="auto") == "ray"
 
 
 def test_the_cost_of_a_network_is_counted_without_it() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from bmsfed_app.cli.sweep.runs import idle_gpu
 from bmsfed_app.sweeps import load_sweep
 from tests.processes import PATIENCE, Processes, wait_until
 from tests.run_folders import rows
@@ -46,6 +48,15 @@ def last_round(run: Path) -> int:
     if not file.exists():
         return -1
     return max((json.loads(x)["round"] for x in file.read_text().splitlines()[:-1]), default=-1)
+
+
+def test_a_gpu_that_no_run_uses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not idle_gpu(0.0, "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "--gpus-per-run 0.25" in idle_gpu(0.0, "")
+    assert not idle_gpu(0.5, "")
+    assert not idle_gpu(0.0, "auto")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

@@ -17,6 +17,7 @@ from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError
 from bmsfed_app.report.earlier_runs import read_earlier
 from bmsfed_app.report.sweep_balance import largest_ratios, shares_alone
+from bmsfed_app.report.sweep_looks import looks
 from bmsfed_app.report.sweep_page import leaderboard, write_sweep_report
 from bmsfed_app.report.sweep_results import Results, read_results
 from bmsfed_app.report.sweep_tables import tables
@@ -179,13 +180,17 @@ def test_what_an_earlier_report_tells_counts_where_folders_are_gone(
     text = (tmp_path / "b/table.md").read_text()
     assert "runs: 15 of 18 complete" in text
     assert "seeds: 0, 1, 2" in text
-    assert "Of 7 runs the numbers are those of an earlier report's runs.csv" in text
+    told = "Of 7 runs the numbers are from an earlier report's runs.csv, as their folders are not"
+    assert f"{told} at hand; figures lack them." in text
     nothing = read_results(found, tmp_path / "none", [tmp_path / "b" / "runs.csv"])
     assert tables(nothing)[:2] == tables(results)[:2]
-    assert (
-        "!["
-        not in write_sweep_report(nothing, tmp_path / "c", "x").with_name("table.md").read_text()
-    )
+    page = write_sweep_report(nothing, tmp_path / "c", "x").with_name("table.md")
+    assert "![" not in page.read_text()
+    before = (tmp_path / "b/curves.png").read_bytes()
+    page = write_sweep_report(nothing, tmp_path / "b", "x").with_name("table.md")
+    assert (tmp_path / "b/curves.png").read_bytes() == before
+    assert "figures by round are that report's" in page.read_text()
+    assert "![By round](curves.png)" in page.read_text()
 
 
 def test_a_run_made_again_since_counts_before_what_is_told_of_it(
@@ -257,6 +262,30 @@ def test_the_command_reports_and_says_what_to_run_first(results: Results, tmp_pa
     assert isinstance(done.exception, ReportError)
     told = f"bmsfed sweep {file} --scale desk --on cg-digits --set rounds=7"
     assert f"run `{told} --set 'encoders={{gray: mlp}}'` first" in str(done.exception)
+
+
+def test_of_several_sweeps_one_without_runs_is_left_out(results: Results, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(FILE | {"set": {"rounds": 9}}))
+    file, runs, out = results.sweep.source, str(tmp_path / "runs"), tmp_path / "out"
+    asked = ["report", file, str(other), "--runs", runs, "--out", str(out)]
+    done = CliRunner().invoke(cli, [*asked, "--leaderboard", str(out / "README.md")])
+    assert done.exit_code == 0
+    first, *others = done.output.splitlines()
+    assert first == f"{other}: no run is complete, left out"
+    assert others == [str(out / "digits/index.html"), str(out / "README.md")]
+
+
+def test_of_many_methods_the_baselines_and_the_best_have_colours(tmp_path: Path) -> None:
+    names = ["fedavg", *(f"fedavg-0.{n}" for n in range(1, 10)), "pow-d", "bmsfed"]
+    found = sweep(tmp_path, methods=names, partitions=[], seeds=[0])
+    run_all(found, tmp_path / "runs", {name: 0.9 - n / 100 for n, name in enumerate(names[::-1])})
+    drawn = looks(read_results(found, tmp_path / "runs"))
+    assert list(drawn) == names
+    assert [m for m, look in drawn.items() if look["color"] == "0.8"] == [
+        "fedavg-0.1",
+        "fedavg-0.2",
+    ]
 
 
 def test_balance_is_the_weak_ones_ratio_and_who_trains_alone(

@@ -24,6 +24,8 @@ def report_sweeps(
 ) -> Iterator[str]:
     """Write reports; yield lines that say where.
 
+    Of several sweeps, those of which no run is complete are left out.
+
     Parameters
     ----------
     sweeps : sequence of Sweep
@@ -40,6 +42,11 @@ def report_sweeps(
     """
     root = (runs or default_root()).expanduser()
     found = [read_results(sweep, root, also) for sweep in sweeps]
+    if any(results.origins for results in found):
+        for results in found:
+            if not results.origins:
+                yield f"{results.sweep.source}: no run is complete, left out"
+        found = [results for results in found if results.origins]
     commands: list[str] = []
     folders: list[Path] = []
     for results in found:

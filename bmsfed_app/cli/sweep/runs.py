@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import torch
 from rich.console import Console
 
 from bmsfed_app.cli.progress import prepare_if_needed
@@ -50,6 +51,8 @@ def run_all(
         raise RunFolderError(
             f"cannot write '{board.root}' ({error.strerror}): choose another --runs"
         ) from None
+    if idle := idle_gpu(needs[1], address):
+        console.print(idle, soft_wrap=True)
     with early_cluster(True, address) as cluster, Watch(board, console) as watch:
         assert cluster is not None
         runs = list(waiting) if address else _with_data(board, waiting, watch)
@@ -69,6 +72,13 @@ def run_all(
             return True
         watch.look(pool.at_once)
         return False
+
+
+def idle_gpu(gpus: float, address: str) -> str:
+    """Say what makes runs use a GPU of this machine; empty where they do, or there is none."""
+    if gpus or address or not torch.cuda.is_available():
+        return ""
+    return "runs train on CPUs: --gpus-per-run 0.25, say, lets four share a GPU of this machine"
 
 
 def _with_data(board: Board, runs: Sequence[SweepRun], watch: Watch) -> list[SweepRun]:
