@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # The tensors are tiny: more threads only wait for each other, here and in the programs that tests
 # start, of which there are more than cores.
@@ -35,14 +36,24 @@ def ray_cluster() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the tests that are long, so that none is left over last: they wait for processes.
+    """Leave out what takes long, unless it is asked for, and begin with the longest of the others.
 
-    xdist takes groups in the order of their first tests. The long half of the faults is left out
-    unless it is asked for.
+    xdist takes groups in the order of their first tests. Tests that start programs run where
+    ``-m`` says so, or files are named; the long half of the faults where ``-m`` says so.
     """
     items.sort(key=lambda item: not item.get_closest_marker("e2e"))
     asked = config.option.markexpr
-    if "faults" not in asked and "long" not in asked:
-        left_out = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    marks = {"e2e", "long"}
+    if "long" in asked or "faults" in asked:
+        marks = set()
+    elif "e2e" in asked or _named(config):
+        marks = {"long"}
+    left_out = [item for item in items if any(map(item.get_closest_marker, marks))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _named(config: pytest.Config) -> bool:
+    """Whether files, or folders, were named; workers of xdist are always told a folder."""
+    whole = {config.rootpath, config.rootpath / "tests"}
+    return any(Path(name.partition("::")[0]).absolute() not in whole for name in config.args)

@@ -46,6 +46,7 @@ SMALL: dict[str, Any] = {
     "connect_timeout": 600,
     "holdout": 0.25,
     "eval_every": 2,
+    "encoders": {"colored": "mlp", "gray": "mlp"},
 }
 
 
@@ -137,6 +138,7 @@ def test_what_is_held_out_is_no_training_data() -> None:
 def test_who_is_left_with_one_sample_is_refused_before_anything_starts() -> None:
     """conv4 normalises over batches: it needs two, of which one is held out."""
     given = {"partition": "iid", "samples_per_client": 2, "min_samples": 1, "data_fraction": 1.0}
+    given["encoders"] = {"colored": "conv4", "gray": "conv4"}
     check_experiment(load_config("cg-digits", SMALL | given | {"holdout": 0.0}))
     with pytest.raises(ConfigError, match="client-0"):
         check_experiment(load_config("cg-digits", SMALL | given))

@@ -26,6 +26,8 @@ SMALL: dict[str, Any] = {
     "min_samples": 4,
     "connect_timeout": 600,
 }
+#: Which method it is does not depend on what encodes.
+CHEAP = {"colored": "mlp", "gray": "mlp"}
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +45,15 @@ def run(folder: RunFolder, last: int = 3, seed: int = 0) -> None:
 
 @pytest.mark.parametrize("name", [*METHODS.names(), "fedavg-0.2", "fedavg-0.8-fix"])
 def test_three_rounds_resumed_after_the_second(name: str, tmp_path: Path) -> None:
-    config = load_config("cg-digits", SMALL | {"method": name})
+    resumed_after_the_second(tmp_path, {"method": name, "encoders": CHEAP})
+
+
+def test_three_rounds_of_convolutions_with_batch_norm_resumed(tmp_path: Path) -> None:
+    resumed_after_the_second(tmp_path, {"method": "bmsfed"})
+
+
+def resumed_after_the_second(tmp_path: Path, given: dict[str, Any]) -> None:
+    config = load_config("cg-digits", SMALL | given)
     whole = RunFolder.create(tmp_path / "whole", config)
     run(whole)
     broken = RunFolder.create(tmp_path / "broken", config)

@@ -20,6 +20,7 @@ from server_app.run_folder import RunFolder
 from strategies import FedAvg, RoundReport, ServerState
 
 SMALL: dict[str, Any] = {"clients": 3, "per_round": 2, "data_fraction": 0.1, "method": "fedavg"}
+SMALL |= {"encoders": {"colored": "mlp", "gray": "mlp"}}
 #: Too little to change any answer.
 STILL = SMALL | {"validation": 0.1, "lr": 1e-12, "lr_min": 1e-12, "stop_after": 2, "rounds": 6}
 

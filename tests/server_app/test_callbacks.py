@@ -19,6 +19,7 @@ from strategies import Callback, Decisions, RoundReport
 from tests.e2e.conftest import free_port
 
 SMALL: dict[str, Any] = {"clients": 3, "per_round": 2, "data_fraction": 0.1, "method": "fedavg"}
+SMALL |= {"encoders": {"colored": "mlp", "gray": "mlp"}}
 
 
 def experiment(rounds: int, callbacks: dict[str, Any]) -> ExperimentConfig:

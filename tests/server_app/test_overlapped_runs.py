@@ -25,6 +25,7 @@ SMALL: dict[str, Any] = {
     "data_fraction": 0.05,
     "local_epochs": 1,
     "method": "bmsfed",
+    "encoders": {"colored": "mlp", "gray": "mlp"},
     "connect_timeout": 600,
 }
 

@@ -44,6 +44,7 @@ def test_what_is_no_share_does_not_count(wrong: float) -> None:
 
 def test_conflicts_of_mmpareto_in_a_run(tmp_path: Path) -> None:
     small = {"clients": 3, "per_round": 2, "rounds": 1, "data_fraction": 0.2, "local_epochs": 1}
+    small |= {"encoders": {"colored": "mlp", "gray": "mlp"}}
     config = load_config("cg-digits", small | {"method": "mmpareto"})
     folder = RunFolder.create(tmp_path / "run", config)
     run_experiment(InlineGrid(app, 3), folder)

@@ -36,7 +36,7 @@ from strategies.testing import FakeGrid
 from tests.e2e.conftest import free_port
 
 SMALL: dict[str, Any] = {"clients": 3, "per_round": 2, "data_fraction": 0.1, "method": "fedavg"}
-SMALL |= {"connect_timeout": 5, "local_epochs": 1}
+SMALL |= {"connect_timeout": 5, "local_epochs": 1, "encoders": {"colored": "mlp", "gray": "mlp"}}
 NAMES = ("tensorboard", "mlflow", "wandb")
 
 
