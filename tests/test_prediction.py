@@ -24,6 +24,7 @@ from tests.own_table import SETTINGS, write_table
 from tests.run_folders import rows
 
 SMALL = "--rounds 2 --clients 3 --per-round 2 --engine inline --set local_epochs=1".split()
+DIGITS = [*SMALL, "--set", "encoders={colored: mlp, gray: mlp}"]
 
 
 pytestmark = pytest.mark.xdist_group("prediction")
@@ -46,7 +47,7 @@ def invoke(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def run(home: Path) -> Path:
     """A run on the digits."""
-    invoke("run", "cg-digits", *SMALL, "--out", str(home / "digits"))
+    invoke("run", "cg-digits", *DIGITS, "--out", str(home / "digits"))
     return home / "digits"
 
 
@@ -96,7 +97,7 @@ def test_an_earlier_round_is_that_of_its_checkpoint(run: Path) -> None:
 def test_the_best_round_by_validation_can_be_taken(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "p.csv"
     best = ["--set", "keep=best", "--set", "validation=0.1"]
-    invoke("run", "cg-digits", *SMALL, *best, "--out", str(run))
+    invoke("run", "cg-digits", *DIGITS, *best, "--out", str(run))
     accuracies = dict(read_run(run).values("validation_accuracy"))
     text = invoke("predict", str(run), "--data", ".", "--round", "best", "--out", str(out))
     found = int(text.split("after round ")[1].split(":")[0])
@@ -111,7 +112,7 @@ def test_what_lacks_modalities_is_predicted_as_the_evaluator_does(
 ) -> None:
     if method != "bmsfed":
         run = tmp_path / "run"
-        invoke("run", "cg-digits", *SMALL, "--method", method, "--out", str(run))
+        invoke("run", "cg-digits", *DIGITS, "--method", method, "--out", str(run))
     model = bmsfed_app.load_model(run)
     test = model.config.load_data("test").test
     assert test is not None

@@ -186,7 +186,7 @@ def test_sizes_are_rounded_by_largest_remainders() -> None:
 
 def test_quantities_are_log_normal_and_classes_are_not_skewed() -> None:
     number, sigma = 10, 0.5
-    labels = np.arange(200_000) % 2
+    labels = np.arange(40_000) % 2
     parts = [share(labels, number, "quantity", sigma=sigma, seed=s) for s in range(40)]
     logs = np.log([sizes(p) for p in parts])
     # Normalisation takes each federation's mean, and one of its N degrees of freedom.

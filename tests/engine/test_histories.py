@@ -28,7 +28,12 @@ SMALL: dict[str, Any] = {
 }
 #: FedPAC keeps a head per client; clients of three modalities may lack two of them.
 CASES: dict[int, dict[str, Any]] = {
-    2: {"data_fraction": 0.1, "partition": "dirichlet", "min_samples": 4},
+    2: {
+        "data_fraction": 0.1,
+        "partition": "dirichlet",
+        "min_samples": 4,
+        "encoders": {"colored": "mlp", "gray": "mlp"},
+    },
     3: {"method": "fedpac", "whole_share": 0.5, "partition": "natural"},
 }
 THREE = {"face": ["f0", "f1"], "eyes": ["f2"], "voice": ["v0", "v1"]}

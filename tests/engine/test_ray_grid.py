@@ -177,6 +177,7 @@ def test_an_address_where_nobody_answers() -> None:
     assert "ray start --head" in result.stdout
 
 
+@pytest.mark.e2e
 def test_a_machine_that_is_lost_costs_the_clients_it_worked_for() -> None:
     """Two Ray nodes here, one of which is ended while clients work on it."""
     script = Path(__file__).with_name("two_machines.py")

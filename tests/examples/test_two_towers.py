@@ -63,6 +63,7 @@ def test_the_message_version_selects_and_learns(
     assert any(not p and m == ["text"] for p, m, _ in told)
 
 
+@pytest.mark.e2e
 @pytest.mark.xdist_group("ray")
 def test_the_classic_version_runs_in_processes_of_ray(
     ray_cluster: None,
