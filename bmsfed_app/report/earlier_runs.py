@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from bmsfed_app.record.files import RunFolderError
 
@@ -16,24 +17,29 @@ _CLOSING, _LAST = "mean_last", "last"
 _NEEDED = {"folder", "complete", "seconds", "commit", "started", "hardware"}
 
 
-@dataclass
-class EarlierRun:
-    """What a report says of one complete run.
-
-    Attributes
-    ----------
-    seconds : float
-    commit, source, started, hardware : str
-    values : dict
-        "mean_last" and "last" as readers see them (shares in percent), by the metric's name, which
-        ends with the modality where it is by modality: "accuracy_by_modality.gray".
-    """
+class Origin(NamedTuple):
+    """Where and when a run was made, and the seconds that its rounds took."""
 
     seconds: float
     commit: str
     source: str
     started: str
     hardware: str
+
+
+@dataclass
+class EarlierRun:
+    """What a report says of one complete run.
+
+    Attributes
+    ----------
+    origin : Origin
+    values : dict
+        "mean_last" and "last" as readers see them (shares in percent), by the metric's name, which
+        ends with the modality where it is by modality: "accuracy_by_modality.gray".
+    """
+
+    origin: Origin
     values: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -59,9 +65,9 @@ def read_earlier(places: Sequence[Path]) -> dict[str, EarlierRun]:
     for file in [f for place in places for f in _files(place)]:
         for name, run in _read(file):
             known = found.get(name)
-            if known is None or run.started > known.started:
+            if known is None or run.origin.started > known.origin.started:
                 found[name] = run
-            elif run.started == known.started:  # another report's, with other metrics
+            elif run.origin.started == known.origin.started:  # another report's, with other metrics
                 known.values |= run.values
     return found
 
@@ -89,9 +95,8 @@ def _read(file: Path) -> list[tuple[str, EarlierRun]]:
 
 
 def _run(row: dict[str, str]) -> EarlierRun:
-    about = (row[k] or "" for k in ("commit", "started", "hardware"))
-    commit, started, hardware = about
-    run = EarlierRun(float(row["seconds"]), commit, row.get("source") or "", started, hardware)
+    texts = (row.get(k) or "" for k in Origin._fields[1:])
+    run = EarlierRun(Origin(float(row["seconds"]), *texts))
     for head, text in row.items():
         name, _, statistic = head.rpartition(".")
         if name and statistic == _CLOSING and text:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bmsfed_app.report import ReportError
+from bmsfed_app.report.earlier_runs import Origin
 from bmsfed_app.report.page import template
 from bmsfed_app.report.statistics import mean_and_interval
 from bmsfed_app.report.sweep_balance import WINDOW
 from bmsfed_app.report.sweep_figures import draw_sweep
-from bmsfed_app.report.sweep_results import STATISTICS, Column, Origin, Results
+from bmsfed_app.report.sweep_results import STATISTICS, Column, Results
 from bmsfed_app.report.sweep_tables import Table, interval, main_columns, ranks, tables
 
 GENERATOR = "bmsfed report, of a sweep"

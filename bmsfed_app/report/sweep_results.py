@@ -15,7 +15,7 @@ from bmsfed_app.record.files import RunFolderError, read_config
 from bmsfed_app.record.rows import STANDARD_METRICS
 from bmsfed_app.record.run import Run, read_run
 from bmsfed_app.record.summary import Summary, summary
-from bmsfed_app.report.earlier_runs import EarlierRun, read_earlier
+from bmsfed_app.report.earlier_runs import EarlierRun, Origin, read_earlier
 from bmsfed_app.sweeps import Sweep, SweepRun, run_key
 from bmsfed_app.sweeps.state import is_complete
 from strategies import Metric
@@ -36,16 +36,6 @@ class Column(NamedTuple):
     def place(self) -> str:
         """Where its runs were."""
         return ", ".join(p for p in self[:3] if p)
-
-
-class Origin(NamedTuple):
-    """Where and when a run was made, and the seconds that its rounds took."""
-
-    seconds: float
-    commit: str
-    source: str
-    started: str
-    hardware: str
 
 
 @dataclass
@@ -170,9 +160,7 @@ def _take(results: Results, run: SweepRun, found: Run) -> None:
 
 def _take_told(results: Results, run: SweepRun, row: EarlierRun) -> None:
     """Take in a run of which an earlier report tells; metrics that nobody declares are left out."""
-    results.origins[run.key] = Origin(
-        row.seconds, row.commit, row.source, row.started, row.hardware
-    )
+    results.origins[run.key] = row.origin
     known = {m.name: m for m in (*STANDARD_METRICS, *results.metrics.values())}
     for name, shown in row.values.items():
         if (metric := known.get(name.partition(".")[0])) is not None:
