@@ -46,6 +46,7 @@ class Processes:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.3",
             "RAY_TMPDIR": "/tmp",
+            "RAY_ADDRESS": "local",  # Flower's simulation would join what Ray it finds
         }
 
     def start(

@@ -61,8 +61,10 @@ class Cluster:
             _check_answers(address)
             options["address"] = address
         else:
+            # Without "local" Ray joins what `ray start` began here, or RAY_ADDRESS names.
+            options |= {"address": "local", "num_cpus": os.cpu_count()}
             # Nobody looks at Ray's dashboard, which takes seconds to start.
-            options |= {"include_dashboard": False, "num_cpus": os.cpu_count()}
+            options["include_dashboard"] = False
             options["object_store_memory"] = _checked_store(object_store)
         try:
             with warnings.catch_warnings():

@@ -48,8 +48,6 @@ def run_config(**values: object) -> str:
     return " ".join(f'{k}="{v}"' if isinstance(v, str) else f"{k}={v}" for k, v in values.items())
 
 
-# Not beside the sweeps' tests: Flower's simulation joins what Ray it finds, and they kill theirs.
-@pytest.mark.xdist_group("sweeps")
 def test_flwr_run_gives_the_history_of_bmsfed_run(processes: Processes, tmp_path: Path) -> None:
     run, whole = tmp_path / "flwr-run", tmp_path / "whole"
     trackers = [name for name in ("tensorboard", "wandb") if find_spec(name)]

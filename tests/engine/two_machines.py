@@ -1,4 +1,7 @@
-"""Three rounds on two Ray nodes of this machine; the second one is ended in the second round."""
+"""A Ray of one's own beside a cluster that others began; three rounds on two nodes of theirs.
+
+The second node is ended in the second round.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import ray
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from ray.cluster_utils import Cluster
@@ -23,8 +27,6 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Say where one is; wait for a file if told so."""
-    import ray
-
     where = ray.get_runtime_context().get_node_id()
     orders = message.content.config_records["config"]
     if orders["folder"]:
@@ -48,10 +50,13 @@ def ask(grid: RayGrid, folder: str = "") -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    """Print what each of the rounds came to."""
+    """Print what each round came to, and whether a grid without an address kept to itself."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
+    with RayGrid(app, 2) as grid:
+        own = [node["NodeID"] for node in ray.nodes()]
+    alone = cluster.head_node.node_id not in own
     with RayGrid(app, 4, address=cluster.address) as grid:
         rounds = [ask(grid)]
 
@@ -68,7 +73,7 @@ def main(folder: Path) -> None:
         ender.join()
         rounds.append(ask(grid))
     cluster.shutdown()
-    print(json.dumps(rounds))
+    print(json.dumps({"alone": alone, "rounds": rounds}))
 
 
 if __name__ == "__main__":
