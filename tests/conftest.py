@@ -30,8 +30,10 @@ def ray_cluster() -> Iterator[None]:
     """
     import ray
 
-    quiet = {"include_dashboard": False, "log_to_driver": False}
-    ray.init("local", num_cpus=2, object_store_memory=2**28, **quiet)
+    from bmsfed_app.engine.cluster import PATIENT
+
+    options = {"include_dashboard": False, "log_to_driver": False, "_system_config": PATIENT}
+    ray.init("local", num_cpus=2, object_store_memory=2**28, **options)
     yield
     ray.shutdown()
 

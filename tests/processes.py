@@ -46,7 +46,10 @@ class Processes:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.3",
             "RAY_TMPDIR": "/tmp",
-            "RAY_ADDRESS": "local",  # Flower's simulation would join what Ray it finds
+            # Flower's simulation would join what Ray it finds, and give it up where it is slow.
+            "RAY_ADDRESS": "local",
+            "RAY_health_check_failure_threshold": "200",
+            "RAY_worker_register_timeout_seconds": "600",
         }
 
     def start(

@@ -23,6 +23,9 @@ ENLARGE = (
     f"enlarge it (docker run --shm-size=…, or mount -o remount,size=… {_SHARED_MEMORY}), or take "
     "--engine inline"
 )
+#: One machine's Ray that is slow to answer is not lost: by itself Ray gives it up after five checks
+#: of some seconds, and a worker that takes a minute to begin is ended and begun anew, for ever.
+PATIENT = {"health_check_failure_threshold": 200, "worker_register_timeout_seconds": 600}
 
 #: Clusters of this process that are in use; Ray allows one connection.
 _users = 0
@@ -66,6 +69,7 @@ class Cluster:
             # Nobody looks at Ray's dashboard, which takes seconds to start.
             options["include_dashboard"] = False
             options["object_store_memory"] = _checked_store(object_store)
+            options["_system_config"] = PATIENT
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)

@@ -180,6 +180,30 @@ def test_an_address_where_nobody_answers() -> None:
 
 
 @pytest.mark.e2e
+def test_a_machine_that_does_not_answer_for_a_while_is_not_given_up() -> None:
+    """As when it is overloaded: Ray's own process stands still, longer than Ray waits by itself."""
+    script = (
+        "import os, signal, time, ray\n"
+        "from tests.engine.test_ray_grid import RayGrid, app, exchanged\n"
+        "with RayGrid(app, 1) as grid:\n"
+        "    [raylet] = ray._private.worker._global_node.all_processes['raylet']\n"
+        "    os.kill(raylet.process.pid, signal.SIGSTOP)\n"
+        "    time.sleep(8)\n"
+        "    os.kill(raylet.process.pid, signal.SIGCONT)\n"
+        "    time.sleep(2)\n"
+        "    print([a.error for a in exchanged(grid).values()], ray.nodes()[0]['Alive'])\n"
+    )
+    checks = {"period_ms": "300", "timeout_ms": "500", "initial_delay_ms": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {f"RAY_health_check_{name}": value for name, value in checks.items()},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.splitlines()[-1:] == ["[''] True"], result.stderr[-3000:]
+
+
+@pytest.mark.e2e
 def test_a_machine_that_is_lost_costs_the_clients_it_worked_for() -> None:
     """Two Ray nodes here, one of which is ended while clients work on it.
 

@@ -11,6 +11,12 @@ shown_by(
 )
 
 shown_by(
+    "engine/test_ray_grid.py::test_a_machine_that_does_not_answer_for_a_while_is_not_given_up",
+    "a machine is overloaded, and Ray's own process does not answer",
+    happens="a simulation's own Ray waits ten minutes, not one",
+    kept="all",
+)
+shown_by(
     "engine/test_ray_grid.py::test_a_worker_that_dies_costs_its_client_one_answer",
     "a Ray worker of a simulation dies",
     happens="it is started anew; its client is left out of the round",
