@@ -66,9 +66,18 @@ def _overridden(values: dict[str, Any], given: Mapping[str, Any]) -> ExperimentC
         values = put(values, key, given[key], below=_home(values, key))
     _check_dataset_settings(values)  # before files are looked at for them
     _resolve(values)
-    config = check_config({**_method(values).overrides, **values})
+    config = check_config(_below(values, _method(values).overrides))
     check_packages(config)
     return config
+
+
+def _below(values: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with a method's own defaults below them; of mappings, name by name."""
+    merged = {**defaults, **values}
+    for key, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(merged[key], Mapping):
+            merged[key] = {**default, **merged[key]}
+    return merged
 
 
 def check_config(values: Mapping[str, Any]) -> ExperimentConfig:

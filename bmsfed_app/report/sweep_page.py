@@ -262,17 +262,19 @@ def leaderboard(
     Parameters
     ----------
     all_results : sequence of Results
-        A place that several have is taken of the first.
+        A place that several have is taken of the first. Those over settings are left to their own
+        pages where there are others.
     commands : sequence of str
         What runs each of them.
     tables : sequence of str
         Where each one's ``table.md`` is, for a link.
     """
     heads, cells, ranked = ["method"], {}, {}
+    plain = any(not c.setting for results in all_results for c in main_columns(results))
     for results in all_results:
         seeds = len({r.seed for r in results.sweep.runs})
         for column in main_columns(results):
-            if column.place in heads:
+            if column.place in heads or (column.setting and plain):
                 continue
             heads.append(column.place)
             for method in results.methods:
@@ -292,7 +294,10 @@ def leaderboard(
         facts = _facts(results, command)
         told = "; ".join(f"{k} {v}" for k, v in facts.items() if k not in ("command", "scale"))
         lines.append(f"- [{results.sweep.title}]({file}): `{command}`; {told}")
+    if ranked:
+        told = "Mean ranks over the columns of a page, of the methods that have all of them:"
+        lines += ["", told, ""]
     for title, found in ranked.items():
         best = sorted(found.items(), key=lambda one: one[1])
-        lines += ["", f"Mean rank, {title}: " + ", ".join(f"`{m}` {r:.1f}" for m, r in best)]
+        lines.append(f"- {title}: " + ", ".join(f"`{m}` {r:.1f}" for m, r in best))
     return "\n".join(lines) + "\n"

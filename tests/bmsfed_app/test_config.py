@@ -91,6 +91,11 @@ def test_a_number_in_a_name_is_checked_as_any_setting() -> None:
         load_config("cg-digits", {"method": "fedavg-1.5"})
 
 
+def test_a_methods_own_callbacks_stay_beside_those_given() -> None:
+    given = {"method": "private-head", "callbacks.missing-modality": {}}
+    assert load_config("cg-digits", given).callbacks == {"personal": {}, "missing-modality": {}}
+
+
 def test_overrides_find_their_place() -> None:
     config = load_config(
         "cg-digits", {"chi": "1.7", "lr": "0.5", "test_color_correlation": "0.2", "rounds": 3}

@@ -155,6 +155,13 @@ def test_settings_have_a_figure_and_several_metrics_columns(tmp_path: Path) -> N
     ]
     write_sweep_report(results, tmp_path / "out", "x")
     assert (tmp_path / "out" / "settings.png").read_bytes().startswith(b"\x89PNG")
+    assert "| method | cg-digits, 1 epochs | cg-digits, 3" in leaderboard([results], [""], [""])
+    # Beside others they stand on their own page alone.
+    run_all(plain := sweep(tmp_path), tmp_path / "runs", {"fedavg": 0.5})
+    both = [results, read_results(plain, tmp_path / "runs")]
+    assert "| method | cg-digits, iid | cg-digits, non-iid |\n" in leaderboard(
+        both, *2 * [["", ""]]
+    )
 
 
 def test_a_leaderboard_sums_sweeps_up(results: Results) -> None:
@@ -162,7 +169,7 @@ def test_a_leaderboard_sums_sweeps_up(results: Results) -> None:
     assert "- [Digits & more](a/table.md): `one command`; seeds 0, 1, 2; runs 15 of 18" in text
     assert "| method | cg-digits, iid | cg-digits, non-iid |\n" in text
     assert "| `divfl` | 46.0 ± 2.5 |  |" in text
-    assert "Mean rank, Digits & more: `bmsfed` 1.0, `fedavg` 2.0" in text
+    assert "- Digits & more: `bmsfed` 1.0, `fedavg` 2.0" in text
 
 
 def test_what_an_earlier_report_tells_counts_where_folders_are_gone(
