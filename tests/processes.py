@@ -49,7 +49,6 @@ class Processes:
             # Flower's simulation would join what Ray it finds, and give it up where it is slow.
             "RAY_ADDRESS": "local",
             "RAY_health_check_failure_threshold": "200",
-            "RAY_worker_register_timeout_seconds": "600",
         }
 
     def start(
