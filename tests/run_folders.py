@@ -91,10 +91,10 @@ class StopAfter(Callback):
 
 
 def rows(run: Path, file: str = "history.jsonl") -> list[dict[str, Any]]:
-    """A run's rows without what a clock says."""
+    """A run's rows without what a clock says; a line that is being written is none yet."""
     path = run / file
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [_timeless(json.loads(line)) for line in lines]
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [_timeless(json.loads(line)) for line in lines if line.endswith("\n")]
 
 
 def _timeless(value: Any) -> Any:

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from strategies import ServerState
 from tests.processes import PATIENCE, ROOT, Processes, bmsfed, free_port, wait_until
 from tests.run_folders import rows
 
@@ -238,6 +239,11 @@ class Run:
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds written so far, without what a clock says."""
         return [r for r in rows(self.folder) if r["kind"] == "round"]
+
+    def complete_rounds(self) -> list[dict[str, Any]]:
+        """Those of them whose checkpoint is there, which comes last."""
+        state = ServerState.from_bytes((self.folder / "checkpoint.safetensors").read_bytes())
+        return [r for r in self.rounds() if r["round"] <= state.round]
 
     def statuses(self, server_round: int) -> dict[str, str]:
         """What became of each client's answer to training in a round."""

@@ -93,7 +93,8 @@ def test_a_superlink_killed_and_restarted_serves_the_run_again(
     federation: Federation, long_run: Run
 ) -> None:
     federation.kill("superlink")
-    before = long_run.rounds()
+    before = long_run.complete_rounds()
+    assert before
     federation.start_superlink()
     resumed = federation.run("resumed", resume="long", **LONG)
     resumed.trains("a", "b", "c")
