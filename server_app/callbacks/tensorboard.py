@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
+        self._wait_for_a_later_name()
         # Readers drop what earlier files hold from this round on.
         self._writer = SummaryWriter(str(self.folder / self.where), purge_step=first)
         entries = {**self.params, **self.tags}
@@ -49,6 +51,13 @@ class TensorBoard(Tracker):
         for summary in hparams(plain, {"accuracy": 0, "loss": 0}):  # whose last values are shown
             self._writer.file_writer.add_summary(summary)
         return self.where
+
+    def _wait_for_a_later_name(self) -> None:
+        """Readers take files by name: second, host, process. Those of one second have no order."""
+        files = (self.folder / self.where).glob("events.out.tfevents.*")
+        taken = {int(file.name.split(".")[3]) for file in files}
+        while int(time.time()) in taken:
+            time.sleep(0.05)
 
     def tell(self, server_round: int, values: Mapping[str, float]) -> None:
         """Write scalars."""

@@ -254,6 +254,9 @@ def test_a_run_that_was_killed_goes_on_without_a_gap(name: str, tmp_path: Path, 
     run(RunFolder.reopen(tmp_path / "run"))
     [held] = READERS[name](tmp_path / "run", home)
     assert rounds_of(held) == [0, 1, 2, 3]
+    # Files of one second are read in no particular order.
+    seconds = [p.name.split(".")[3] for p in (tmp_path / "run/tensorboard").glob("*")]
+    assert len(seconds) == len(set(seconds))
 
 
 def test_a_run_that_went_back_is_told_anew(name: str, tmp_path: Path, home: Path) -> None:
