@@ -79,7 +79,7 @@ class Predictor:
         Raises
         ------
         DataError
-            If a modality is unknown, shapes do not fit, or a sample has nothing.
+            If a modality is unknown, shapes or values do not fit, or a sample has nothing.
         """
         tensors = self._checked(inputs)
         count = len(next(iter(tensors.values())))
@@ -97,6 +97,8 @@ class Predictor:
         whole = [m for m in tensors if m not in masks]
         if not whole and not torch.stack(list(masks.values())).any(dim=0).all():
             raise DataError("present: a sample has no modality at all: leave it out")
+        for m, x in tensors.items():
+            self._check_values(m, x[masks[m]] if m in masks else x)
         parts = []
         for rows in torch.arange(count).split(self.config.eval_batch_size):
             batch = {m: x[rows] for m, x in tensors.items()}
@@ -146,7 +148,11 @@ class Predictor:
                     f"the model has no modality '{m}'{nearest(m, self.modalities)} (it has "
                     f"{', '.join(self.modalities)})"
                 )
-            x = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+            try:
+                x = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+            except TypeError:
+                kind = np.asarray(values).dtype
+                raise DataError(f"'{m}' holds {kind}, not numbers") from None
             if tuple(x.shape[1:]) != tuple(info.shapes[m]):
                 wanted = ", ".join(map(str, info.shapes[m]))
                 raise DataError(f"'{m}' has shape {tuple(x.shape)}, not (n, {wanted})")
@@ -154,7 +160,21 @@ class Predictor:
         if len({len(x) for x in found.values()}) > 1:
             sizes = ", ".join(f"{len(x)} of '{m}'" for m, x in found.items())
             raise DataError(f"inputs of different numbers of samples: {sizes}")
+        if not len(next(iter(found.values()))):
+            raise DataError("no samples: the inputs are empty")
         return found
+
+    def _check_values(self, modality: str, x: Tensor) -> None:
+        """Refuse values of samples that have a modality which no encoder can take."""
+        vocabulary = self.config.dataset_info().vocabularies.get(modality)
+        if not vocabulary:
+            if not bool(x.isfinite().all()):
+                raise DataError(
+                    f"'{modality}' has values that are not finite: leave such samples out, or say "
+                    "by present that they lack it"
+                )
+        elif x.is_floating_point() or bool(((x < 0) | (x >= vocabulary)).any()):
+            raise DataError(f"'{modality}' holds tokens: whole numbers from 0 to {vocabulary - 1}")
 
 
 def load_model(run: str | Path, server_round: int | Literal["best"] | None = None) -> Predictor:

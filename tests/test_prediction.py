@@ -1,6 +1,7 @@
 """A run's model predicts new samples as the run evaluated it, whatever they lack."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -225,6 +226,69 @@ def test_inputs_that_do_not_fit_are_refused(
     }
     with pytest.raises(DataError, match=said):
         model.predict_proba(arrays, present)
+
+
+GRAY = np.zeros((2, 1, 28, 28), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"gray": np.full_like(GRAY, np.nan)}, "'gray' has values that are not finite"),
+        ({"gray": np.full(GRAY.shape, "a")}, "'gray' holds <U1, not numbers"),
+        ({"gray": GRAY[:0]}, "no samples"),
+        ({"gray": GRAY, "labels": np.array(["0", "1"])}, "labels are whole numbers, 0 to 9"),
+        ({"gray": GRAY, "labels": np.array([0, 10])}, "labels are whole numbers, 0 to 9"),
+        ({"gray": GRAY, "labels": np.array([[0], [1]])}, "labels has shape (2, 1), not (2,)"),
+        ({"gray": GRAY, "ids": np.array(["a"])}, "ids has shape (1,), not (2,)"),
+        (b"", "cannot read"),
+        (b"PK\3\4 cut off", "cannot read"),
+        (GRAY, "one array without a name"),
+    ],
+)
+def test_an_npz_that_does_not_fit_is_refused(
+    run: Path, tmp_path: Path, arrays: Any, said: str
+) -> None:
+    file, out = tmp_path / "new.npz", tmp_path / "p.csv"
+    with file.open("wb") as stream:
+        if isinstance(arrays, bytes):
+            stream.write(arrays)
+        elif isinstance(arrays, dict):
+            np.savez(stream, **arrays)
+        else:
+            np.save(stream, arrays)
+    asked = ["predict", str(run), "--data", str(file), "--out", str(out)]
+    done = CliRunner().invoke(cli, asked)
+    assert isinstance(done.exception, DataError), done.output
+    assert said in str(done.exception)
+    assert not out.exists()
+
+
+def test_missing_inputs_may_hold_anything(run: Path) -> None:
+    model = bmsfed_app.load_model(run)
+    colored = np.ones((2, 3, 28, 28), np.float32)
+    colored[1] = np.nan
+    found = model.predict_proba({"gray": GRAY, "colored": colored}, {"colored": [True, False]})
+    assert np.isfinite(found).all()
+
+
+def test_tokens_that_are_no_words_are_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bmsfed_app.load_model(run)
+    info = dataclasses.replace(model.config.dataset_info(), vocabularies={"gray": 5})
+    monkeypatch.setattr(type(model.config), "dataset_info", lambda self: info)
+    for wrong in (GRAY, GRAY.astype(np.int64) - 1, GRAY.astype(np.int64) + 5):
+        with pytest.raises(DataError, match="'gray' holds tokens: whole numbers from 0 to 4"):
+            model.predict_proba({"gray": wrong})
+
+
+def test_a_runs_own_test_split_and_modalities_left_out(run: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "p.csv", tmp_path / "new.npz"
+    text = invoke("predict", str(run), "--out", str(out))
+    assert text.splitlines()[-1].startswith("accuracy")
+    assert len(written(out)) == 360
+    np.savez(file, gray=GRAY, colored=np.ones((2, 3, 28, 28), np.float32))
+    invoke("predict", str(run), "--data", str(file), "--without", "colored", "--out", str(out))
+    assert [r["modalities"] for r in written(out)] == ["gray", "gray"]
 
 
 def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="New samples: a table (of a table run), an .npz with inputs by modality, or a "
-            "data folder, whose test split is taken."
+            "data folder, whose test split is taken; by default the run's own data."
         ),
-    ],
+    ] = None,
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv"),
     at_round: Annotated[
         str,
@@ -44,7 +44,7 @@ def predict(
         raise RunFolderError(f"--round: a number or best, not '{at_round}'")
     wanted = int(at_round) if at_round.isdecimal() else None
     model = load_model(run, "best" if at_round == "best" else wanted)
-    split, probabilities = _predicted(model, data.expanduser(), without)
+    split, probabilities = _predicted(model, data and data.expanduser(), without)
     try:
         with out.open("w", encoding="utf-8", newline="") as stream:
             for line in _lines(model, split, probabilities):
@@ -63,7 +63,9 @@ def predict(
         print("no labels: no accuracy", file=sys.stderr)
 
 
-def _predicted(model: Predictor, data: Path, without: str) -> tuple[Split, NDArray[np.float32]]:
+def _predicted(
+    model: Predictor, data: Path | None, without: str
+) -> tuple[Split, NDArray[np.float32]]:
     from bmsfed_app.datasets import DataError, find_source
 
     config, info = model.config, model.config.dataset_info()
@@ -72,10 +74,11 @@ def _predicted(model: Predictor, data: Path, without: str) -> tuple[Split, NDArr
         raise DataError(
             f"--without: there is no modality '{unknown[0]}' ({', '.join(info.modalities)})"
         )
-    if data.suffix == ".npz":
-        return _from_arrays(model, data)
-    if data.is_dir():
-        there = config.model_copy(update={"data_dir": str(data.absolute())})
+    if data is not None and data.suffix == ".npz":
+        return _from_arrays(model, data, lacking)
+    if data is None or data.is_dir():
+        changed = {"data_dir": str(data.absolute())} if data else {}
+        there = config.model_copy(update=changed)
         there.check_data()
         split = there.load_data("test").test
         assert split is not None
@@ -94,7 +97,9 @@ def _predicted(model: Predictor, data: Path, without: str) -> tuple[Split, NDArr
     return split, model.predict_split(split)
 
 
-def _from_arrays(model: Predictor, file: Path) -> tuple[Split, NDArray[np.float32]]:
+def _from_arrays(
+    model: Predictor, file: Path, lacking: Sequence[str]
+) -> tuple[Split, NDArray[np.float32]]:
     """Predict inputs by modality, ``present.<modality>``, ``ids`` and ``labels`` of an .npz."""
     import numpy as np
     import torch
@@ -102,24 +107,45 @@ def _from_arrays(model: Predictor, file: Path) -> tuple[Split, NDArray[np.float3
     from bmsfed_app.datasets import DataError
     from bmsfed_app.datasets.base import Split
 
-    try:
-        with np.load(file, allow_pickle=False) as found:
-            arrays = dict(found)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read '{file}': {error}") from None
+    arrays = _arrays(file)
+    for m in lacking:
+        arrays.pop(m, None), arrays.pop(f"present.{m}", None)
     ids, labels = arrays.pop("ids", None), arrays.pop("labels", None)
     names = [n for n in arrays if n.startswith("present.")]
     present = {n.removeprefix("present."): arrays.pop(n) for n in names}
     probabilities = model.predict_proba(arrays, present)
     count = len(probabilities)
     for name, values in (("ids", ids), ("labels", labels)):
-        if values is not None and len(values) != count:
-            raise DataError(f"'{file}': {len(values)} {name} of {count} samples")
-    tensor = torch.full((count,), -1) if labels is None else torch.from_numpy(labels).long()
+        if values is not None and values.shape != (count,):
+            raise DataError(f"'{file}': {name} has shape {values.shape}, not ({count},)")
+    last = len(model.classes) - 1
+    if labels is None:
+        labels = np.full(count, -1)
+    elif labels.dtype.kind not in "iu" or np.any((labels < -1) | (labels > last)):
+        raise DataError(f"'{file}': labels are whole numbers, 0 to {last}, or -1 where unknown")
     masks = {m: torch.from_numpy(np.asarray(p, bool)) for m, p in present.items()}
     info = model.config.dataset_info()
+    tensor = torch.from_numpy(labels.astype(np.int64))
     split = Split(tensor, {}, {m: info.renderers[m] for m in arrays}, ids=ids)
     return split.lacking(masks), probabilities
+
+
+def _arrays(file: Path) -> dict[str, NDArray[Any]]:
+    """Read an .npz, which may be cut off, empty, or a single array under that name."""
+    from zipfile import BadZipFile
+
+    import numpy as np
+
+    from bmsfed_app.datasets import DataError
+
+    try:
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it holds one array without a name: write it by numpy.savez")
+        with found:
+            return dict(found)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise DataError(f"cannot read '{file}': {error}") from None
 
 
 def _lines(

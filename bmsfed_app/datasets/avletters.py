@@ -75,7 +75,7 @@ class AvLetters(PreparedSource):
                 return {key: file[key] for key in self.layout.partition(": ")[2].split(", ")}
         except FileNotFoundError:
             raise DataError(f"no file {path}: '{self.name}' needs {self.layout}") from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"cannot read {path} ({error}): get the file again") from None
 
 

@@ -212,7 +212,7 @@ def _crc32(file: Path, rows: int = 1024) -> int:
     """Checksum of an array's values, a piece at a time; -1 if the file cannot be read."""
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return -1
     crc = 0
     for start in range(0, len(array), rows):

@@ -287,7 +287,7 @@ def _mapped(path: Path, described: Mapping[str, Any], cache: Path) -> Tensor:
     try:
         # Copy-on-write, so that torch may have it: nothing writes, and the pages stay shared.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot read {path} ({error}): {_again(cache)}") from None
     if list(array.shape) != described["shape"] or str(array.dtype) != described["dtype"]:
         raise DataError(

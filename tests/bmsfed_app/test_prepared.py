@@ -299,9 +299,11 @@ def test_a_damaged_cache_is_named_with_the_remedy(tmp_path: Path) -> None:
     data[-1] ^= 255
     file.write_bytes(data)
     assert "is damaged" in inspect(source, folder, settings).faults[0]
-    file.write_bytes(data[:40])
-    with pytest.raises(DataError, match=r"cannot read .*vitals\.values\.npy .*prepare the data"):
-        source.load_split("train", folder, 0, settings)
+    for left in (40, 0):
+        file.write_bytes(data[:left])
+        assert "is damaged" in inspect(source, folder, settings).faults[0]
+        with pytest.raises(DataError, match=r"cannot read .*values\.npy .*prepare the data"):
+            source.load_split("train", folder, 0, settings)
 
 
 @pytest.mark.parametrize(
