@@ -122,6 +122,7 @@ def test_a_stopped_sweep_keeps_complete_rounds_and_leaves_no_process(
     assert not summary["complete"]
     assert 2 <= summary["rounds"] < 200
     assert "the same command goes on" in processes.text("long.log")
+    assert "seed 0: stopped: go on with: " in " ".join(processes.text("long.log").split())
     code, text = processes.run("bmsfed", "sweep", file, "--runs", str(root), "--dry-run")
     assert code == 0
     assert "waiting" in text

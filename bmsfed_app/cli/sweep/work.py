@@ -71,7 +71,9 @@ def _run(config: ExperimentConfig, path: Path, command: str) -> Outcome:
         folder.log.note(line)
     if error is None:
         return Outcome("complete")
-    return Outcome("stopped" if isinstance(error, KeyboardInterrupt) else "failed", line)
+    if isinstance(error, KeyboardInterrupt):
+        return Outcome("stopped", line.removeprefix("stopped; "))
+    return Outcome("failed", line.removeprefix("FAILED: "))
 
 
 def _folder(path: Path, config: ExperimentConfig, command: str) -> RunFolder:
