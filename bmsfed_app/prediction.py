@@ -150,9 +150,9 @@ class Predictor:
                 )
             try:
                 x = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
-            except TypeError:
-                kind = np.asarray(values).dtype
-                raise DataError(f"'{m}' holds {kind}, not numbers") from None
+            except (TypeError, ValueError) as error:
+                cause = str(error).partition(". ")[0]
+                raise DataError(f"'{m}' is no array of numbers ({cause})") from None
             if tuple(x.shape[1:]) != tuple(info.shapes[m]):
                 wanted = ", ".join(map(str, info.shapes[m]))
                 raise DataError(f"'{m}' has shape {tuple(x.shape)}, not (n, {wanted})")

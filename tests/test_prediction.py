@@ -235,7 +235,7 @@ GRAY = np.zeros((2, 1, 28, 28), np.float32)
     ("arrays", "said"),
     [
         ({"gray": np.full_like(GRAY, np.nan)}, "'gray' has values that are not finite"),
-        ({"gray": np.full(GRAY.shape, "a")}, "'gray' holds <U1, not numbers"),
+        ({"gray": np.full(GRAY.shape, "a")}, "'gray' is no array of numbers (can't"),
         ({"gray": GRAY[:0]}, "no samples"),
         ({"gray": GRAY, "labels": np.array(["0", "1"])}, "labels are whole numbers, 0 to 9"),
         ({"gray": GRAY, "labels": np.array([0, 10])}, "labels are whole numbers, 0 to 9"),
@@ -262,6 +262,11 @@ def test_an_npz_that_does_not_fit_is_refused(
     assert isinstance(done.exception, DataError), done.output
     assert said in str(done.exception)
     assert not out.exists()
+
+
+def test_lists_of_different_lengths_are_refused(run: Path) -> None:
+    with pytest.raises(DataError, match="'gray' is no array of numbers"):
+        bmsfed_app.load_model(run).predict_proba({"gray": [[1, 2], [3]]})
 
 
 def test_missing_inputs_may_hold_anything(run: Path) -> None:

@@ -195,10 +195,24 @@ def split(
     assert train is not None
     config = with_clients(config, train, default=0)
     train, shares = share_out_aloud(config, train)
+    _refuse_others(out, {share.name for share in shares})
     for share in shares:
         path = out / share.name
         save_shard(train, share.rows, config.dataset_info(), path, share.modalities)
         print(f"{path}: {len(share.rows)} samples of {' + '.join(share.modalities)}")
+
+
+def _refuse_others(out: Path, names: set[str]) -> None:
+    """Refuse a folder with shares of an earlier split that this one would leave beside its own."""
+    from bmsfed_app.datasets import DataError
+    from bmsfed_app.datasets.shard import FILE_NAME
+
+    others = sorted(f.parent for f in out.glob(f"*/{FILE_NAME}") if f.parent.name not in names)
+    if others:
+        raise DataError(
+            f"'{others[0]}'{f' and {len(others) - 1} more' if len(others) > 1 else ''}: of an "
+            "earlier split, with samples that are others' now: delete it, or choose another --out"
+        )
 
 
 def _wanted(

@@ -188,6 +188,12 @@ def test_data_split_writes_a_folder_per_client(
     assert call(monkeypatch, *arguments) == 0
     assert capsys.readouterr().out.count("samples") == 3
     assert sorted(p.name for p in out.iterdir()) == ["client-0", "client-1", "client-2"]
+    before = (out / "client-0/train.safetensors").read_bytes()
+    assert call(monkeypatch, *arguments[:4], "2", *arguments[5:]) == 2
+    error = capsys.readouterr().err
+    assert f"'{out / 'client-2'}': of an earlier split" in error
+    assert "choose another --out" in error
+    assert (out / "client-0/train.safetensors").read_bytes() == before
 
 
 def test_data_split_writes_what_each_client_holds(
