@@ -15,10 +15,13 @@ from bmsfed_app.config import (
     MACHINE_KEYS,
     ConfigError,
     ExperimentConfig,
+    config_names,
     config_of,
     read_values,
 )
+from bmsfed_app.datasets import DATASETS
 from bmsfed_app.paths import home
+from bmsfed_app.registry import nearest
 from bmsfed_app.sweeps.spec import (
     DEFAULT_SCALE,
     DataEntry,
@@ -164,6 +167,7 @@ def load_sweep(
     runs = [made.run(file, file.scales[scale], *cell) for cell in _cells(file, scale, on)]
     if not runs:
         raise SweepError(f"sweep '{source}' has no run at scale '{scale}': see its 'only' lists")
+    made.check_dirs([entry.name for entry in file.datasets])
     _check_distinct(runs)
     there = {r.method for r in runs}
     baselines = tuple(name for name in file.baselines if name in there)
@@ -200,6 +204,14 @@ class _Maker:
     def __init__(self, folder: Path, overrides: dict[str, Any], dirs: dict[str, str]) -> None:
         self._folder, self._overrides, self._dirs = folder, overrides, dirs
         self._read = functools.cache(read_values)
+        self._known: set[str] = set()
+
+    def check_dirs(self, others: Sequence[str]) -> None:
+        """Refuse data folders of what is no data set, of these runs or of others."""
+        known = {*self._known, *others, *config_names(), *DATASETS.names()}
+        for name in sorted(self._dirs.keys() - known - {""}):
+            near = nearest(name, known) or f" (there are: {', '.join(sorted(known))})"
+            raise SweepError(f"--data-dir: there is no data set '{name}'{near}")
 
     def run(
         self,
@@ -218,24 +230,21 @@ class _Maker:
         source = scale.configs.get(data.name) or data.config or data.name
         if (self._folder / source).is_file():
             source = str(self._folder / source)
-        values |= _data_dir(data, source, values, self._dirs)
         names = (method.name, data.name, partition.name, setting.name)
         try:
-            config = config_of(self._read(source), values)
+            read = self._read(source)
+            values |= self._data_dir(data.name, Path(source).stem, {**read, **values})
+            config = config_of(read, values)
         except ConfigError as error:
             label = ", ".join(n for n in names if n)
             raise SweepError(f"run '{label}, seed {seed}': {error}") from None
         return SweepRun(*names, seed, config, run_key(config), data.needs)
 
-
-def _data_dir(
-    data: DataEntry, source: str, values: Mapping[str, Any], dirs: Mapping[str, str]
-) -> dict[str, str]:
-    """Return where the data is, if somebody said so."""
-    for name in (data.name, Path(source).stem, values.get("dataset"), ""):
-        if name in dirs:
-            return {"data_dir": dirs[str(name)]}
-    return {}
+    def _data_dir(self, entry: str, file: str, values: Mapping[str, Any]) -> dict[str, str]:
+        """Return where the data is, if somebody said so."""
+        names = [entry, file, str(values.get("dataset", ""))]
+        self._known |= {*names}
+        return next(({"data_dir": self._dirs[n]} for n in [*names, ""] if n in self._dirs), {})
 
 
 def _check_distinct(runs: Sequence[SweepRun]) -> None:

@@ -73,6 +73,16 @@ def test_only_and_on_say_which_data_sets(tmp_path: Path) -> None:
     assert {r.config.data_dir for r in here.runs} == {"/other"}
 
 
+def test_a_data_folder_is_of_a_data_set_that_there_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: cg-mnist-desk\n")
+    changes = {"datasets": [{"name": "mine", "config": "mine.yaml"}]}
+    for name in ("mine", "cg-mnist"):
+        found = sweep(tmp_path, changes=changes, data_dirs={name: "/m", "mvsa": "/other"})
+        assert {r.config.data_dir for r in found.runs} == {"/m"}
+    with pytest.raises(SweepError, match="no data set 'cgmnist'; did you mean 'cg-mnist'"):
+        sweep(tmp_path, changes=changes, data_dirs={"cgmnist": "/m"})
+
+
 def test_a_configuration_beside_the_file_is_found(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: cg-digits\nlr: 0.25\n")
     found = sweep(tmp_path, changes={"datasets": [{"name": "mine", "config": "mine.yaml"}]})

@@ -106,9 +106,9 @@ def _work(board: Board, needs: tuple[float, float], address: str) -> int:
         if stopped:
             print("stopped: the same command goes on", file=sys.stderr)
             return 130
-    lost = board.of("failed", "elsewhere", "stopped")
-    for run in lost:
-        print(f"bmsfed: {run.label}: {board.result(run)}", file=sys.stderr)
+    lost = board.lost(board.sweep.runs)
+    for text in lost:
+        print(f"bmsfed: {text}", file=sys.stderr)
     done = len(board.of("complete"))
     print(f"{done} of {len(board.states)} runs complete, in {board.root}")
     return 1 if lost else 0

@@ -110,6 +110,17 @@ class Board:
         value = "" if found is None else f", {self.sweep.metrics[0]} {found:.4g}"
         return f"complete{value}, {span(seconds_of(run.folder(self.root)))}"
 
+    def lost(self, runs: Iterable[SweepRun]) -> list[str]:
+        """Say what those of some runs came to that have no end, once for all with one reason."""
+        reasons: dict[str, list[SweepRun]] = {}
+        for run in runs:
+            if self.states[run.key] in ("failed", "elsewhere", "stopped"):
+                reasons.setdefault(self.result(run), []).append(run)
+        return [
+            f"{which[0].label}{f' and {len(which) - 1} more' if which[1:] else ''}: {reason}"
+            for reason, which in reasons.items()
+        ]
+
     def _last(self, run: SweepRun) -> float | None:
         try:
             summary = read_json(run.folder(self.root) / "summary.json", dict)
@@ -146,6 +157,14 @@ class Watch:
         text = f"{run.label}: {self.board.result(run)}"
         if self._live is None:
             text += f" ({self.board.line(at_once)})"
+        self._say(text)
+
+    def failed(self, runs: Iterable[SweepRun]) -> None:
+        """Say which of some runs failed, and why."""
+        for text in self.board.lost(runs):
+            self._say(text)
+
+    def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -95,5 +95,5 @@ def _with_data(board: Board, runs: Sequence[SweepRun], watch: Watch) -> list[Swe
                 faults[data] = f"{error}" + (f"; needs {run.needs}" if run.needs else "")
         if faults[data]:
             board.end(run, Outcome("failed", faults[data]))
-            watch.ended(run, 1)
+    watch.failed(runs)
     return [run for run in runs if board.states[run.key] == "waiting"]
