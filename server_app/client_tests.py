@@ -32,6 +32,7 @@ def _metrics(name: str, of: str, about: str) -> tuple[Metric, ...]:
             figure=_FIGURE if suffix != "_std" else f"{_FIGURE}, standard deviation",
             column="" if suffix else column,
             about=f"{title.capitalize()}{of}: {about}",
+            lower_is_better=suffix == "_std",
         )
         for suffix, title in _SPREAD.items()
     )

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bmsfed_app.record.rows import COUNTED_METRICS
 from bmsfed_app.registry import Registry, not_callable
 from server_app.tally import Tally
 from strategies import Metric
@@ -34,10 +35,13 @@ class Score:
         From labels (n,) and probabilities (n, K) to a number.
     unit : str
         "%" for shares in [0, 1], which are shown in percent.
+    lower_is_better : bool
+        As of errors.
     """
 
     measure: Measure
     unit: str = ""
+    lower_is_better: bool = False
 
     def __call__(self, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
         """Measure."""
@@ -68,10 +72,10 @@ def ece(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
 
 METRICS.add("macro-f1", Score(macro_f1, "%"))
 METRICS.add("uar", Score(uar, "%"))
-METRICS.add("ece", Score(ece, "%"))
+METRICS.add("ece", Score(ece, "%", lower_is_better=True))
 
 #: Measured at every evaluation, whatever an experiment's ``metrics`` name besides.
-ALWAYS = ("macro-f1", "uar", "ece")
+ALWAYS = tuple(m.name for m in COUNTED_METRICS)
 
 
 def with_standard(names: Sequence[str]) -> tuple[str, ...]:
@@ -106,7 +110,8 @@ def _tally(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Tal
 def _declared(name: str, on_console: bool) -> Metric:
     found = METRICS.find(name)
     read = found if isinstance(found, Score) else Score(found)
-    return Metric(name, name, read.unit, column=name if on_console else "")
+    column = name if on_console else ""
+    return Metric(name, name, read.unit, column=column, lower_is_better=read.lower_is_better)
 
 
 def _value(name: str, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:

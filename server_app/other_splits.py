@@ -20,7 +20,12 @@ class MaskedCallback(Look):
             figure="test accuracy, masked as in training",
             about="Accuracy on the test split of which as much is missing as in training.",
         ),
-        Metric("loss_masked", "test loss, masked", figure="test loss, masked as in training"),
+        Metric(
+            "loss_masked",
+            "test loss, masked",
+            figure="test loss, masked as in training",
+            lower_is_better=True,
+        ),
     )
 
     def look(self, strategy: Decisions, report: RoundReport) -> None:
@@ -43,7 +48,12 @@ class ValidationCallback(Look):
             figure="validation accuracy",
             about="Accuracy on training samples that no client has (`validation`).",
         ),
-        Metric("validation_loss", "validation loss", figure="validation loss"),
+        Metric(
+            "validation_loss",
+            "validation loss",
+            figure="validation loss",
+            lower_is_better=True,
+        ),
         Metric(
             "validation_head_accuracy",
             "validation, {modality} through the head",

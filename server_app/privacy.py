@@ -62,6 +62,7 @@ class PrivacyCallback(Callback):
                 column="ε",
                 about=f"ε: client-level differential privacy spent so far, at δ = {delta:g}, of "
                 "what the server passes on; not of this run folder, which has more than that.",
+                lower_is_better=True,
             ),
         )
 

@@ -32,6 +32,8 @@ class Metric:
         Head of the console's column, with "{modality}" as in the title; empty: none.
     about : str, optional
         A sentence for readers of the report.
+    lower_is_better : bool, default False
+        As of losses and errors: ranks are by it.
 
     Examples
     --------
@@ -45,6 +47,7 @@ class Metric:
     figure: str = ""
     column: str = ""
     about: str = ""
+    lower_is_better: bool = False
 
     @property
     def by_modality(self) -> bool:

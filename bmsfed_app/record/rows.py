@@ -38,7 +38,15 @@ STANDARD_METRICS = (
         "loss",
         "loss",
         about="Loss: mean cross-entropy of all modalities together on the test split, in nats.",
+        lower_is_better=True,
     ),
+)
+
+#: What is counted besides at every evaluation; see :mod:`server_app.metrics`.
+COUNTED_METRICS = (
+    Metric("macro-f1", "macro-f1", "%"),
+    Metric("uar", "uar", "%"),
+    Metric("ece", "ece", "%", lower_is_better=True),
 )
 
 

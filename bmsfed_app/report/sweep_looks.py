@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bmsfed_app.report.figures import legend_below, series_look
-from bmsfed_app.report.sweep_results import STATISTICS, Results
+from bmsfed_app.report.sweep_results import Results
 from bmsfed_app.report.sweep_tables import main_columns
 
 #: Methods that can be told apart in one figure.
@@ -20,7 +20,7 @@ _GREY: dict[str, Any] = {"color": "0.8", "marker": None, "linewidth": 0.9, "zord
 def looks(results: Results) -> dict[str, dict[str, Any]]:
     """Return what ``plot`` takes, by method that was run, in the sweep's order.
 
-    Of more than ten methods the baselines and those of the highest closing means (over all columns
+    Of more than ten methods the baselines and those of the best closing means (over all columns
     of the first metric) have colours, the others are grey.
     """
     there = [m for m in results.methods if any(m == method for method, _ in results.values)]
@@ -37,8 +37,8 @@ def looks(results: Results) -> dict[str, dict[str, Any]]:
 
 
 def _closing(results: Results, method: str) -> float:
-    cells = (results.by_seed(method, c, STATISTICS[0]).values() for c in main_columns(results))
-    return mean([mean(values) for values in cells if values] or [float("-inf")])
+    found = (results.merit(method, column) for column in main_columns(results))
+    return mean([value for value in found if value is not None] or [float("-inf")])
 
 
 def methods_below(figure: Figure, results: Results) -> None:

@@ -208,10 +208,17 @@ def latex(table: Table) -> str:
     )
 
 
+#: What LaTeX takes otherwise than it stands.
+_MARKS = {m: "\\" + m for m in "&%_#${}"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "±": r"$\pm$",
+}
+
+
 def _tex(text: str) -> str:
-    for mark in "&%_#$":
-        text = text.replace(mark, "\\" + mark)
-    return text.replace("±", r"$\pm$")
+    return "".join(_MARKS.get(mark, mark) for mark in text)
 
 
 def _cells_csv(results: Results) -> str:
@@ -279,7 +286,7 @@ def leaderboard(
             heads.append(column.place)
             for method in results.methods:
                 values = list(results.by_seed(method, column, STATISTICS[0]).values())
-                cells[method, column.place] = interval(values, seeds)
+                cells[method, column.place] = interval(values, seeds, results.digits(column))
         if len(found := ranks(results)) > 1:
             ranked[results.sweep.title] = found
     methods = list(dict.fromkeys(m for m, _ in cells))

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 from bmsfed_app.config import ConfigError, check_config
 from bmsfed_app.record.files import RunFolderError, read_config
-from bmsfed_app.record.rows import STANDARD_METRICS
+from bmsfed_app.record.rows import COUNTED_METRICS, STANDARD_METRICS
 from bmsfed_app.record.run import Run, read_run
 from bmsfed_app.record.summary import Summary, summary
 from bmsfed_app.report.earlier_runs import EarlierRun, Origin, read_earlier
@@ -22,6 +23,8 @@ from strategies import Metric
 
 #: The statistics of a run: what it ended with, never its best round.
 STATISTICS = ("mean_last", "last")
+#: What every run has, as this version declares it: earlier ones said less of a metric.
+_STANDARD = {m.name: m for m in (*STANDARD_METRICS, *COUNTED_METRICS)}
 
 
 class Column(NamedTuple):
@@ -99,6 +102,17 @@ class Results:
         found = self.values.get((method, column), {})
         return {s: metric.shown(getattr(v, statistic)) for s, v in sorted(found.items())}
 
+    def merit(self, method: str, column: Column) -> float | None:
+        """Return the closing mean over seeds, the larger the better; None if it was not run."""
+        values = self.by_seed(method, column, STATISTICS[0]).values()
+        if not values:
+            return None
+        return -mean(values) if self.metrics[column.metric].lower_is_better else mean(values)
+
+    def digits(self, column: Column) -> int:
+        """Return how many decimals tables show."""
+        return 1 if self.metrics[column.metric].unit == "%" else 3
+
     def label(self, metric: str) -> str:
         """Return what readers call a column's metric."""
         name, _, modality = metric.partition(".")
@@ -159,18 +173,21 @@ def _take(results: Results, run: SweepRun, found: Run) -> None:
 
 
 def _take_told(results: Results, run: SweepRun, row: EarlierRun) -> None:
-    """Take in a run of which an earlier report tells; metrics that nobody declares are left out."""
+    """Take in a run of which an earlier report tells; a metric that no run at hand declares is
+    kept as it was shown."""
     results.origins[run.key] = row.origin
-    known = {m.name: m for m in (*STANDARD_METRICS, *results.metrics.values())}
+    known = {m.name: m for m in (*_STANDARD.values(), *results.metrics.values())}
     for name, shown in row.values.items():
-        if (metric := known.get(name.partition(".")[0])) is not None:
-            unit = metric.shown(1.0)
-            last, closing = (shown[s] / unit for s in ("last", "mean_last"))
-            _put(results, run, name, metric, Summary(last=last, mean_last=closing, rounds=[]))
+        base, _, modality = name.partition(".")
+        title = f"{base} of {{modality}}" if modality else base
+        metric = known.get(base) or Metric(base, title)
+        unit = metric.shown(1.0)
+        last, closing = (shown[s] / unit for s in ("last", "mean_last"))
+        _put(results, run, name, metric, Summary(last=last, mean_last=closing, rounds=[]))
 
 
 def _put(results: Results, run: SweepRun, name: str, metric: Metric, ended: Summary) -> None:
-    results.metrics.setdefault(name, metric)
+    results.metrics.setdefault(name, _STANDARD.get(metric.name, metric))
     column = Column(run.dataset, run.partition, run.setting, name)
     results.values.setdefault((run.method, column), {})[run.seed] = ended
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
 
 from bmsfed_app.record.summary import LAST_ROUNDS
 from bmsfed_app.report.statistics import holm, mean_and_interval, mean_ranks, paired
@@ -48,12 +47,12 @@ def place_label(results: Results, column: Column) -> str:
     return ": ".join(p for p in (column.place, metric if several else "") if p)
 
 
-def interval(values: Sequence[float], seeds: int) -> str:
+def interval(values: Sequence[float], seeds: int, digits: int = 1) -> str:
     """Write a mean and its interval: "61.2 ± 2.1", with n where it is not of all seeds."""
     if not values:
         return ""
     middle, half = mean_and_interval(values)
-    text = f"{middle:.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
+    text = f"{middle:.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
     return text if len(values) == seeds else f"{text} (n = {len(values)})"
 
 
@@ -67,11 +66,7 @@ def ranks(results: Results) -> dict[str, float]:
     columns = main_columns(results)
     if not columns:
         return {}
-    table: dict[str, list[float | None]] = {}
-    for method in results.methods:
-        cells = [list(results.by_seed(method, c, STATISTICS[0]).values()) for c in columns]
-        table[method] = [mean(v) if v else None for v in cells]
-    return mean_ranks(table)
+    return mean_ranks({m: [results.merit(m, c) for c in columns] for m in results.methods})
 
 
 def _values(results: Results, statistic: str) -> Table:
@@ -86,7 +81,8 @@ def _values(results: Results, statistic: str) -> Table:
     for method in results.methods:
         row = [method]
         for column in columns:
-            row.append(interval(list(results.by_seed(method, column, statistic).values()), seeds))
+            values = list(results.by_seed(method, column, statistic).values())
+            row.append(interval(values, seeds, results.digits(column)))
             if column in theirs:
                 number = known.get((method, column))
                 row.append("" if number is None else f"{number:.1f}")
@@ -131,17 +127,19 @@ def _differences(results: Results, base: str) -> Table | None:
                 cells[method] += ["", "", ""]
                 continue
             any_found, most = True, max(most, d.n)
-            half = "" if math.isnan(d.half) else f" ± {d.half:.1f}"
+            digits = results.digits(column)
+            half = "" if math.isnan(d.half) else f" ± {d.half:.{digits}f}"
             tested = [f"{d.p:.3f}", f"{adjusted[method]:.3f}"] if d.n > 1 else ["", ""]
-            cells[method] += [f"{d.mean:+.1f}{half}", *tested]
+            cells[method] += [f"{d.mean:+.{digits}f}{half}", *tested]
     if not any_found:
         return None
+    points = " in points" if results.metrics[columns[0].metric].unit == "%" else ""
     note = (
-        f"Differences to {base} in points, {TITLES[statistic]}, paired by seed; p of the exact "
+        f"Differences to {base}{points}, {TITLES[statistic]}, paired by seed; p of the exact "
         f"two-sided sign-flip test, and adjusted by Holm's method over the methods of a column. "
         f"With {most} seeds no p can be below {2.0 ** (1 - most):.3f}."
         if most > 1
-        else f"Differences to {base} in points, {TITLES[statistic]}, of one seed: no test."
+        else f"Differences to {base}{points}, {TITLES[statistic]}, of one seed: no test."
     )
     return Table(f"Difference to {base}", heads, list(cells.values()), note)
 

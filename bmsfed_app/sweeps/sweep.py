@@ -175,6 +175,31 @@ def load_sweep(
     return Sweep(source, scale, title, file.paper, tuple(file.metric), baselines, runs)
 
 
+def parse_dirs(given: Sequence[str]) -> dict[str, str]:
+    """Return data folders by name, from NAME=FOLDER; "" is that of a folder alone."""
+    parts = [text.partition("=") for text in given]
+    return {(name if equals else ""): folder or name for name, equals, folder in parts}
+
+
+def data_dir_of(dirs: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return ``data_dir`` for what has any of these names, the first before others; or nothing."""
+    return next(({"data_dir": dirs[n]} for n in [*names, ""] if n in dirs), {})
+
+
+def check_dirs(dirs: Mapping[str, str], names: Sequence[str]) -> None:
+    """Refuse data folders of what is neither one of some names nor a shipped data set.
+
+    Raises
+    ------
+    SweepError
+        With the nearest name.
+    """
+    known = {*names, *config_names(), *DATASETS.names()}
+    for name in sorted(dirs.keys() - known - {""}):
+        near = nearest(name, known) or f" (there are: {', '.join(sorted(known))})"
+        raise SweepError(f"--data-dir: there is no data set '{name}'{near}")
+
+
 #: Seed, data set, what else is set, method.
 _Cell = tuple[int, DataEntry, Entry, Entry, MethodEntry]
 #: Stands on an axis that a sweep has not.
@@ -208,10 +233,7 @@ class _Maker:
 
     def check_dirs(self, others: Sequence[str]) -> None:
         """Refuse data folders of what is no data set, of these runs or of others."""
-        known = {*self._known, *others, *config_names(), *DATASETS.names()}
-        for name in sorted(self._dirs.keys() - known - {""}):
-            near = nearest(name, known) or f" (there are: {', '.join(sorted(known))})"
-            raise SweepError(f"--data-dir: there is no data set '{name}'{near}")
+        check_dirs(self._dirs, [*self._known, *others])
 
     def run(
         self,
@@ -244,7 +266,7 @@ class _Maker:
         """Return where the data is, if somebody said so."""
         names = [entry, file, str(values.get("dataset", ""))]
         self._known |= {*names}
-        return next(({"data_dir": self._dirs[n]} for n in [*names, ""] if n in self._dirs), {})
+        return data_dir_of(self._dirs, names)
 
 
 def _check_distinct(runs: Sequence[SweepRun]) -> None:

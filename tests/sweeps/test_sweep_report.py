@@ -18,9 +18,9 @@ from bmsfed_app.report import ReportError
 from bmsfed_app.report.earlier_runs import read_earlier
 from bmsfed_app.report.sweep_balance import largest_ratios, shares_alone
 from bmsfed_app.report.sweep_looks import looks
-from bmsfed_app.report.sweep_page import leaderboard, write_sweep_report
+from bmsfed_app.report.sweep_page import latex, leaderboard, write_sweep_report
 from bmsfed_app.report.sweep_results import Results, read_results
-from bmsfed_app.report.sweep_tables import tables
+from bmsfed_app.report.sweep_tables import Table, tables
 from bmsfed_app.sweeps import Sweep, load_sweep
 from tests.run_folders import make_run
 
@@ -128,6 +128,14 @@ def test_a_report_is_a_page_and_tables_for_papers(results: Results, tmp_path: Pa
         write_sweep_report(results, out, "again")
 
 
+def test_latex_takes_names_as_they_stand() -> None:
+    table = Table("a_b", ["x^2", "~", "{y}"], [["50%", r"c\d", "1 ± 2"]])
+    found = latex(table).splitlines()
+    assert found[0] == r"% a\_b"
+    assert found[3] == r"x\textasciicircum{}2 & \textasciitilde{} & \{y\} \\"
+    assert found[5] == r"50\% & c\textbackslash{}d & 1 $\pm$ 2 \\"
+
+
 def test_the_papers_numbers_stand_beside_ours_and_others_below(tmp_path: Path) -> None:
     changes = {"datasets": ["cg-mnist"], "paper": "table2", "methods": ["fedavg", "bmsfed"]}
     found = sweep(tmp_path, **changes)
@@ -198,6 +206,53 @@ def test_what_an_earlier_report_tells_counts_where_folders_are_gone(
     assert (tmp_path / "b/curves.png").read_bytes() == before
     assert "figures by round are that report's" in page.read_text()
     assert "![By round](curves.png)" in page.read_text()
+
+
+def test_metrics_that_no_run_at_hand_declares_are_kept_as_they_were_shown(
+    results: Results, tmp_path: Path
+) -> None:
+    write_sweep_report(results, tmp_path / "a", "x")
+    file = tmp_path / "a/runs.csv"
+    lines = list(csv.DictReader(file.open()))
+    for line in lines:
+        for name, value in {"uar": "30.5", "conflicts.gray": "12.5", "mine": "0.25"}.items():
+            value = value if line["complete"] == "True" else ""
+            line |= {f"{name}.mean_last": value, f"{name}.last": value}
+    with file.open("w") as out:
+        table = csv.DictWriter(out, lines[0].keys(), lineterminator="\n")
+        table.writeheader()
+        table.writerows(lines)
+    for root in (tmp_path / "none", tmp_path / "runs"):
+        again = read_results(results.sweep, root, [file])
+        assert again.told == (15 if root.name == "none" else 0)
+    again = read_results(results.sweep, tmp_path / "none", [file])
+    write_sweep_report(again, tmp_path / "b", "x")
+    for line, before in zip(csv.DictReader((tmp_path / "b/runs.csv").open()), lines, strict=True):
+        assert line == before
+    assert again.metrics["uar"].unit == "%"
+    assert again.label("conflicts.gray") == "conflicts of gray"
+
+
+def test_the_lower_loss_ranks_first_and_has_decimals(tmp_path: Path) -> None:
+    found = sweep(tmp_path, metric="loss", methods=["fedavg", "bmsfed"])
+    run_all(found, tmp_path / "runs", {"fedavg": 0.5, "bmsfed": 0.6})
+    older = {"name": "loss", "title": "loss"}  # as versions declared it that knew no direction
+    for run in found.runs:
+        folder = run.folder(tmp_path / "runs")
+        info = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(info | {"metrics": [older]}))
+        rows = [json.loads(x) for x in (folder / "history.jsonl").read_text().splitlines()]
+        lines = [
+            json.dumps(r | ({"loss": 1 - r["accuracy"]} if "accuracy" in r else {})) for r in rows
+        ]
+        (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
+    results = read_results(found, tmp_path / "runs")
+    closing, _, differences, *_ = tables(results)
+    assert closing.rows[0] == ["fedavg", "0.590 ± 0.025", "0.590 ± 0.025", "2.0"]
+    assert closing.rows[1] == ["bmsfed", "0.490 ± 0.025", "0.490 ± 0.025", "1.0"]
+    assert differences.rows[0][:2] == ["bmsfed", "-0.100 ± 0.000"]
+    assert "in points" not in differences.note
+    assert "`bmsfed` 1.0, `fedavg` 2.0" in leaderboard([results], ["x"], ["y"])
 
 
 def test_a_run_made_again_since_counts_before_what_is_told_of_it(

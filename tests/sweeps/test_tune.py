@@ -60,6 +60,7 @@ def test_what_is_no_range_is_refused(text: str, said: str) -> None:
         (["--methods", "fedavg", "--space", "mu=0:1"], "unknown key 'mu'"),
         (["--methods", "fedavg", "--set", "validation=0"], "leaves nothing to tune on"),
         (["--methods", "fedavg", "--seeds", "a"], "--seeds: whole numbers"),
+        (["--methods", "fedavg", "--data-dir", "cg-mnits=x"], "did you mean 'cg-mnist'?"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(
@@ -72,6 +73,18 @@ def test_what_cannot_be_is_refused_before_anything_starts(
     assert said in str(done.exception)
     assert not runs.exists()
     assert not out.exists()
+
+
+@pytest.mark.parametrize("given", ["{}", "cg-mnist={}", "cg-mnist-desk={}"])
+def test_data_folders_may_be_given_by_name(
+    tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[module.Plan] = []
+    monkeypatch.setattr(module, "_tune_all", lambda plan, *others: taken.append(plan))
+    asked = ["tune", "cg-mnist-desk", "--methods", "fedavg", "--data-dir", given.format(tmp_path)]
+    done = CliRunner().invoke(cli, [*asked, "--data-dir", "avletters=elsewhere"])
+    assert done.exception is None
+    assert taken[0].config("fedavg", {}, 0).data_dir == str(tmp_path)
 
 
 def test_a_tuner_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bmsfed_app.config import parse_pairs
 from bmsfed_app.sweeps import Sweep, SweepError, SweepRun, load_sweep, sweep_names
-from bmsfed_app.sweeps.sweep import default_root
+from bmsfed_app.sweeps.sweep import default_root, parse_dirs
 
 if TYPE_CHECKING:
     from bmsfed_app.cli.sweep.grid import Board
@@ -42,10 +42,7 @@ def wanted_sweep(
     SweepError, ConfigError
         If there is none, or a run of it cannot be.
     """
-    dirs = {}
-    for given in data_dir or ():
-        name, equals, folder = given.partition("=")
-        dirs[name if equals else ""] = folder if equals else given
+    dirs = parse_dirs(data_dir or ())
     names = [name.strip() for name in on.split(",") if name.strip()]
     return load_sweep(source, scale, on=names, overrides=parse_pairs(set_ or []), data_dirs=dirs)
 

@@ -23,6 +23,7 @@ from bmsfed_app.record.summary import summary
 from bmsfed_app.sweeps import SweepError, SweepRun, run_key
 from bmsfed_app.sweeps.space import Dimension, described, parse_space, space_of
 from bmsfed_app.sweeps.state import is_complete
+from bmsfed_app.sweeps.sweep import check_dirs, data_dir_of, parse_dirs
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -65,10 +66,10 @@ def tune(
         raise SweepError(fault)
     wanted = parse_space(space or [], names)
     numbers = _numbers(seeds)
-    overrides = {"validation": 0.1} | parse_pairs(set_ or [])
-    for folder in data_dir or ():
-        overrides["data_dir"] = folder
-    plan = Plan(config, read_values(config), overrides, numbers, trials)
+    values, overrides = read_values(config), {"validation": 0.1} | parse_pairs(set_ or [])
+    dirs, own = parse_dirs(data_dir or ()), [Path(config).stem, str(values.get("dataset", ""))]
+    check_dirs(dirs, own)
+    plan = Plan(config, values, overrides | data_dir_of(dirs, own), numbers, trials)
     for name in names:  # refuse all that cannot be before anything starts
         plan.config(name, {k: _lowest(d) for k, d in space_of(name, wanted).items()}, numbers[0])
     root = (runs or home() / "sweeps").expanduser().absolute()
