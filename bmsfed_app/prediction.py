@@ -17,9 +17,10 @@ from bmsfed_app.config import ConfigError, ExperimentConfig, check_config
 from bmsfed_app.datasets.base import DataError, Inputs, Split
 from bmsfed_app.devices import find_device
 from bmsfed_app.models import MultiModalNetwork
-from bmsfed_app.record.files import RunFolderError, read_config
+from bmsfed_app.record.files import RunFolderError, read_config, read_json
+from bmsfed_app.record.rows import RunSummary
 from bmsfed_app.registry import nearest
-from strategies import ServerState
+from strategies import Decisions, ServerState
 from strategies.protocol import modalities_of
 
 
@@ -36,15 +37,15 @@ class Predictor:
     network : MultiModalNetwork
     round : int
         After which the model is.
-    absent : dict
+    absent : dict or None
         What a modality adds to the logits where a sample lacks it, (K,) by modality; empty for most
-        methods.
+        methods. None: the folder lacks it, and samples must have all modalities.
     """
 
     config: ExperimentConfig
     network: MultiModalNetwork
     round: int
-    absent: dict[str, Tensor]
+    absent: dict[str, Tensor] | None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -129,8 +130,16 @@ class Predictor:
                 z = self.network.encode(m, x[rows])
                 features[m] = z.new_zeros(len(x), *z.shape[1:]).index_copy(0, rows, z)
         held = {m: mask for m, mask in present.items() if m in features}
+        if self.absent is None and (
+            len(features) < len(self.modalities) or not all(map(torch.all, held.values()))
+        ):
+            raise DataError(
+                f"samples lack modalities, and what '{self.config.method}' takes in their place is "
+                "in the run's checkpoint.safetensors, which its folder has not: bring it from "
+                "where the run was, or leave such samples out"
+            )
         logits: Tensor = self.network.head(features, held)
-        for m, constant in self.absent.items():
+        for m, constant in (self.absent or {}).items():
             if m not in features:
                 logits = logits + constant
             elif m in held:
@@ -210,26 +219,30 @@ def load_model(run: str | Path, server_round: int | Literal["best"] | None = Non
     network = MultiModalNetwork(config.network_spec(), modalities_of(arrays))
     device = find_device(config.device)
     network = network.restart(arrays).to(device).eval()
-    return Predictor(config, network, number, {m: v.to(device) for m, v in absent.items()})
+    if absent is not None:
+        absent = {m: v.to(device) for m, v in absent.items()}
+    return Predictor(config, network, number, absent)
 
 
 def _model(
     folder: Path, config: ExperimentConfig, wanted: int | Literal["best"] | None
-) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
-    """Return arrays, the round they are after, and what absent modalities add."""
+) -> tuple[dict[str, Any], int, dict[str, Tensor] | None]:
+    """Return arrays, the round they are after, and what absent modalities add, if it is known."""
     newest, final = folder / "checkpoint.safetensors", folder / "model.safetensors"
+    strategy = config.method_settings().strategy(seed=config.seed)
     if newest.is_file():
         state = _state(newest)
         if wanted not in (None, state.round):
             state = _state(_other(folder, wanted, state.round))
-        strategy = config.method_settings().strategy(seed=config.seed)
         strategy.state = state
         absent = {m: torch.tensor(v) for m, v in strategy.absent_logits().items()}
         return dict(state.arrays), state.round, absent
     if not final.is_file() or wanted is not None:
         what = "model" if wanted is None else f"checkpoint of round {wanted}"
         raise RunFolderError(f"'{folder}' holds no {what}: its run has not come to a round's end")
-    return load_file(final), config.rounds, {}
+    told, fills = folder / "summary.json", type(strategy).absent_logits
+    number = read_json(told, RunSummary).rounds if told.is_file() else config.rounds
+    return load_file(final), number, {} if fills is Decisions.absent_logits else None
 
 
 def _other(folder: Path, wanted: int | Literal["best"] | None, newest: int) -> Path:

@@ -137,6 +137,32 @@ def test_what_lacks_modalities_is_predicted_as_the_evaluator_does(
         np.testing.assert_allclose(mixed[mask], whole[mask], rtol=1e-4, atol=1e-6)
 
 
+def test_without_a_checkpoint_what_the_method_fills_in_is_not_guessed(
+    run: Path, tmp_path: Path
+) -> None:
+    for method, known in (("bmsfed", True), ("pmcmfl", False)):
+        folder = tmp_path / method
+        if known:
+            shutil.copytree(run, folder)
+        else:
+            invoke("run", "cg-digits", *DIGITS, "--method", method, "--out", str(folder))
+        before = bmsfed_app.load_model(folder)
+        test = before.config.load_data("test").test
+        assert test is not None
+        (folder / "checkpoint.safetensors").unlink()  # as of a run that was brought from elsewhere
+        model = bmsfed_app.load_model(folder)
+        assert model.round == before.round
+        inputs = {m: x.numpy() for m, x in test.batch(torch.arange(20), model.modalities).items()}
+        np.testing.assert_array_equal(model.predict_proba(inputs), before.predict_proba(inputs))
+        gray, mask = {"gray": inputs["gray"]}, {"colored": np.arange(20) > 0}
+        if known:
+            np.testing.assert_array_equal(model.predict_proba(gray), before.predict_proba(gray))
+            continue
+        for lacking in ((gray, None), (inputs, mask)):
+            with pytest.raises(DataError, match=r"'pmcmfl' takes in their place .*checkpoint"):
+                model.predict_proba(*lacking)
+
+
 def test_a_table_needs_no_label_and_empty_cells_are_missing(table: Path, tmp_path: Path) -> None:
     run, out = table, tmp_path / "p.csv"
     known = written(table.parent / "data/samples.csv")
