@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds import Audio, Frames
 from bmsfed_app.datasets.media import BadSample, frame_times, read_frames, read_sound
 from tests.made_media import video
@@ -49,3 +52,21 @@ def test_times_of_frames() -> None:
     assert frame_times(0, 3.5, 1, 3, 5).tolist() == [0, 1, 2, 3]
     assert frame_times(2, 3.5, 1, 3, 5).tolist() == [2, 2.5, 3]
     assert frame_times(0, 10, 1, 3, 5).tolist() == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    "fault", [ModuleNotFoundError("No module named 'torchaudio'"), OSError("Could not load")]
+)
+def test_a_torchaudio_that_does_not_load_is_named(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def importing(name: str, *others: Any) -> Any:
+        if name.startswith("torchaudio"):
+            raise fault
+        return real(name, *others)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+    with pytest.raises(DataError, match=rf"{fault}.*: torch is 2\.11.*, torchaudio 2\.11.* pins"):
+        Audio().decode((np.zeros(16_000, np.float32), 16_000))

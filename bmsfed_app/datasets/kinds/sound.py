@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmsfed_app.datasets import media
+from bmsfed_app.datasets.base import DataError
 from bmsfed_app.datasets.kinds.base import Kind, Rows
+
+
+def _torchaudio() -> Any:
+    """Return ``torchaudio.functional``, whose compiled parts load beside one torch only."""
+    try:
+        import torchaudio.functional
+    except (ImportError, OSError) as error:
+        there = {p: _version(p) for p in ("torch", "torchaudio")}
+        raise DataError(
+            f"sound needs torchaudio, which does not load ({error}): torch is {there['torch']}, "
+            f"torchaudio {there['torchaudio']}; install both as pyproject.toml pins them"
+        ) from None
+    return torchaudio.functional
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @dataclass(frozen=True)
@@ -44,8 +66,7 @@ class Audio(Kind):
         return (1, self.window // 2 + 1, frames)
 
     def decode(self, value: Any) -> Rows:
-        import torchaudio.functional as audio  # loads compiled parts
-
+        audio = _torchaudio()
         wave, rate = self._wave(value)
         samples = torch.from_numpy(np.ascontiguousarray(wave))
         if rate != self.rate:
