@@ -121,7 +121,8 @@ def _differences(results: Results, base: str) -> Table | None:
             for m in others
             if (d := paired(results.by_seed(m, column, statistic), theirs)) is not None
         }
-        adjusted = dict(zip(found, holm([d.p for d in found.values()]), strict=True))
+        ps = {m: d.p for m, d in found.items() if d.n > 1}  # one seed is no test
+        adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
         for method in others:
             if (d := found.get(method)) is None:
                 cells[method] += ["", "", ""]

@@ -95,6 +95,17 @@ def test_tables_have_means_intervals_and_paired_tests(results: Results) -> None:
     assert [r.method for r in results.missing] == ["divfl"] * 3
 
 
+def test_a_method_of_one_seed_is_no_test_that_others_are_adjusted_for(
+    results: Results, tmp_path: Path
+) -> None:
+    for run in results.sweep.runs:
+        if run.method == "divfl" and run.seed:
+            shutil.rmtree(run.folder(tmp_path / "runs"), ignore_errors=True)
+    differences = tables(read_results(results.sweep, tmp_path / "runs"))[2]
+    assert differences.rows[0][:4] == ["bmsfed", "+10.0 ± 0.0", "0.250", "0.250"]
+    assert differences.rows[1][:4] == ["divfl", "+5.0", "", ""]
+
+
 def test_a_report_is_a_page_and_tables_for_papers(results: Results, tmp_path: Path) -> None:
     out = tmp_path / "out"
     page = write_sweep_report(results, out, "bmsfed sweep digits.yaml").read_text()
