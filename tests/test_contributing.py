@@ -46,6 +46,7 @@ assert all(value > 0 for _, value in found.values("norm", "gray"))
 assert found.metric("norm").label("gray") == "norm of gray"
 assert config.division().describe()
 assert all(0 <= value <= 2 for _, value in found.values("brier"))
+assert found.metric("brier").lower_is_better
 assert {"lookahead", "brier", "norms"} <= {p["name"] for p in found.info.plugins}
 done = CliRunner().invoke(cli, ["last", str(folder.path)])
 assert float(done.output) == found.values("accuracy")[-1][1], done.output
