@@ -145,3 +145,15 @@ def test_methods_have_the_same_budget_and_what_is_complete_is_not_run_again(
     (out / "cg-digits/fedprox.yaml").unlink()
     with pytest.raises(SweepError, match="'fedprox': tuned: cannot read"):
         load_sweep(str(tmp_path / "mine.yaml"))
+
+
+def test_what_was_tuned_is_named_by_a_sweep_that_uses_it() -> None:
+    folder = Path(__file__).resolve().parents[2] / "results" / "tuned"
+    found = load_sweep(str(folder / "avletters.yaml"))
+    rates = {run.method: (run.config.lr, run.config.lr_min) for run in found.runs}
+    for method in ("fedavg", "bmsfed"):
+        told = yaml.safe_load((folder / "avletters" / f"{method}.yaml").read_text())
+        assert rates[f"{method}, tuned"] == (told["set"]["lr"], told["set"]["lr_min"])
+        assert rates[method] == (0.05, 0.01)
+        assert told["trials"] == 8
+        assert told["metric"].startswith("validation_accuracy")
