@@ -80,7 +80,8 @@ class Predictor:
         Raises
         ------
         DataError
-            If a modality is unknown, shapes or values do not fit, or a sample has nothing.
+            If a modality is unknown, shapes or values do not fit, a sample has nothing, or lacks a
+            modality where ``absent`` is not known.
         """
         tensors = self._checked(inputs)
         count = len(next(iter(tensors.values())))
@@ -107,7 +108,13 @@ class Predictor:
         return self._probabilities(parts)
 
     def predict_split(self, split: Split) -> NDArray[np.float32]:
-        """Return class probabilities (n, K) of a data set's samples, batch by batch."""
+        """Return class probabilities (n, K) of a data set's samples, batch by batch.
+
+        Raises
+        ------
+        DataError
+            If a sample lacks a modality where ``absent`` is not known.
+        """
         known = [m for m in self.modalities if m in split.modalities]
         rows = torch.arange(len(split)).split(self.config.eval_batch_size)
         return self._probabilities([self._batch(split.batch(index, known)) for index in rows])

@@ -70,9 +70,8 @@ def ece(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
     return _tally(labels, probabilities).ece()
 
 
-METRICS.add("macro-f1", Score(macro_f1, "%"))
-METRICS.add("uar", Score(uar, "%"))
-METRICS.add("ece", Score(ece, "%", lower_is_better=True))
+for _metric, _measure in zip(COUNTED_METRICS, (macro_f1, uar, ece), strict=True):
+    METRICS.add(_metric.name, Score(_measure, _metric.unit, _metric.lower_is_better))
 
 #: Measured at every evaluation, whatever an experiment's ``metrics`` name besides.
 ALWAYS = tuple(m.name for m in COUNTED_METRICS)

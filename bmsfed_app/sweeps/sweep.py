@@ -178,7 +178,7 @@ def load_sweep(
 def parse_dirs(given: Sequence[str]) -> dict[str, str]:
     """Return data folders by name, from NAME=FOLDER; "" is that of a folder alone."""
     parts = [text.partition("=") for text in given]
-    return {(name if equals else ""): folder or name for name, equals, folder in parts}
+    return {(n if equals else ""): folder if equals else n for n, equals, folder in parts}
 
 
 def data_dir_of(dirs: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:

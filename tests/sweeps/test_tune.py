@@ -13,6 +13,7 @@ from bmsfed_app.record.run import read_run
 from bmsfed_app.record.summary import summary
 from bmsfed_app.sweeps import SweepError, load_sweep
 from bmsfed_app.sweeps.space import Dimension, described, parse_space, space_of
+from bmsfed_app.sweeps.sweep import parse_dirs
 
 SMALL = "--set rounds=1 --set clients=3 --set per_round=2 --set local_epochs=1".split()
 
@@ -85,6 +86,10 @@ def test_data_folders_may_be_given_by_name(
     done = CliRunner().invoke(cli, [*asked, "--data-dir", "avletters=elsewhere"])
     assert done.exception is None
     assert taken[0].config("fedavg", {}, 0).data_dir == str(tmp_path)
+
+
+def test_a_folder_that_is_given_as_nothing_is_not_the_name() -> None:
+    assert parse_dirs(["a=x=y", "z", "b="]) == {"a": "x=y", "": "z", "b": ""}
 
 
 def test_a_tuner_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
