@@ -7,7 +7,9 @@ as torch has deterministic algorithms, which are then chosen, by rule and not by
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from functools import lru_cache
 from typing import Literal
 
@@ -26,8 +28,9 @@ def find_device(name: str) -> torch.device:
 
 
 def prepare_device(device: torch.device, precision: Precision) -> None:
-    """Set how this process computes on a GPU; on a CPU there is nothing to set."""
+    """Set how this process computes on a GPU, or keeps the memory of its tensors on a CPU."""
     if device.type != "cuda":
+        keep_freed_memory()
         return
     # What cuBLAS needs for the same bits every time; read when it is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -36,6 +39,24 @@ def prepare_device(device: torch.device, precision: Precision) -> None:
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@lru_cache
+def keep_freed_memory() -> None:
+    """Have glibc keep up to 256 MiB of what tensors free, once per process, for the next batch.
+
+    By itself it gives a batch's memory back to the system and asks for it anew, page by page. Does
+    nothing with another C library, or where the environment has settings of glibc's own for it.
+    """
+    set_by_user = any(name.startswith("MALLOC_") for name in os.environ)
+    if set_by_user or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_threshold = -1, -3  # glibc's malloc.h, M_TRIM_THRESHOLD and so on
+    libc = ctypes.CDLL(None)
+    libc.mallopt(mmap_threshold, 32 << 20)  # the most that it takes; by itself it comes there too
+    libc.mallopt(trim_threshold, 256 << 20)
 
 
 def set_up_compiler() -> None:

@@ -42,8 +42,8 @@ class Conv4(ImageEncoder):
         self.layers = nn.Sequential(
             nn.BatchNorm2d(image[0]),
             nn.Conv2d(image[0], 32, 5, padding=2),
-            nn.ReLU(),
             nn.MaxPool2d(3, stride=2, padding=1),  # 28x28 becomes B 32 14 14
+            nn.ReLU(),  # after the pool: the same numbers of a quarter of the values
             nn.Conv2d(32, 32, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 64, 3, stride=2, padding=1),  # B 64 7 7
