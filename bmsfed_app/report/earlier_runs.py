@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bmsfed_app.record.files import RunFolderError
+from bmsfed_app.report import sweep_curves
+from bmsfed_app.report.sweep_curves import Curves, read_curves
 
 #: A report's file with a line for every run.
 NAME = "runs.csv"
@@ -37,14 +39,17 @@ class EarlierRun:
     values : dict
         "mean_last" and "last" as readers see them (shares in percent), by the metric's name, which
         ends with the modality where it is by modality: "accuracy_by_modality.gray".
+    curves : dict
+        The same by round, where the report has them.
     """
 
     origin: Origin
     values: dict[str, dict[str, float]] = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
 
 
 def read_earlier(places: Sequence[Path]) -> dict[str, EarlierRun]:
-    """Read what earlier reports say of complete runs.
+    """Read what earlier reports say of complete runs, in ``runs.csv`` and ``curves.csv`` beside it.
 
     Parameters
     ----------
@@ -69,6 +74,7 @@ def read_earlier(places: Sequence[Path]) -> dict[str, EarlierRun]:
                 found[name] = run
             elif run.origin.started == known.origin.started:  # another report's, with other metrics
                 known.values |= run.values
+                known.curves |= run.curves
     return found
 
 
@@ -82,16 +88,26 @@ def _files(place: Path) -> list[Path]:
 
 
 def _read(file: Path) -> list[tuple[str, EarlierRun]]:
+    beside = file.with_name(sweep_curves.NAME)
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             table = csv.DictReader(lines)
             if lacking := sorted(_NEEDED - set(table.fieldnames or ())):
                 raise ValueError(f"it has no column '{lacking[0]}'")
-            return [(row["folder"], _run(row)) for row in table if row["complete"] == "True"]
+            runs = [(row["folder"], _run(row)) for row in table if row["complete"] == "True"]
     except (OSError, ValueError, csv.Error) as error:
         raise RunFolderError(
             f"--also: '{file}' is not what a report of a sweep writes ({error}): name a {NAME}"
         ) from None
+    try:
+        curves = read_curves(beside) if beside.is_file() else {}
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunFolderError(
+            f"--also: '{beside}' is not what a report of a sweep writes ({error}): remove it"
+        ) from None
+    for name, run in runs:  # never those of another time
+        run.curves = curves.get((name, run.origin.started), {})
+    return runs
 
 
 def _run(row: dict[str, str]) -> EarlierRun:

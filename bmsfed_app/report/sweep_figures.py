@@ -41,7 +41,7 @@ def draw_sweep(results: Results) -> dict[str, bytes]:
 
 def _curves(results: Results) -> Figure | None:
     """Draw a panel for each column: the mean over seeds, and a band from least to most."""
-    there = {(run.dataset, run.partition, run.setting) for run, _ in results.read()}
+    there = {(run.dataset, run.partition, run.setting) for run, _ in results.by_round()}
     columns = [c for c in results.columns if c[:3] in there]
     if not columns:
         return None
@@ -57,11 +57,12 @@ def _curves(results: Results) -> Figure | None:
 
 
 def _curve(ax: Axes, results: Results, method: str, column: Column, look: dict[str, Any]) -> None:
-    name, _, modality = column.metric.partition(".")
-    metric, found = results.metrics[column.metric], []
-    for run, read in results.read():
-        if (run.method, run.dataset, run.partition, run.setting) == (method, *column[:3]):
-            found.append({n: metric.shown(v) for n, v in read.values(name, modality or None)})
+    found = [
+        curves[column.metric]
+        for run, curves in results.by_round()
+        if (run.method, run.dataset, run.partition, run.setting) == (method, *column[:3])
+        and column.metric in curves
+    ]
     if not found:
         return
     rounds = sorted(set.intersection(*map(set, found)))

@@ -8,11 +8,11 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bmsfed_app.report import ReportError
+from bmsfed_app.report import ReportError, sweep_curves
 from bmsfed_app.report.earlier_runs import Origin
 from bmsfed_app.report.page import template
 from bmsfed_app.report.statistics import mean_and_interval
-from bmsfed_app.report.sweep_balance import WINDOW
+from bmsfed_app.report.sweep_curves import WINDOW, curve_rows
 from bmsfed_app.report.sweep_figures import draw_sweep
 from bmsfed_app.report.sweep_results import STATISTICS, Column, Results
 from bmsfed_app.report.sweep_tables import Table, interval, main_columns, ranks, tables
@@ -38,14 +38,14 @@ _CAPTIONS = {
 
 
 def write_sweep_report(results: Results, out: Path, command: str) -> Path:
-    """Write ``index.html``, ``table.md``, ``table.tex``, ``table.csv``, ``runs.csv`` and figures.
+    """Write ``index.html``, ``table.{md,tex,csv}``, ``runs.csv``, ``curves.csv`` and figures.
 
     Parameters
     ----------
     results : Results
     out : Path
-        Folder, made if need be. Files of an earlier report in it are replaced, but for figures of
-        runs where most folders are not at hand.
+        Folder, made if need be. Files of an earlier report in it are replaced, but for figures by
+        round where of most runs no numbers by round are at hand.
     command : str
         What runs the sweep, for readers.
 
@@ -76,6 +76,7 @@ def write_sweep_report(results: Results, out: Path, command: str) -> Path:
         "table.tex": "\n".join(latex(t) for t in found).encode(),
         "table.csv": _cells_csv(results).encode(),
         "runs.csv": _runs_csv(results).encode(),
+        sweep_curves.NAME: _curves_csv(results).encode(),
         **{f"{name}.png": data for name, data in pictures.items()},
     }
     try:
@@ -106,7 +107,7 @@ def _facts(results: Results, command: str) -> dict[str, str]:
 
 def _earlier_pictures(results: Results, out: Path) -> dict[str, bytes]:
     """Return figures by round that an earlier report left, where they show more than there is."""
-    if results.told <= len(results.runs):
+    if len(results.origins) <= 2 * len(results.curves):
         return {}
     files = {name: out / f"{name}.png" for name in ("curves", "balance")}
     return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
@@ -122,10 +123,14 @@ def _notes(results: Results, earlier_pictures: bool) -> list[str]:
             f"{'; '.join(few)}{more}."
         )
     if results.told:
-        figures = "by round are that report's" if earlier_pictures else "lack them"
         notes.append(
             f"Of {results.told} runs the numbers are from an earlier report's runs.csv, as their "
-            f"folders are not at hand; figures {figures}."
+            "folders are not at hand."
+        )
+    if lacking := len(results.origins) - len(results.curves):
+        figures = "are an earlier report's" if earlier_pictures else "lack them"
+        notes.append(
+            f"Of {lacking} runs there are no numbers by round: figures by round {figures}."
         )
     if len({o.source or o.commit for o in results.origins.values()}) > 1:
         notes.append("The runs are of different versions of the app.")
@@ -253,6 +258,21 @@ def _runs_csv(results: Results) -> str:
             row += [round(origin.seconds, 1), *origin[1:]]
         rows.append(row)
     return _csv(rows)
+
+
+def _curves_csv(results: Results) -> str:
+    """Return a line for every run and round; another report can read it (earlier_runs)."""
+    heads = ["method", "dataset", "partition", "setting", "seed"]
+    runs = (
+        (
+            [run.method, run.dataset, run.partition, run.setting, run.seed],
+            run.name,
+            results.origins[run.key].started,
+            curves,
+        )
+        for run, curves in results.by_round()
+    )
+    return _csv(curve_rows(runs, heads))
 
 
 def _csv(rows: Iterable[Sequence[object]]) -> str:

@@ -17,6 +17,7 @@ from bmsfed_app.record.rows import COUNTED_METRICS, STANDARD_METRICS
 from bmsfed_app.record.run import Run, read_run
 from bmsfed_app.record.summary import Summary, summary
 from bmsfed_app.report.earlier_runs import EarlierRun, Origin, read_earlier
+from bmsfed_app.report.sweep_curves import Curves, curves_of
 from bmsfed_app.sweeps import Sweep, SweepRun, run_key
 from bmsfed_app.sweeps.state import is_complete
 from strategies import Metric
@@ -48,10 +49,12 @@ class Results:
     Attributes
     ----------
     sweep : Sweep
-    runs : dict
-        What was read, by the run's key; those whose folders are at hand and complete.
     origins : dict
-        Of all complete runs, by key: also of those of which an earlier report alone tells.
+        Of all complete runs, by the run's key.
+    told : int
+        Complete runs of which an earlier report alone tells, as their folders are not at hand.
+    curves : dict
+        Numbers by round, by key; of runs of which an earlier report tells, where it has them.
     metrics : dict
         Metrics, by the name that columns have: "accuracy", "accuracy_by_modality.gray".
     values : dict
@@ -63,17 +66,13 @@ class Results:
     """
 
     sweep: Sweep
-    runs: dict[str, Run] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
+    told: int = 0
+    curves: dict[str, Curves] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
     values: dict[tuple[str, Column], dict[int, Summary]] = field(default_factory=dict)
     paper: dict[tuple[str, Column], float] = field(default_factory=dict)
     missing: list[SweepRun] = field(default_factory=list)
-
-    @property
-    def told(self) -> int:
-        """Complete runs of which an earlier report alone tells."""
-        return len(self.origins) - len(self.runs)
 
     @cached_property
     def methods(self) -> list[str]:
@@ -118,11 +117,11 @@ class Results:
         name, _, modality = metric.partition(".")
         return self.metrics[metric].label(modality or None) if metric in self.metrics else name
 
-    def read(self) -> Iterator[tuple[SweepRun, Run]]:
-        """Yield the complete runs whose folders are at hand."""
+    def by_round(self) -> Iterator[tuple[SweepRun, Curves]]:
+        """Yield the complete runs whose numbers by round are known."""
         for run in self.sweep.runs:
-            if run.key in self.runs:
-                yield run, self.runs[run.key]
+            if run.key in self.curves:
+                yield run, self.curves[run.key]
 
 
 def read_results(sweep: Sweep, root: Path, also: Sequence[Path] = ()) -> Results:
@@ -135,7 +134,8 @@ def read_results(sweep: Sweep, root: Path, also: Sequence[Path] = ()) -> Results
         Folder of run folders.
     also : sequence of Path, optional
         ``runs.csv`` of earlier reports, or folders with such files below them: for runs whose
-        folders are not at hand, as those of other machines.
+        folders are not at hand, as those of other machines. Each counts with the ``curves.csv``
+        beside it.
 
     Raises
     ------
@@ -161,21 +161,26 @@ def read_results(sweep: Sweep, root: Path, also: Sequence[Path] = ()) -> Results
 
 def _take(results: Results, run: SweepRun, found: Run) -> None:
     """Take in a run whose folder is at hand."""
-    results.runs[run.key] = found
     info, seconds = found.info, sum(r.seconds for r in found.rounds)
     about = info.commit or "", info.source or "", info.started, hardware_text(info.hardware)
     results.origins[run.key] = Origin(seconds, *about)
+    read: dict[str, tuple[Metric, str | None]] = {}
     for metric in found.info.metrics:
         for modality in found.modalities if metric.by_modality else (None,):
             if (ended := summary(found.rounds, metric, modality)) is not None:
                 name = f"{metric.name}.{modality}" if modality else metric.name
                 _put(results, run, name, metric, ended)
+                read[name] = results.metrics[name], modality
+    results.curves[run.key] = curves_of(found, read)
 
 
 def _take_told(results: Results, run: SweepRun, row: EarlierRun) -> None:
     """Take in a run of which an earlier report tells; a metric that no run at hand declares is
     kept as it was shown."""
     results.origins[run.key] = row.origin
+    results.told += 1
+    if row.curves:
+        results.curves[run.key] = row.curves
     known = {m.name: m for m in (*_STANDARD.values(), *results.metrics.values())}
     for name, shown in row.values.items():
         base, _, modality = name.partition(".")

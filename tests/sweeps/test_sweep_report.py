@@ -16,7 +16,7 @@ from bmsfed_app.record.files import RunFolderError
 from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError
 from bmsfed_app.report.earlier_runs import read_earlier
-from bmsfed_app.report.sweep_balance import largest_ratios, shares_alone
+from bmsfed_app.report.sweep_curves import largest_ratios, read_curves, shares_alone
 from bmsfed_app.report.sweep_looks import looks
 from bmsfed_app.report.sweep_page import latex, leaderboard, write_sweep_report
 from bmsfed_app.report.sweep_results import Results, read_results
@@ -206,17 +206,80 @@ def test_what_an_earlier_report_tells_counts_where_folders_are_gone(
     text = (tmp_path / "b/table.md").read_text()
     assert "runs: 15 of 18 complete" in text
     assert "seeds: 0, 1, 2" in text
-    told = "Of 7 runs the numbers are from an earlier report's runs.csv, as their folders are not"
-    assert f"{told} at hand; figures lack them." in text
+    assert "Of 7 runs the numbers are from an earlier report's runs.csv" in text
+    assert "no numbers by round" not in text
     nothing = read_results(found, tmp_path / "none", [tmp_path / "b" / "runs.csv"])
     assert tables(nothing)[:2] == tables(results)[:2]
+    write_sweep_report(nothing, tmp_path / "c", "x")
+    for name in ("table.csv", "runs.csv", "curves.csv", "curves.png", "balance.png"):
+        assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "a" / name).read_bytes(), name
+
+
+def test_curves_are_kept_by_round_as_readers_see_them(results: Results, tmp_path: Path) -> None:
+    write_sweep_report(results, tmp_path, "x")
+    rows = list(csv.DictReader((tmp_path / "curves.csv").open()))
+    assert [*rows[0]][:8] == [
+        *("method", "dataset", "partition", "setting", "seed", "folder", "started", "round")
+    ]
+    first = [r for r in rows if r["folder"] == results.sweep.runs[0].name]
+    assert [r["round"] for r in first] == ["0", "1", "2", "3"]
+    assert [r["accuracy"] for r in first] == ["10", "30", "40", "50"]
+    assert [r["imbalance_ratio"] for r in first] == ["", "2", "2", "2"]
+    assert [r["train_less"] for r in first] == ["", "50", "50", "50"]
+    known = results.curves[results.sweep.runs[0].key]
+    told = read_curves(tmp_path / "curves.csv")[first[0]["folder"], first[0]["started"]]
+    assert told.keys() == known.keys()
+    for name, by_round in known.items():
+        assert told[name] == pytest.approx(by_round, rel=1e-5), name
+
+
+def test_figures_by_round_stay_where_most_runs_have_no_numbers_by_round(
+    results: Results, tmp_path: Path
+) -> None:
+    write_sweep_report(results, tmp_path / "b", "x")
+    (tmp_path / "b/curves.csv").unlink()  # as reports of earlier versions were
+    nothing = read_results(results.sweep, tmp_path / "none", [tmp_path / "b"])
     page = write_sweep_report(nothing, tmp_path / "c", "x").with_name("table.md")
     assert "![" not in page.read_text()
+    assert (
+        "Of 15 runs there are no numbers by round: figures by round lack them." in page.read_text()
+    )
     before = (tmp_path / "b/curves.png").read_bytes()
     page = write_sweep_report(nothing, tmp_path / "b", "x").with_name("table.md")
     assert (tmp_path / "b/curves.png").read_bytes() == before
-    assert "figures by round are that report's" in page.read_text()
+    assert "figures by round are an earlier report's" in page.read_text()
     assert "![By round](curves.png)" in page.read_text()
+
+
+def test_curves_of_another_time_are_not_taken_for_a_runs(results: Results, tmp_path: Path) -> None:
+    write_sweep_report(results, tmp_path, "x")
+    file = tmp_path / "curves.csv"
+    rows = list(csv.reader(file.open()))
+    started = rows[0].index("started")
+    with file.open("w") as out:
+        csv.writer(out).writerows(
+            [rows[0], *([*r[:started], "then", *r[started + 1 :]] for r in rows[1:])]
+        )
+    told = read_results(results.sweep, tmp_path / "none", [tmp_path])
+    assert told.told == 15
+    assert not told.curves
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("folder,started,accuracy\nx,y,1\n", "it has no column 'round'"),
+        ("folder,started,round,accuracy\nx,y,1,much\n", "much"),
+        ("folder,started,round,accuracy\nx\n", "invalid literal"),
+    ],
+)
+def test_curves_that_no_report_wrote_are_refused(
+    results: Results, text: str, said: str, tmp_path: Path
+) -> None:
+    write_sweep_report(results, tmp_path, "x")
+    (tmp_path / "curves.csv").write_text(text)
+    with pytest.raises(RunFolderError, match=rf"curves.csv' is not what.*{said}.*remove it"):
+        read_earlier([tmp_path])
 
 
 def test_metrics_that_no_run_at_hand_declares_are_kept_as_they_were_shown(
@@ -365,7 +428,7 @@ def test_balance_is_the_weak_ones_ratio_and_who_trains_alone(
     results: Results, tmp_path: Path
 ) -> None:
     # Ratios are 1 and 2 after each round; of two clients one trains gray alone.
-    run = next(iter(results.runs.values()))
+    run = read_run(results.sweep.runs[0].folder(tmp_path / "runs"))
     assert set(largest_ratios(run).values()) == {2.0}
     assert min(largest_ratios(run)) == 1
     assert set(shares_alone(run).values()) == {50.0}
