@@ -1,6 +1,7 @@
 """Where networks are computed, how exactly, and whether by compiled code.
 
-On a CPU a seed gives the same bits. On a GPU it gives the same history on the same machine as far
+On a CPU a seed gives the same bits; another model of CPU may round otherwise, as torch's libraries
+choose their code by its instructions. On a GPU it gives the same history on the same machine as far
 as torch has deterministic algorithms, which are then chosen, by rule and not by trial
 (``cudnn.benchmark`` stays off); torch warns of an operation that has none.
 """
