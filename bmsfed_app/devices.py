@@ -17,8 +17,12 @@ from typing import Literal
 import torch
 
 #: How exactly: in 32 bits throughout; with matrix products and convolutions on a GPU's tensor
-#: cores, of 10 bits of mantissa; encoders in bfloat16 by autocast, all else in 32 bits.
-Precision = Literal["float32", "tf32", "bf16"]
+#: cores, of 10 bits of mantissa; encoders in bfloat16 by autocast, all else in 32 bits; bfloat16
+#: where the device computes in it by itself, else 32 bits.
+Precision = Literal["float32", "tf32", "bf16", "auto"]
+
+#: Instructions for products in bfloat16: AVX-512 and AMX of x86, FEAT_BF16 of ARM.
+_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 def find_device(name: str) -> torch.device:
@@ -26,6 +30,24 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 by instructions of its own.
+
+    Others do it by way of float32, which takes a CPU twice the time of float32 and more.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name) for name in _BF16_INSTRUCTIONS)
+
+
+def find_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return how exactly a device computes; of "auto", bf16 or float32, whichever is faster."""
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "float32"
+    return precision
 
 
 def prepare_device(device: torch.device, precision: Precision) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmsfed_app.devices import Precision, prepare_device
+from bmsfed_app.devices import Precision, find_precision, prepare_device
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.models.batches import batch_fault
 from bmsfed_app.settings import ClientSettings
@@ -103,14 +103,13 @@ def received_network(task: Task, data: LocalData, settings: ClientSettings) -> M
 def _network_for(task: Task, settings: ClientSettings) -> MultiModalNetwork:
     """Return the process's network of the modalities assigned, wherever its arrays are from."""
     device = training_device(settings)
-    prepare_device(device, settings.precision)
+    precision = find_precision(settings.precision, device)
+    prepare_device(device, precision)
     modalities = task.orders.modalities
     # Columns of modalities that the client lacks come where something stands for their features.
     owners = {owner(name) for name in task.arrays if name.startswith("head.")}
     columns = tuple(sorted({m for m in owners if m} - set(modalities)))
-    return _network(
-        settings.network, modalities, columns, device, settings.precision, settings.compile
-    )
+    return _network(settings.network, modalities, columns, device, precision, settings.compile)
 
 
 @lru_cache(maxsize=8)

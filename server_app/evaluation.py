@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from bmsfed_app.datasets.base import DataError, Split
 from bmsfed_app.datasets.finite import extents, faulty_inputs
-from bmsfed_app.devices import Precision, prepare_device
+from bmsfed_app.devices import Precision, find_precision, prepare_device
 from bmsfed_app.models import MultiModalNetwork, NetworkSpec
 from bmsfed_app.prototypes import ClassMeans, class_means, log_probabilities
 from server_app.metrics import measured
@@ -59,7 +59,7 @@ class Evaluator:
         Samples per forward pass.
     metrics : sequence of str, optional
         Names of further metrics; see :mod:`server_app.metrics`.
-    precision : {"float32", "tf32", "bf16"}
+    precision : {"float32", "tf32", "bf16", "auto"}
     compiled : bool, default False
         Whether encoders run by compiled code.
     """
@@ -75,6 +75,7 @@ class Evaluator:
         precision: Precision = "float32",
         compiled: bool = False,
     ) -> None:
+        precision = find_precision(precision, device)
         prepare_device(device, precision)
         self.networks: dict[tuple[str, ...], MultiModalNetwork] = {}
         self.spec = spec

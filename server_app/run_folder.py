@@ -27,6 +27,7 @@ from bmsfed_app.config import (
     check_packages,
 )
 from bmsfed_app.datasets import Account, data_changes
+from bmsfed_app.devices import find_device, find_precision
 from bmsfed_app.plugins import PlugIn
 from bmsfed_app.record.files import (
     RunFolderError,
@@ -162,6 +163,7 @@ class RunFolder:
             command=command or " ".join(sys.argv),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             hardware=hardware(self.config.device),
+            precision=find_precision(self.config.precision, find_device(self.config.device)),
             frozen=sorted(self.config.network_spec().frozen()),
             plugins=[p.to_json() for p in self.config.plug_ins()],
         )

@@ -8,7 +8,7 @@ before anything starts, with the nearest right name and the allowed range.
 from bmsfed_app.config.choices import check_packages
 from bmsfed_app.config.experiment import MACHINE_KEYS, ExperimentConfig
 from bmsfed_app.config.files import ConfigError, config_names, read_values
-from bmsfed_app.config.idle import idle_notes
+from bmsfed_app.config.idle import idle_notes, precision_note
 from bmsfed_app.config.loading import change_config, check_config, config_of, load_config
 from bmsfed_app.config.overrides import parse_pairs, split_pairs
 
@@ -24,6 +24,7 @@ __all__ = [
     "idle_notes",
     "load_config",
     "parse_pairs",
+    "precision_note",
     "read_values",
     "split_pairs",
 ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from bmsfed_app.config.experiment import ExperimentConfig
 from bmsfed_app.config.files import own_keys
-from bmsfed_app.devices import find_device
+from bmsfed_app.devices import find_device, has_bf16
 
 #: The partition that reads a key.
 _READ_BY = {
@@ -41,8 +43,20 @@ def idle_notes(config: ExperimentConfig, source: str, overrides: Mapping[str, An
         for key in sorted(set(overrides) & set(type(config.method_settings()).model_fields))
         if key in ExperimentConfig.model_fields
     ]
-    if config.precision == "tf32" and find_device(config.device).type == "cpu":
-        notes.append("note: precision: tf32 does nothing on a CPU; it is of GPUs from Ampere on")
+    if said := precision_note(config, find_device(config.device)):
+        notes.append(said)
     if config.subsets and config.whole_share == 1:
         notes.append("note: subsets does nothing with whole_share: 1; lower whole_share")
     return notes
+
+
+def precision_note(config: ExperimentConfig, device: torch.device) -> str:
+    """Say that a precision does nothing for the speed of a device; empty where it may."""
+    if config.precision == "tf32" and device.type == "cpu":
+        return "note: precision: tf32 does nothing on a CPU; it is of GPUs from Ampere on"
+    if config.precision == "bf16" and not has_bf16(device):
+        return (
+            "note: precision: bf16 is slower than float32 on this machine, which has no "
+            "instructions for it; auto takes what is fast"
+        )
+    return ""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from bmsfed_app.record.rows import ClientRow, FailedRow, PickRow, RoundRow
+from bmsfed_app.record.rows import ClientRow, FailedRow, PickRow, RoundRow, RunSummary
 from strategies import Metric
 
 T = TypeVar("T")
@@ -199,6 +199,12 @@ def read_json(file: Path, kind: type[T]) -> T:
         return TypeAdapter(kind).validate_json(read_bytes(file))
     except ValidationError as error:
         raise _explained(f"'{file}'", error) from None
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run folder holds a run that ended by itself."""
+    file = folder / "summary.json"
+    return file.exists() and read_json(file, RunSummary).complete
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -33,8 +33,12 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: str = "cpu") -> str:
-    """Return the kind of machine, its cores and its system, and the GPU that a device means."""
-    found = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    """Return the kind of machine, its cores and its system, and the GPU that a device means.
+
+    ``platform`` alone does not tell CPUs apart that round otherwise.
+    """
+    name = torch.cpu.get_capabilities().get("cpu_name") or "unknown CPU"
+    found = f"{platform.machine()}, {name}, {os.cpu_count()} cores, {platform.system()}"
     if find_device(device).type == "cuda":
         found += f", {torch.cuda.get_device_name()}"
     return found

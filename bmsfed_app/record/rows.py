@@ -220,6 +220,9 @@ class RunInfo(Row):
         By split; under "none", what is listed for neither.
     metrics : list of Metric
         What the rounds' metrics are, declared by the run's callbacks.
+    precision : str
+        How exactly the server computed, as clients do on machines of its kind: "float32", "tf32" or
+        "bf16", one of them where the configuration says "auto"; empty if it is not known.
     frozen : list of str
         Arrays of the model that nobody trains.
     plugins : list of dict
@@ -238,6 +241,7 @@ class RunInfo(Row):
     command: str = "unknown"
     started: str = "unknown"
     hardware: str = "unknown"
+    precision: str = ""
     data: str = ""
     partition_file: str = ""
     samples: dict[str, SampleCount] = Field(default_factory=dict)

@@ -20,13 +20,15 @@ _NEEDED = {"folder", "complete", "seconds", "commit", "started", "hardware"}
 
 
 class Origin(NamedTuple):
-    """Where and when a run was made, and the seconds that its rounds took."""
+    """Where and when a run was made, the seconds that its rounds took, and how exactly it was
+    computed."""
 
     seconds: float
     commit: str
     source: str
     started: str
     hardware: str
+    precision: str
 
 
 @dataclass

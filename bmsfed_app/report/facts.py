@@ -47,6 +47,7 @@ def _facts(run: Run) -> dict[str, str]:
         "source": info.source + (f" ({info.bundle})" if info.bundle else "") or "unknown",
         "command": info.command,
         "hardware": info.hardware,
+        "precision": info.precision or str(run.config.get("precision", "float32")),
         "started": info.started.replace("T", " "),
         "versions": ", ".join(f"{n} {v}" for n, v in info.versions.items()) or "unknown",
         "folder": str(run.path),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -102,7 +103,14 @@ def _facts(results: Results, command: str) -> dict[str, str]:
         "rounds' time": f"{seconds / 60:,.0f} minutes in all",
         "commits": ", ".join(dict.fromkeys(o.commit[:12] or "unknown" for o in origins)),
         "hardware": "; ".join(dict.fromkeys(o.hardware for o in origins)),
+        "precision": _counted(o.precision for o in origins),
     }
+
+
+def _counted(values: Iterable[str]) -> str:
+    """Write the values that there are; where they differ, how many there are of each."""
+    found = Counter(values).most_common()
+    return ", ".join(f"{value} ({n} runs)" if found[1:] else value for value, n in found)
 
 
 def _earlier_pictures(results: Results, out: Path) -> dict[str, bytes]:
@@ -249,7 +257,8 @@ def _runs_csv(results: Results) -> str:
     rows: list[list[object]] = [[*heads, *Origin._fields]]
     for run in results.sweep.runs:
         origin, place = results.origins.get(run.key), (run.dataset, run.partition, run.setting)
-        row: list[object] = [run.method, *place, run.seed, run.name, origin is not None]
+        name = results.folders.get(run.key, run.name)
+        row: list[object] = [run.method, *place, run.seed, name, origin is not None]
         for column in (Column(*place, name) for name in names):
             for statistic in STATISTICS:
                 values = results.by_seed(run.method, column, statistic)
@@ -266,7 +275,7 @@ def _curves_csv(results: Results) -> str:
     runs = (
         (
             [run.method, run.dataset, run.partition, run.setting, run.seed],
-            run.name,
+            results.folders[run.key],
             results.origins[run.key].started,
             curves,
         )

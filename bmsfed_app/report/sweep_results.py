@@ -12,14 +12,13 @@ from statistics import mean
 from typing import NamedTuple
 
 from bmsfed_app.config import ConfigError, check_config
-from bmsfed_app.record.files import RunFolderError, read_config
+from bmsfed_app.record.files import RunFolderError, is_complete, read_config
 from bmsfed_app.record.rows import COUNTED_METRICS, STANDARD_METRICS
 from bmsfed_app.record.run import Run, read_run
 from bmsfed_app.record.summary import Summary, summary
 from bmsfed_app.report.earlier_runs import EarlierRun, Origin, read_earlier
 from bmsfed_app.report.sweep_curves import Curves, curves_of
 from bmsfed_app.sweeps import Sweep, SweepRun, run_key
-from bmsfed_app.sweeps.state import is_complete
 from strategies import Metric
 
 #: The statistics of a run: what it ended with, never its best round.
@@ -51,6 +50,8 @@ class Results:
     sweep : Sweep
     origins : dict
         Of all complete runs, by the run's key.
+    folders : dict
+        Names of their folders, by key: of a run alike, where that was taken.
     told : int
         Complete runs of which an earlier report alone tells, as their folders are not at hand.
     curves : dict
@@ -67,6 +68,7 @@ class Results:
 
     sweep: Sweep
     origins: dict[str, Origin] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
     told: int = 0
     curves: dict[str, Curves] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
@@ -146,14 +148,16 @@ def read_results(sweep: Sweep, root: Path, also: Sequence[Path] = ()) -> Results
     results, earlier = Results(sweep, paper=_paper(sweep.paper)), read_earlier(also)
     told: list[tuple[SweepRun, EarlierRun]] = []
     for run in sweep.runs:
-        folder = run.folder(root)
-        if is_complete(folder):
+        there = [n for n in run.names if n in earlier or is_complete(root / n)]
+        if not there:
+            results.missing.append(run)
+            continue
+        name = results.folders[run.key] = there[0]
+        if is_complete(folder := root / name):
             _check(run, folder)
             _take(results, run, read_run(folder))
-        elif run.name in earlier:
-            told.append((run, earlier[run.name]))
         else:
-            results.missing.append(run)
+            told.append((run, earlier[name]))
     for run, row in told:  # last, when metrics are known
         _take_told(results, run, row)
     return results
@@ -163,7 +167,7 @@ def _take(results: Results, run: SweepRun, found: Run) -> None:
     """Take in a run whose folder is at hand."""
     info, seconds = found.info, sum(r.seconds for r in found.rounds)
     about = info.commit or "", info.source or "", info.started, hardware_text(info.hardware)
-    results.origins[run.key] = Origin(seconds, *about)
+    results.origins[run.key] = Origin(seconds, *about, info.precision or _set_to(results, run))
     read: dict[str, tuple[Metric, str | None]] = {}
     for metric in found.info.metrics:
         for modality in found.modalities if metric.by_modality else (None,):
@@ -177,7 +181,8 @@ def _take(results: Results, run: SweepRun, found: Run) -> None:
 def _take_told(results: Results, run: SweepRun, row: EarlierRun) -> None:
     """Take in a run of which an earlier report tells; a metric that no run at hand declares is
     kept as it was shown."""
-    results.origins[run.key] = row.origin
+    precision = row.origin.precision or _set_to(results, run)
+    results.origins[run.key] = row.origin._replace(precision=precision)
     results.told += 1
     if row.curves:
         results.curves[run.key] = row.curves
@@ -189,6 +194,11 @@ def _take_told(results: Results, run: SweepRun, row: EarlierRun) -> None:
         unit = metric.shown(1.0)
         last, closing = (shown[s] / unit for s in ("last", "mean_last"))
         _put(results, run, name, metric, Summary(last=last, mean_last=closing, rounds=[]))
+
+
+def _set_to(results: Results, run: SweepRun) -> str:
+    """Return the precision that a run's configuration names."""
+    return run.names[results.folders[run.key]]
 
 
 def _put(results: Results, run: SweepRun, name: str, metric: Metric, ended: Summary) -> None:
@@ -213,7 +223,7 @@ def _check(run: SweepRun, folder: Path) -> None:
     else:
         if not run.config.clients:  # as many as there were
             saved = saved.model_copy(update={"clients": 0})
-        if run_key(saved) == run.key:
+        if run_key(saved) in (run.key, *run.alike.values()):
             return
         why = ""
     raise RunFolderError(

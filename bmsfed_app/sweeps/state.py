@@ -7,15 +7,9 @@ from pathlib import Path
 from statistics import mean
 
 from bmsfed_app.record.files import RunFolderError, read_json, read_rows
-from bmsfed_app.record.rows import RoundRow, RunSummary
+from bmsfed_app.record.rows import RoundRow
 from bmsfed_app.record.status import NAME, RunStatus
 from bmsfed_app.sweeps.sweep import SweepRun
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a run folder holds a run that ended by itself."""
-    file = folder / "summary.json"
-    return file.exists() and read_json(file, RunSummary).complete
 
 
 def rounds_done(folder: Path) -> int:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from bmsfed_app.config import (
     read_values,
 )
 from bmsfed_app.datasets import DATASETS
+from bmsfed_app.devices import Precision
 from bmsfed_app.paths import home
+from bmsfed_app.record.files import is_complete
 from bmsfed_app.registry import nearest
 from bmsfed_app.sweeps.spec import (
     DEFAULT_SCALE,
@@ -39,6 +41,8 @@ from bmsfed_app.sweeps.spec import (
 
 #: Digits of a run's key in its folder's name.
 _DIGITS = 12
+#: What ``precision: auto`` may be; of two complete runs alike the first counts.
+_STANDS_FOR: tuple[Precision, ...] = ("bf16", "float32")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class SweepRun:
     config : ExperimentConfig
     key : str
         See :func:`run_key`.
+    alike : dict
+        Keys of runs that count as it where they are complete, by their precision: those that
+        ``precision: auto`` stands for.
     needs : str
         What its data set's entry says must be brought.
     """
@@ -65,12 +72,22 @@ class SweepRun:
     config: ExperimentConfig
     key: str
     needs: str = ""
+    alike: Mapping[Precision, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Name of the run's folder."""
+        return self._name(self.key)
+
+    @property
+    def names(self) -> dict[str, Precision]:
+        """Precisions by the name of a folder: the run's own first, then those alike."""
+        own: dict[str, Precision] = {self.name: self.config.precision}
+        return own | {self._name(key): precision for precision, key in self.alike.items()}
+
+    def _name(self, key: str) -> str:
         config = self.config
-        return f"{config.dataset_name}-{config.method}-s{self.seed}-{self.key[:_DIGITS]}"
+        return f"{config.dataset_name}-{config.method}-s{self.seed}-{key[:_DIGITS]}"
 
     @property
     def label(self) -> str:
@@ -79,8 +96,10 @@ class SweepRun:
         return ", ".join(p for p in parts if p)
 
     def folder(self, root: Path) -> Path:
-        """Return the run's folder below a root."""
-        return root / self.name
+        """Return the run's folder below a root: one alike, where that is complete and its own
+        is not."""
+        names = self.names if self.alike else ()
+        return next(filter(is_complete, (root / name for name in names)), root / self.name)
 
 
 @dataclass(frozen=True)
@@ -260,7 +279,11 @@ class _Maker:
         except ConfigError as error:
             label = ", ".join(n for n in names if n)
             raise SweepError(f"run '{label}, seed {seed}': {error}") from None
-        return SweepRun(*names, seed, config, run_key(config), data.needs)
+        alike: dict[Precision, str] = {}
+        if config.precision == "auto":
+            for exactly in _STANDS_FOR:
+                alike[exactly] = run_key(config.model_copy(update={"precision": exactly}))
+        return SweepRun(*names, seed, config, run_key(config), data.needs, alike)
 
     def _data_dir(self, entry: str, file: str, values: Mapping[str, Any]) -> dict[str, str]:
         """Return where the data is, if somebody said so."""
@@ -273,9 +296,10 @@ def _check_distinct(runs: Sequence[SweepRun]) -> None:
     """Refuse two entries that mean one run: a table would show it twice."""
     seen: dict[str, SweepRun] = {}
     for run in runs:
-        other = seen.setdefault(run.key, run)
-        if other is not run:
+        keys = (run.key, *run.alike.values())
+        if other := next((seen[key] for key in keys if key in seen), None):
             raise SweepError(
                 f"'{other.label}' and '{run.label}' are the same run: leave one out, or change "
                 "what it sets"
             )
+        seen |= dict.fromkeys(keys, run)

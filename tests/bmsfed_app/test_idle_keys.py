@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bmsfed_app.cli.main import main
 from bmsfed_app.config import idle_notes, load_config
@@ -50,6 +51,19 @@ def test_what_is_given_besides(overrides: dict[str, Any], says: list[str]) -> No
     assert notes("cg-digits", **overrides) == says
     shipped = Path(__file__).resolve().parents[2] / "conf" / "cg-digits.yaml"
     assert notes(str(shipped), **overrides) == says
+
+
+def test_a_precision_that_is_not_fast_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    able: dict[str, Any] = {"avx512_f": True, "avx512_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    for precision in ("float32", "auto"):
+        assert notes("cg-digits", precision=precision, device="cpu") == []
+    says = "note: precision: tf32 does nothing on a CPU; it is of GPUs from Ampere on"
+    assert notes("cg-digits", precision="tf32", device="cpu") == [says]
+    [says] = notes("cg-digits", precision="bf16", device="cpu")
+    assert says.startswith("note: precision: bf16 is slower than float32 on this machine")
+    able["avx512_bf16"] = True
+    assert notes("cg-digits", precision="bf16", device="cpu") == []
 
 
 def test_what_a_users_file_says(

@@ -1,6 +1,7 @@
 """Encoders in bfloat16 and by compiled code: what changes, what must not, who says it cannot be."""
 
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,47 @@ def test_nothing_of_bf16_is_left_for_a_task_in_float32() -> None:
     trained(precision="bf16")
     after = trained()
     assert all(after.arrays[n].tobytes() == v.tobytes() for n, v in before.arrays.items())
+
+
+INSTRUCTIONS = [
+    ({"architecture": "x86_64", "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+    ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, True),  # Zen 4, say
+    ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, True),
+    ({"architecture": "arm64", "neon": True, "bf16": True}, True),  # Graviton 3, say
+    ({"architecture": "arm64", "neon": True, "bf16": False}, False),
+    ({}, False),
+]
+
+
+@pytest.mark.parametrize(("able", "half"), INSTRUCTIONS)
+def test_auto_is_bf16_where_a_cpu_has_instructions_for_it(
+    able: dict[str, Any], half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    cpu = torch.device("cpu")
+    named: devices.Precision = "bf16" if half else "float32"
+    assert devices.find_precision("auto", cpu) == named
+    found, other = trained(precision="auto", device="cpu"), trained(precision=named, device="cpu")
+    assert all(found.arrays[n].tobytes() == v.tobytes() for n, v in other.arrays.items())
+    evaluator = Evaluator(synthetic.spec("mlp"), synthetic.split(), cpu, precision="auto")
+    assert evaluator.precision == named
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_what_is_named_is_taken(precision: Any) -> None:
+    assert devices.find_precision(precision, torch.device("cpu")) == precision
+
+
+@pytest.mark.parametrize(("major", "half"), [(7, False), (8, True)])
+def test_auto_is_bf16_on_gpus_from_ampere_on(
+    major: int, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = SimpleNamespace(major=major)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: about)
+    found = devices.find_precision("auto", torch.device("cuda"))
+    assert found == ("bf16" if half else "float32")
 
 
 def test_tf32_changes_nothing_on_a_cpu() -> None:
@@ -155,5 +197,5 @@ def test_a_machine_without_a_compiler_says_what_to_do_before_training(
 
 
 def test_a_precision_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"precision.*'float32', 'tf32' or 'bf16'"):
+    with pytest.raises(ConfigError, match=r"precision.*'float32', 'tf32', 'bf16' or 'auto'"):
         load_config("cg-digits", {"precision": "fp16"})

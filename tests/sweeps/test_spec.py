@@ -1,5 +1,6 @@
 """Sweep files: which runs they mean, what a run is known by, and what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,37 @@ def test_a_run_is_known_by_what_it_computes() -> None:
     assert key(seed=1) != one
     assert key(lr=0.123) != one
     assert key("mine", **{"methods.mine": {"base": "bmsfed-plus"}}) == key("bmsfed-plus") != one
+
+
+def test_of_precision_auto_runs_of_each_that_it_may_be_count(tmp_path: Path) -> None:
+    runs = {
+        precision: sweep(tmp_path, overrides={"precision": precision}).runs
+        for precision in ("auto", "bf16", "float32")
+    }
+    root = tmp_path / "runs"
+    for auto, half, exact in zip(*runs.values(), strict=True):
+        assert auto.key not in auto.alike.values()
+        assert list(auto.names.items()) == [
+            (auto.name, "auto"),
+            (half.name, "bf16"),
+            (exact.name, "float32"),
+        ]
+        assert half.names == {half.name: "bf16"}
+        assert auto.folder(root) == root / auto.name
+
+    auto, half, exact = (found[0] for found in runs.values())
+    for run, complete in ((exact, False), (exact, True), (half, True), (auto, True)):
+        (root / run.name).mkdir(parents=True, exist_ok=True)
+        summary = {"complete": complete, "rounds": 1}
+        (root / run.name / "summary.json").write_text(json.dumps(summary))
+        assert auto.folder(root) == root / (run if complete else auto).name
+    assert exact.folder(root) == root / exact.name
+
+
+def test_a_precision_and_auto_that_may_be_it_are_one_run(tmp_path: Path) -> None:
+    settings = [{"name": p, "set": {"precision": p}} for p in ("bf16", "auto")]
+    with pytest.raises(SweepError, match=r"bf16, seed 0' and '.* auto, seed 0' are the same run"):
+        sweep(tmp_path, changes={"settings": settings})
 
 
 @pytest.mark.parametrize(

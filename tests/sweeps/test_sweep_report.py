@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ def sweep(tmp_path: Path, **changes: Any) -> Sweep:
     return load_sweep(str(file))
 
 
-def run_all(found: Sweep, root: Path, values: dict[str, float]) -> None:
+PRECISIONS = ("auto", "bf16", "float32")
+
+
+def run_all(found: Sweep, root: Path, values: dict[str, float], **info: Any) -> None:
     """Leave run folders: a method's last accuracy is its value and a hundredth for each seed."""
     for run in found.runs:
         if run.method not in values or (run.method, run.partition) == ("divfl", "non-iid"):
@@ -57,7 +61,7 @@ def run_all(found: Sweep, root: Path, values: dict[str, float]) -> None:
             seed=run.seed,
             accuracies=made,
             config=run.config.model_dump(),
-            info={"metrics": METRICS},
+            info={"metrics": METRICS, **info},
         )
         (folder / "summary.json").write_text(json.dumps({"complete": True, "rounds": 3}))
 
@@ -213,6 +217,32 @@ def test_what_an_earlier_report_tells_counts_where_folders_are_gone(
     write_sweep_report(nothing, tmp_path / "c", "x")
     for name in ("table.csv", "runs.csv", "curves.csv", "curves.png", "balance.png"):
         assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "a" / name).read_bytes(), name
+
+
+def test_of_precision_auto_a_report_counts_runs_of_each(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    auto, half, exact = (sweep(tmp_path, set={"rounds": 3, "precision": p}) for p in PRECISIONS)
+    run_all(replace(auto, runs=auto.runs[:3]), runs, {"fedavg": 0.5}, precision="float32")
+    run_all(replace(exact, runs=exact.runs[6:]), runs, {"fedavg": 0.6, "divfl": 0.7})
+    run_all(half, tmp_path / "gone", {"bmsfed": 0.8, "divfl": 0.2})
+    write_sweep_report(read_results(half, tmp_path / "gone"), tmp_path / "half", "x")
+    assert "- precision: bf16\n" in (tmp_path / "half/table.md").read_text()
+
+    found = read_results(auto, runs, [tmp_path / "half"])
+    methods = {run.key: run.method for run in auto.runs}
+    assert {(methods[key], origin.precision) for key, origin in found.origins.items()} == {
+        ("fedavg", "float32"),
+        ("bmsfed", "bf16"),
+        ("divfl", "bf16"),
+    }
+    write_sweep_report(found, tmp_path / "both", "x")
+    text = (tmp_path / "both/table.md").read_text()
+    assert "- precision: bf16 (9 runs), float32 (5 runs)\n" in text
+    # Once more, of what the report alone tells: which run each line is of is in it.
+    again = read_results(auto, tmp_path / "none", [tmp_path / "both"])
+    write_sweep_report(again, tmp_path / "again", "x")
+    for name in ("runs.csv", "table.csv", "curves.csv"):
+        assert (tmp_path / "again" / name).read_text() == (tmp_path / "both" / name).read_text()
 
 
 def test_curves_are_kept_by_round_as_readers_see_them(results: Results, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bmsfed_app.cli.sweep.work import Outcome
-from bmsfed_app.record.files import RunFolderError, read_json
+from bmsfed_app.record.files import RunFolderError, is_complete, read_json
 from bmsfed_app.sweeps import Sweep, SweepRun
-from bmsfed_app.sweeps.state import Estimate, is_complete, rounds_done, seconds_of
+from bmsfed_app.sweeps.state import Estimate, rounds_done, seconds_of
 
 #: More columns than these do not fit a terminal: then methods are the columns' heads.
 _COLUMNS = 6

@@ -12,7 +12,9 @@ from bmsfed_app.cli.progress import prepare_if_needed
 from bmsfed_app.cli.sweep.grid import Board, Watch
 from bmsfed_app.cli.sweep.pool import Pool
 from bmsfed_app.cli.sweep.work import Outcome
+from bmsfed_app.config import precision_note
 from bmsfed_app.datasets import DataError
+from bmsfed_app.devices import find_device
 from bmsfed_app.engine.early import early_cluster
 from bmsfed_app.record.files import RunFolderError
 from bmsfed_app.sweeps import SweepRun
@@ -53,6 +55,8 @@ def run_all(
         ) from None
     if idle := idle_gpu(needs[1], address):
         console.print(idle, soft_wrap=True)
+    for note in [] if address else _precision_notes(waiting, needs[1]):
+        console.print(note, soft_wrap=True)
     with early_cluster(True, address) as cluster, Watch(board, console) as watch:
         assert cluster is not None
         runs = list(waiting) if address else _with_data(board, waiting, watch)
@@ -79,6 +83,12 @@ def idle_gpu(gpus: float, address: str) -> str:
     if gpus or address or not torch.cuda.is_available():
         return ""
     return "runs train on CPUs: --gpus-per-run 0.25, say, lets four share a GPU of this machine"
+
+
+def _precision_notes(runs: Sequence[SweepRun], gpus: float) -> list[str]:
+    """Say, once each, what of the runs' precisions this machine does not compute faster."""
+    device = find_device("auto" if gpus else "cpu")
+    return [text for text in dict.fromkeys(precision_note(r.config, device) for r in runs) if text]
 
 
 def _with_data(board: Board, runs: Sequence[SweepRun], watch: Watch) -> list[SweepRun]:

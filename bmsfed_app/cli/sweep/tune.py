@@ -17,12 +17,12 @@ from bmsfed_app.choice import package_fault
 from bmsfed_app.cli.sweep import DataDirs, Pairs, Runs
 from bmsfed_app.config import ConfigError, ExperimentConfig, config_of, parse_pairs, read_values
 from bmsfed_app.paths import home
+from bmsfed_app.record.files import is_complete
 from bmsfed_app.record.origin import commit
 from bmsfed_app.record.run import read_run
 from bmsfed_app.record.summary import summary
 from bmsfed_app.sweeps import SweepError, SweepRun, run_key
 from bmsfed_app.sweeps.space import Dimension, described, parse_space, space_of
-from bmsfed_app.sweeps.state import is_complete
 from bmsfed_app.sweeps.sweep import check_dirs, data_dir_of, parse_dirs
 
 if TYPE_CHECKING:

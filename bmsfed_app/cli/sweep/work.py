@@ -14,10 +14,9 @@ from rich.console import Console
 
 from bmsfed_app.cli.simulate import check_experiment, simulate
 from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig, check_config
-from bmsfed_app.record.files import RunFolderError
+from bmsfed_app.record.files import RunFolderError, is_complete
 from bmsfed_app.record.lock import RunInUseError
 from bmsfed_app.sweeps import run_key
-from bmsfed_app.sweeps.state import is_complete
 from server_app.failures import ending
 from server_app.run_folder import RunFolder
 
