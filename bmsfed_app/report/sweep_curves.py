@@ -113,4 +113,8 @@ def read_curves(file: Path) -> dict[tuple[str, str], Curves]:
             for name in names:
                 if row[name]:
                     curves.setdefault(name, {})[number] = float(row[name])
-    return found
+    # As the file has them, whichever begins first: a report of these alone writes the same file.
+    return {
+        run: {name: curves[name] for name in names if name in curves}
+        for run, curves in found.items()
+    }

@@ -263,6 +263,13 @@ def test_curves_are_kept_by_round_as_readers_see_them(results: Results, tmp_path
         assert told[name] == pytest.approx(by_round, rel=1e-5), name
 
 
+def test_curves_keep_their_order_whichever_begins_first(tmp_path: Path) -> None:
+    file = tmp_path / "curves.csv"
+    file.write_text("folder,started,round,late,early\na,x,0,,1\na,x,1,2,3\n")
+    [curves] = read_curves(file).values()
+    assert list(curves.items()) == [("late", {1: 2.0}), ("early", {0: 1.0, 1: 3.0})]
+
+
 def test_figures_by_round_stay_where_most_runs_have_no_numbers_by_round(
     results: Results, tmp_path: Path
 ) -> None:
