@@ -1,5 +1,6 @@
 """Encoders by name: sizes, shapes, frames, padding, what they refuse, encoders of others."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from bmsfed_app.models import ENCODERS, NetworkSpec, build_encoder, build_network, check_encoder
 from bmsfed_app.models.encoders import encoder_width, without_values
+from bmsfed_app.models.encoders.base import ImageEncoder
 from tests.plugins import install
 
 IMAGE, SEQUENCE, TEXT = (3, 32, 32), (9, 5), (6,)
@@ -92,6 +94,34 @@ def test_frames_count_as_the_mean_of_single_images(name: str) -> None:
     with torch.inference_mode():
         each = torch.stack([encoder(x[:, f]) for f in range(4)])
         torch.testing.assert_close(encoder(x), each.mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (1, 33, 20), (2, 3, 16, 16)])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_conv4_computes_what_its_layers_do(
+    shape: tuple[int, ...], training: bool, layout: torch.memory_format
+) -> None:
+    """Its own way of the first two, borders included: the same but for the last bits."""
+    torch.manual_seed(0)
+    ours = build_encoder("conv4", shape).double().train(training)
+    assert isinstance(ours, ImageEncoder)
+    norm = ours.get_submodule("layers.0")
+    with torch.no_grad():
+        for name, low, high in (("weight", 0.5, 2), ("bias", -1, 1), ("running_mean", -1, 1)):
+            getattr(norm, name).uniform_(low, high)
+    ours.layout = layout
+    plain = copy.deepcopy(ours)
+    plain.encode = plain.get_submodule("layers")  # type: ignore[method-assign]
+    images, drawn = torch.randn(5, *shape).double() * 3 + 1, torch.randn(5, 512).double()
+    found = []
+    for encoder in (ours, plain):
+        features = encoder(images)
+        (features * drawn).sum().backward()
+        arrays = dict(encoder.named_buffers()) | {n: p.grad for n, p in encoder.named_parameters()}
+        found.append({"features": features, **arrays})
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-9, atol=1e-11, msg=name)
 
 
 def test_a_gru_needs_no_statistics_of_its_units() -> None:
