@@ -35,12 +35,13 @@ def find_device(name: str) -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 by instructions of its own.
 
-    Others do it by way of float32, which takes a CPU twice the time of float32 and more.
+    Others do it by way of float32, which takes a CPU twice the time of float32 and more, as does
+    a torch without oneDNN, which alone makes use of them (macOS).
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities()
-    return any(able.get(name) for name in _BF16_INSTRUCTIONS)
+    return torch.backends.mkldnn.is_available() and any(map(able.get, _BF16_INSTRUCTIONS))
 
 
 def find_precision(precision: Precision, device: torch.device) -> Precision:

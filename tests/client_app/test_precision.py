@@ -69,6 +69,8 @@ def test_auto_is_bf16_where_a_cpu_has_instructions_for_it(
     assert all(found.arrays[n].tobytes() == v.tobytes() for n, v in other.arrays.items())
     evaluator = Evaluator(synthetic.spec("mlp"), synthetic.split(), cpu, precision="auto")
     assert evaluator.precision == named
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)  # macOS
+    assert devices.find_precision("auto", cpu) == "float32"
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
