@@ -20,11 +20,11 @@ from benchmarks.common import write
 from bmsfed_app.devices import has_bf16, prepare_device
 from bmsfed_app.models.encoders.plain import Conv4
 
-#: Samples and the shape of one.
+#: Pictures and the shape of one.
 BATCHES = {
     "CG-MNIST, colored": (64, 3, 28, 28),
     "CG-MNIST, gray": (64, 1, 28, 28),
-    "UTD-MHAD, depth": (16, 1, 64, 64),
+    "UTD-MHAD, depth": (64, 1, 64, 64),  # 16 clips of four
 }
 _REPEATS = 20
 

@@ -35,8 +35,8 @@ def find_device(name: str) -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 by instructions of its own.
 
-    Others do it by way of float32, which takes a CPU twice the time of float32 and more, as does
-    a torch without oneDNN, which alone makes use of them (macOS).
+    Other CPUs do it by way of float32, in about twice the time that float32 takes. On CPUs torch
+    makes use of the instructions by oneDNN, which macOS's has not.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -45,7 +45,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def find_precision(precision: Precision, device: torch.device) -> Precision:
-    """Return how exactly a device computes; of "auto", bf16 or float32, whichever is faster."""
+    """Return how exactly a device computes: for "auto", bf16 by :func:`has_bf16`, else float32."""
     if precision == "auto":
         return "bf16" if has_bf16(device) else "float32"
     return precision

@@ -57,6 +57,6 @@ def precision_note(config: ExperimentConfig, device: torch.device) -> str:
     if config.precision == "bf16" and not has_bf16(device):
         return (
             "note: precision: bf16 is slower than float32 on this machine, which has no "
-            "instructions for it; auto takes what is fast"
+            "instructions for it; give auto, which takes float32 here"
         )
     return ""

@@ -148,11 +148,11 @@ def read_results(sweep: Sweep, root: Path, also: Sequence[Path] = ()) -> Results
     results, earlier = Results(sweep, paper=_paper(sweep.paper)), read_earlier(also)
     told: list[tuple[SweepRun, EarlierRun]] = []
     for run in sweep.runs:
-        there = [n for n in run.names if n in earlier or is_complete(root / n)]
-        if not there:
+        name = next((n for n in run.names if n in earlier or is_complete(root / n)), None)
+        if name is None:
             results.missing.append(run)
             continue
-        name = results.folders[run.key] = there[0]
+        results.folders[run.key] = name
         if is_complete(folder := root / name):
             _check(run, folder)
             _take(results, run, read_run(folder))

@@ -56,6 +56,7 @@ def test_what_is_given_besides(overrides: dict[str, Any], says: list[str]) -> No
 def test_a_precision_that_is_not_fast_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     able: dict[str, Any] = {"avx512_f": True, "avx512_bf16": False}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     for precision in ("float32", "auto"):
         assert notes("cg-digits", precision=precision, device="cpu") == []
     says = "note: precision: tf32 does nothing on a CPU; it is of GPUs from Ampere on"

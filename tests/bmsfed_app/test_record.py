@@ -202,6 +202,8 @@ def test_a_bundle_is_traced_by_its_name_and_its_code(tmp_path: Path) -> None:
 def test_the_hardware_is_named_with_the_gpu_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Xeon of some kind"})
+    assert ", Xeon of some kind, " in hardware("cpu")
     assert hardware("auto") == hardware("cuda") == hardware("cpu") + ", NVIDIA H100 80GB HBM3"
 
 

@@ -62,6 +62,7 @@ def test_auto_is_bf16_where_a_cpu_has_instructions_for_it(
     able: dict[str, Any], half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     cpu = torch.device("cpu")
     named: devices.Precision = "bf16" if half else "float32"
     assert devices.find_precision("auto", cpu) == named

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bmsfed_app import devices
 from bmsfed_app.config import load_config
 from bmsfed_app.record.files import RunFolderError, append_rows, read_rows
 from bmsfed_app.record.rows import ClientRow, RoundRow
@@ -28,8 +29,19 @@ def test_a_new_folder_describes_its_run(tmp_path: Path) -> None:
     assert (described["seed"], described["dataset"]) == (3, "cg-digits")
     assert described["modalities"] == ["colored", "gray"]
     assert described["versions"]["torch"].startswith("2.11")
+    assert described["precision"] == "float32"
     assert described["frozen"] == []
     assert RunFolder.reopen(made.path).config == made.config
+
+
+@pytest.mark.parametrize(("half", "named"), [(True, "bf16"), (False, "float32")])
+def test_a_new_folder_says_what_precision_auto_is_there(
+    half: bool, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda device: half)
+    made = folder(tmp_path / "run", precision="auto")
+    assert json.loads((made.path / "run.json").read_text())["precision"] == named
+    assert made.config.precision == "auto"
 
 
 def test_a_run_names_what_is_frozen_and_goes_on_with_nothing_else(tmp_path: Path) -> None:

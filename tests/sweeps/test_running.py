@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from bmsfed_app.cli.sweep.runs import idle_gpu
+from bmsfed_app.cli.sweep.runs import idle_gpu, precision_notes
 from bmsfed_app.sweeps import load_sweep
 from tests.processes import PATIENCE, Processes, wait_until
 from tests.run_folders import rows
@@ -57,6 +57,17 @@ def test_a_gpu_that_no_run_uses_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert "--gpus-per-run 0.25" in idle_gpu(0.0, "")
     assert not idle_gpu(0.5, "")
     assert not idle_gpu(0.0, "auto")
+
+
+def test_a_precision_that_is_slow_here_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    file = written(tmp_path, "half", datasets=["cg-digits"])
+    half, auto = (load_sweep(file, overrides={"precision": p}).runs for p in ("bf16", "auto"))
+    [said] = precision_notes(half, 0.0)
+    assert said.endswith("give auto, which takes float32 here")
+    assert precision_notes(auto, 0.0) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

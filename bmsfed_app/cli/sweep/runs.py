@@ -55,7 +55,7 @@ def run_all(
         ) from None
     if idle := idle_gpu(needs[1], address):
         console.print(idle, soft_wrap=True)
-    for note in [] if address else _precision_notes(waiting, needs[1]):
+    for note in [] if address else precision_notes(waiting, needs[1]):
         console.print(note, soft_wrap=True)
     with early_cluster(True, address) as cluster, Watch(board, console) as watch:
         assert cluster is not None
@@ -85,10 +85,13 @@ def idle_gpu(gpus: float, address: str) -> str:
     return "runs train on CPUs: --gpus-per-run 0.25, say, lets four share a GPU of this machine"
 
 
-def _precision_notes(runs: Sequence[SweepRun], gpus: float) -> list[str]:
-    """Say, once each, what of the runs' precisions this machine does not compute faster."""
-    device = find_device("auto" if gpus else "cpu")
-    return [text for text in dict.fromkeys(precision_note(r.config, device) for r in runs) if text]
+def precision_notes(runs: Sequence[SweepRun], gpus: float) -> list[str]:
+    """Say, once each, what of the runs' precisions does nothing for their speed here."""
+    found = (
+        precision_note(run.config, find_device(run.config.device if gpus else "cpu"))
+        for run in runs
+    )
+    return [text for text in dict.fromkeys(found) if text]
 
 
 def _with_data(board: Board, runs: Sequence[SweepRun], watch: Watch) -> list[SweepRun]:

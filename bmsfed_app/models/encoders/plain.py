@@ -61,8 +61,9 @@ class Conv4(ImageEncoder):
         """Encode images (B, C, H, W) as features (B, 512).
 
         The norm's weight w and bias b are taken into the first convolution k, which is linear and
-        pads with zeros: ``k(w x + b)`` is one of ``x`` and of a channel of ones, by the weights
-        ``k w`` and ``k b``. So no gradient goes back to the images, a quarter of a step's time.
+        pads with zeros. Of images x that have their channels' mean 0 and variance 1, ``k(w x + b)``
+        is a convolution of ``x`` and a channel of ones, by the weights ``k w`` and ``k b``. So no
+        gradient goes back as far as the images, which took a third of a training step.
         """
         norm, first, *others = self.layers
         assert isinstance(norm, nn.BatchNorm2d)
