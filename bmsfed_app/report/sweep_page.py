@@ -7,6 +7,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bmsfed_app.report import ReportError, sweep_curves
@@ -290,40 +291,79 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
+@dataclass
+class _Place:
+    """A column of the leaderboard: cells and merits by method, and the runs that are of it."""
+
+    cells: dict[str, str] = field(default_factory=dict)
+    merits: dict[str, float] = field(default_factory=dict)
+    metric: str = ""
+    keys: set[str] = field(default_factory=set)
+
+    def take(self, results: Results, column: Column) -> None:
+        """Take a sweep's methods that are not here yet, where its column is the same place."""
+        runs = results.sweep.runs
+        keys = {r.key for r in runs if (r.dataset, r.partition, r.setting) == column[:3]}
+        if self.keys and (self.metric != column.metric or self.keys.isdisjoint(keys)):
+            return
+        self.metric, self.keys = column.metric, self.keys | keys
+        seeds = len({r.seed for r in runs})
+        for method in results.methods:
+            merit = results.merit(method, column)
+            if merit is None or method in self.cells:
+                continue
+            values = list(results.by_seed(method, column, STATISTICS[0]).values())
+            self.cells[method] = interval(values, seeds, results.digits(column))
+            self.merits[method] = merit
+
+    @property
+    def best_first(self) -> list[str]:
+        return sorted(self.merits, key=self.merits.__getitem__, reverse=True)
+
+    def shown(self) -> dict[str, str]:
+        """Return the cells by method, the best in bold."""
+        best = self.best_first[0]
+        return self.cells | {best: f"**{self.cells[best]}**"}
+
+
 def leaderboard(
     all_results: Sequence[Results], commands: Sequence[str], tables: Sequence[str]
 ) -> str:
-    """Return several sweeps' closing means as one page, with a mean rank over all columns.
+    """Return several sweeps' closing means as one page, best first, with each sweep's mean ranks.
+
+    Methods are in the order of the first column, those without a cell there of the next, and so
+    on; the best of a column is in bold.
 
     Parameters
     ----------
     all_results : sequence of Results
-        A place that several have is taken of the first. Those over settings are left to their own
-        pages where there are others.
+        A column is that of the first sweep, and of others that share a run with it; what has the
+        same name and other runs is left to its own page. So are settings, where there are columns
+        without.
     commands : sequence of str
         What runs each of them.
     tables : sequence of str
         Where each one's ``table.md`` is, for a link.
     """
-    heads, cells, ranked = ["method"], {}, {}
+    places: dict[str, _Place] = {}
+    ranked = {}
     plain = any(not c.setting for results in all_results for c in main_columns(results))
     for results in all_results:
-        seeds = len({r.seed for r in results.sweep.runs})
         for column in main_columns(results):
-            if column.place in heads or (column.setting and plain):
-                continue
-            heads.append(column.place)
-            for method in results.methods:
-                values = list(results.by_seed(method, column, STATISTICS[0]).values())
-                cells[method, column.place] = interval(values, seeds, results.digits(column))
+            if not (column.setting and plain):
+                places.setdefault(column.place, _Place()).take(results, column)
         if len(found := ranks(results)) > 1:
             ranked[results.sweep.title] = found
-    methods = list(dict.fromkeys(m for m, _ in cells))
-    rows = [[m, *(cells.get((m, place), "") for place in heads[1:])] for m in methods]
+    methods = list(dict.fromkeys(m for place in places.values() for m in place.best_first))
+    shown = [place.shown() for place in places.values()]
+    rows = [[m, *(cells.get(m, "") for cells in shown)] for m in methods]
+    heads = ["method", *places]
     lines = ["# Leaderboard", ""]
     lines.append(
         "Closing means (the evaluations among the last ten rounds) of the sweeps' first metric, "
-        "with the half width of the 95 % interval over seeds. Cells that were not run are empty."
+        "with the half width of the 95 % interval over seeds, and n where not all seeds were run. "
+        "Bold: the best mean of a column, whatever its interval. Best first by the first column. "
+        "Cells that were not run are empty."
     )
     lines += ["", *markdown_table(Table("", heads, rows)), ""]
     for results, command, file in zip(all_results, commands, tables, strict=True):

@@ -160,7 +160,23 @@ def read_results(sweep: Sweep, root: Path, also: Sequence[Path] = ()) -> Results
             told.append((run, earlier[name]))
     for run, row in told:  # last, when metrics are known
         _take_told(results, run, row)
+    _put_in_order(results)
     return results
+
+
+def _put_in_order(results: Results) -> None:
+    """Order origins and metrics as the sweep has its runs, whatever was read of what."""
+    runs, origins, names = (
+        results.sweep.runs,
+        results.origins,
+        dict[tuple[object, ...], list[str]](),
+    )
+    for (method, column), seeds in results.values.items():
+        for seed in seeds:
+            names.setdefault((method, *column[:3], seed), []).append(column.metric)
+    places = [(r.method, r.dataset, r.partition, r.setting, r.seed) for r in runs]
+    results.origins = {r.key: origins[r.key] for r in runs if r.key in origins}
+    results.metrics = {n: results.metrics[n] for p in places for n in names.get(p, ())}
 
 
 def _take(results: Results, run: SweepRun, found: Run) -> None:

@@ -191,8 +191,31 @@ def test_a_leaderboard_sums_sweeps_up(results: Results) -> None:
     text = leaderboard([results, results], ["one command", "another"], ["a/table.md", "b"])
     assert "- [Digits & more](a/table.md): `one command`; seeds 0, 1, 2; runs 15 of 18" in text
     assert "| method | cg-digits, iid | cg-digits, non-iid |\n" in text
-    assert "| `divfl` | 46.0 ± 2.5 |  |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert rows == [  # best first
+        "| `bmsfed` | **51.0 ± 2.5** | **51.0 ± 2.5** |",
+        "| `divfl` | 46.0 ± 2.5 |  |",
+        "| `fedavg` | 41.0 ± 2.5 | 41.0 ± 2.5 |",
+    ]
     assert "- Digits & more: `bmsfed` 1.0, `fedavg` 2.0" in text
+
+
+def test_a_leaderboard_has_what_other_sweeps_ran_in_the_same_place(
+    results: Results, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    others = [
+        sweep(tmp_path, methods=["fedavg", "fedavg-me"]),  # shares FedAvg's runs
+        sweep(tmp_path, methods=["fedavg", "divfl-me"], set={"rounds": 3, "lr": 0.5}),
+    ]
+    for found in others:
+        run_all(found, runs, {"fedavg-me": 0.65, "divfl-me": 0.8})
+    read = [results, *(read_results(found, runs) for found in others)]
+    text = leaderboard(read, *2 * [["", "", ""]])
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == ["fedavg-me", "bmsfed", "divfl", "fedavg"]
+    assert rows[0] == "| `fedavg-me` | **56.0 ± 2.5** | **56.0 ± 2.5** |"
+    assert rows[3] == "| `fedavg` | 41.0 ± 2.5 | 41.0 ± 2.5 |"
 
 
 def test_what_an_earlier_report_tells_counts_where_folders_are_gone(
@@ -363,7 +386,28 @@ def test_the_lower_loss_ranks_first_and_has_decimals(tmp_path: Path) -> None:
     assert closing.rows[1] == ["bmsfed", "0.490 ± 0.025", "0.490 ± 0.025", "1.0"]
     assert differences.rows[0][:2] == ["bmsfed", "-0.100 ± 0.000"]
     assert "in points" not in differences.note
-    assert "`bmsfed` 1.0, `fedavg` 2.0" in leaderboard([results], ["x"], ["y"])
+    board = leaderboard([results], ["x"], ["y"])
+    assert "| `bmsfed` | **0.490 ± 0.025** | **0.490 ± 0.025** |\n| `fedavg` |" in board
+    assert "`bmsfed` 1.0, `fedavg` 2.0" in board
+
+
+def test_a_report_has_the_order_of_the_sweep_whatever_it_was_read_of(
+    results: Results, tmp_path: Path
+) -> None:
+    runs, found = tmp_path / "runs", results.sweep
+    for run in found.runs:
+        if (file := run.folder(runs) / "run.json").exists():
+            info = json.loads(file.read_text()) | {"commit": run.method}
+            if run.method == "bmsfed":
+                info["metrics"] = METRICS[::-1]
+            file.write_text(json.dumps(info))
+    write_sweep_report(read_results(found, runs), tmp_path / "a", "x")
+    for run in found.runs:
+        if run.method == "fedavg":
+            shutil.rmtree(run.folder(runs))
+    write_sweep_report(read_results(found, runs, [tmp_path / "a"]), tmp_path / "b", "x")
+    assert (tmp_path / "b/runs.csv").read_text() == (tmp_path / "a/runs.csv").read_text()
+    assert "- commits: fedavg, bmsfed, divfl\n" in (tmp_path / "b/table.md").read_text()
 
 
 def test_a_run_made_again_since_counts_before_what_is_told_of_it(
