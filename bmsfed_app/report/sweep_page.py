@@ -322,8 +322,8 @@ class _Place:
 
     def shown(self) -> dict[str, str]:
         """Return the cells by method, the best in bold."""
-        best = self.best_first[0]
-        return self.cells | {best: f"**{self.cells[best]}**"}
+        best = max(self.merits.values())
+        return {m: f"**{c}**" if self.merits[m] == best else c for m, c in self.cells.items()}
 
 
 def leaderboard(

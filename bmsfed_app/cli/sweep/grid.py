@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bmsfed_app.cli.sweep.work import Outcome
 from bmsfed_app.record.files import RunFolderError, is_complete, read_json
+from bmsfed_app.record.rows import RunInfo
 from bmsfed_app.sweeps import Sweep, SweepRun
 from bmsfed_app.sweeps.state import Estimate, rounds_done, seconds_of
 
@@ -106,9 +107,7 @@ class Board:
         """Say what a run came to."""
         if self.states[run.key] != "complete":
             return f"{self.states[run.key]}: {self.reasons[run.key]}"
-        found = self._last(run)
-        value = "" if found is None else f", {self.sweep.metrics[0]} {found:.4g}"
-        return f"complete{value}, {span(seconds_of(run.folder(self.root)))}"
+        return f"complete{self._last(run)}, {span(seconds_of(run.folder(self.root)))}"
 
     def lost(self, runs: Iterable[SweepRun]) -> list[str]:
         """Say what those of some runs came to that have no end, once for all with one reason."""
@@ -121,13 +120,18 @@ class Board:
             for reason, which in reasons.items()
         ]
 
-    def _last(self, run: SweepRun) -> float | None:
+    def _last(self, run: SweepRun) -> str:
+        """Say what its last evaluation came to, by the sweep's first metric."""
+        folder, name = run.folder(self.root), self.sweep.metrics[0]
         try:
-            summary = read_json(run.folder(self.root) / "summary.json", dict)
+            info = read_json(folder / "run.json", RunInfo)
+            found = read_json(folder / "summary.json", dict).get(name)
         except RunFolderError:
-            return None
-        found = summary.get(self.sweep.metrics[0])
-        return found.get("last") if isinstance(found, dict) else None
+            return ""
+        metric = next((m for m in info.metrics if m.name == name and not m.by_modality), None)
+        if metric is None or not isinstance(found, dict):
+            return ""
+        return f", {name} {metric.text(found['last'])} {metric.unit}".rstrip()
 
 
 class Watch:

@@ -1,0 +1,42 @@
+"""What a sweep says of its runs while it goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bmsfed_app.cli.sweep.grid import Board
+from bmsfed_app.cli.sweep.work import Outcome
+from bmsfed_app.sweeps import load_sweep
+from tests.run_folders import make_run
+
+
+@pytest.mark.parametrize(
+    ("metric", "last", "said"),
+    [
+        ("accuracy", 0.8604, ", accuracy 86.0 %"),  # as everywhere else
+        ("loss", 1.23456, ", loss 1.235"),
+        ("mine", 0.5, ""),  # the run has no such metric
+        ("accuracy_by_modality", {"gray": {"last": 0.5}}, ""),
+    ],
+)
+def test_a_run_that_is_complete_says_what_it_came_to(
+    metric: str, last: object, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    found = {"methods": ["fedavg"], "datasets": ["cg-digits"], "seeds": [0], "metric": [metric]}
+    file.write_text(yaml.safe_dump(found))
+    sweep = load_sweep(str(file))
+    (run,) = sweep.runs
+    board = Board(sweep, tmp_path / "runs")
+    metrics = [
+        {"name": "accuracy", "title": "all modalities", "unit": "%"},
+        {"name": "loss", "title": "loss"},
+        {"name": "accuracy_by_modality", "title": "{modality} alone", "unit": "%"},
+    ]
+    folder = make_run(run.folder(tmp_path / "runs"), info={"metrics": metrics})
+    told = last if isinstance(last, dict) else {"last": last}
+    (folder / "summary.json").write_text(json.dumps({"complete": True, "rounds": 3, metric: told}))
+    board.end(run, Outcome("complete"))
+    assert board.result(run).startswith(f"complete{said}, ")
