@@ -63,8 +63,9 @@ def sweep(
 ) -> None:
     """Run what is missing of a sweep: methods x data sets x partitions x settings x seeds.
 
-    As many runs at a time as cores and GPUs allow. Whatever ends it, the same command goes on; a
-    run that fails does not stop the others and is tried again by the next call.
+    As many runs at a time as cores and GPUs allow. Whatever ends it, the same command goes on.
+
+    A run that fails does not stop the others and is tried again by the next call.
     """
     if not file:
         raise SweepError(f"name a sweep: a YAML file, or one of {', '.join(sweep_names())}")

@@ -58,8 +58,9 @@ def tune(
 ) -> None:
     """Tune methods by Optuna (TPE), each with the same budget, on the validation part alone.
 
-    A setting's value is the mean of the validation accuracies of the last ten rounds. Whatever ends
-    it, the same command goes on: runs that are complete are not run again.
+    A setting's value is the mean of the validation accuracies of the last ten rounds.
+
+    Whatever ends it, the same command goes on: runs that are complete are not run again.
     """
     names = [m.strip() for m in methods.split(",") if m.strip()]
     if fault := package_fault(tune):
