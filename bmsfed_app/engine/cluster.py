@@ -58,7 +58,7 @@ class Cluster:
 
     def _init(self, address: str, object_store: int | None) -> None:
         # Ray hides GPUs from workers that asked for no share of one, and announces an end of that.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address:
             _check_answers(address)

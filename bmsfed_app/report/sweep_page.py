@@ -297,16 +297,15 @@ class _Place:
 
     cells: dict[str, str] = field(default_factory=dict)
     merits: dict[str, float] = field(default_factory=dict)
-    metric: str = ""
     keys: set[str] = field(default_factory=set)
 
     def take(self, results: Results, column: Column) -> None:
         """Take a sweep's methods that are not here yet, where its column is the same place."""
         runs = results.sweep.runs
         keys = {r.key for r in runs if (r.dataset, r.partition, r.setting) == column[:3]}
-        if self.keys and (self.metric != column.metric or self.keys.isdisjoint(keys)):
+        if self.keys and self.keys.isdisjoint(keys):
             return
-        self.metric, self.keys = column.metric, self.keys | keys
+        self.keys |= keys
         seeds = len({r.seed for r in runs})
         for method in results.methods:
             merit = results.merit(method, column)
@@ -339,7 +338,7 @@ def leaderboard(
     all_results : sequence of Results
         A column is that of the first sweep, and of others that share a run with it; what has the
         same name and other runs is left to its own page. So are settings, where there are columns
-        without.
+        without, and sweeps whose first metric is not the first one's.
     commands : sequence of str
         What runs each of them.
     tables : sequence of str
@@ -347,11 +346,15 @@ def leaderboard(
     """
     places: dict[str, _Place] = {}
     ranked = {}
-    plain = any(not c.setting for results in all_results for c in main_columns(results))
-    for results in all_results:
+    metric = all_results[0].sweep.metrics[0]
+    alike = [results for results in all_results if results.sweep.metrics[0] == metric]
+    plain = any(not c.setting for results in alike for c in main_columns(results))
+    for results in alike:
         for column in main_columns(results):
             if not (column.setting and plain):
-                places.setdefault(column.place, _Place()).take(results, column)
+                one = f": {results.label(column.metric)}" if "." in column.metric else ""
+                places.setdefault(column.place + one, _Place()).take(results, column)
+    for results in all_results:
         if len(found := ranks(results)) > 1:
             ranked[results.sweep.title] = found
     methods = list(dict.fromkeys(m for place in places.values() for m in place.best_first))
@@ -360,8 +363,8 @@ def leaderboard(
     heads = ["method", *places]
     lines = ["# Leaderboard", ""]
     lines.append(
-        "Closing means (the evaluations among the last ten rounds) of the sweeps' first metric, "
-        "with the half width of the 95 % interval over seeds, and n where not all seeds were run. "
+        f"Closing means (the evaluations among the last ten rounds) of the metric {metric}, with "
+        "the half width of the 95 % interval over seeds, and n where not all seeds were run. "
         "Bold: the best mean of a column, whatever its interval. Best first by the first column. "
         "Cells that were not run are empty."
     )

@@ -226,3 +226,23 @@ def test_a_machine_that_is_lost_costs_the_clients_it_worked_for() -> None:
     assert [r["answered"] for r in rounds] == [everybody, rounds[1]["answered"], everybody]
     assert len(rounds[1]["lost"]) == 1
     assert rounds[2]["workers"] == 1
+
+
+ASKS = """
+import os, ray
+from bmsfed_app.engine.cluster import Cluster
+
+found = Cluster()
+visible = lambda: os.environ["CUDA_VISIBLE_DEVICES"]
+print("visible:", repr(ray.get(ray.remote(num_gpus=0)(visible).remote())))
+found.leave()
+"""
+
+
+@pytest.mark.e2e
+def test_workers_without_a_share_of_a_gpu_see_none(tmp_path: Path) -> None:
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("visible: ''\n"), done.stdout + done.stderr

@@ -218,6 +218,15 @@ def test_a_leaderboard_has_what_other_sweeps_ran_in_the_same_place(
     assert rows[3] == "| `fedavg` | 41.0 ± 2.5 | 41.0 ± 2.5 |"
 
 
+def test_a_leaderboard_is_of_one_metric(results: Results, tmp_path: Path) -> None:
+    alone = read_results(sweep(tmp_path, metric="accuracy_by_modality"), tmp_path / "runs")
+    # Without a word on what is each modality's, the first of these took all columns.
+    heads = leaderboard([results, alone], *2 * [["", ""]]).splitlines()[4]
+    assert heads == "| method | cg-digits, iid | cg-digits, non-iid |"
+    heads = leaderboard([alone, results], *2 * [["", ""]]).splitlines()[4]
+    assert heads.startswith("| method | cg-digits, iid: colored alone | cg-digits, iid: gray alone")
+
+
 def test_what_an_earlier_report_tells_counts_where_folders_are_gone(
     results: Results, tmp_path: Path
 ) -> None:
