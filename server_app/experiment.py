@@ -137,7 +137,8 @@ def _watching(folder: RunFolder, callbacks: Sequence[Callback]) -> list[Callback
     showing = [c for c in (*named, *callbacks) if not c.metrics]
     record = RecordCallback(folder, evaluate, adding)
     best = [KeepBest(folder)] if config.keep == "best" else []
-    writing = [record, *best, ClosingCallback(folder, evaluators), StatusCallback(folder)]
+    # A run is complete by what the record writes of its end: when the closing tests are there.
+    writing = [ClosingCallback(folder, evaluators), record, *best, StatusCallback(folder)]
     # The last one may end the run, whose round all others have seen by then.
     return [evaluate, *adding, *writing, *showing, FailureLimit(folder)]
 

@@ -195,7 +195,7 @@ def tell_end(
     Parameters
     ----------
     error : BaseException or None
-        What ended the run early.
+        What ended the run early; where nothing did, callbacks are told what one before them raised.
     failed : bool
         Whether the caller raises it: what callbacks raise is then noted with it, and not raised.
 
@@ -207,7 +207,7 @@ def tell_end(
     first = error if failed else None
     for callback in callbacks:
         try:
-            callback.on_end(strategy, error)
+            callback.on_end(strategy, first if error is None else error)
         except Exception as raised:
             if first is None:
                 first = raised

@@ -20,6 +20,7 @@ from bmsfed_app.config import load_config
 from bmsfed_app.engine import InlineGrid
 from bmsfed_app.models import build_network
 from bmsfed_app.record.evaluation import read_evaluation
+from bmsfed_app.record.files import RunFolderError, is_complete, read_json
 from bmsfed_app.record.run import read_run
 from client_app.app import app
 from server_app.evaluation import Evaluator
@@ -27,7 +28,7 @@ from server_app.experiment import run_experiment
 from server_app.metrics import METRICS
 from server_app.run_folder import RunFolder
 from server_app.tally import Tally
-from strategies import Prototypes
+from strategies import Callback, Decisions, Prototypes, RoundReport
 from tests import synthetic
 
 
@@ -131,3 +132,28 @@ def test_the_end_of_a_run_is_evaluated_on_every_split_and_its_history_has_the_me
     before = (folder.path / "evaluation.json").read_bytes()
     run_experiment(InlineGrid(app, 3), RunFolder.reopen(folder.path))
     assert (folder.path / "evaluation.json").read_bytes() == before
+
+
+class _InTheWay(Callback):
+    """Somebody's folder where the run's last file belongs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def after_round(self, strategy: Decisions, report: RoundReport) -> None:
+        self.folder.mkdir()
+
+
+def test_a_run_is_complete_once_its_last_model_is_evaluated(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"clients": 2, "per_round": 2, "rounds": 1, "data_fraction": 0.05}
+    folder = RunFolder.create(tmp_path / "run", load_config("cg-digits", small))
+    file = folder.path / "evaluation.json"
+    with pytest.raises(RunFolderError, match=r"evaluation\.json"):
+        run_experiment(InlineGrid(app, 2), folder, callbacks=[_InTheWay(file)])
+    assert not is_complete(folder.path)  # a sweep would not have tried it again
+    status = read_json(folder.path / "status.json", dict)
+    assert (status["state"], "evaluation.json" in status["why"]) == ("failed", True)
+    file.rmdir()
+    run_experiment(InlineGrid(app, 2), RunFolder.reopen(folder.path))
+    assert is_complete(folder.path)
+    assert file.is_file()
