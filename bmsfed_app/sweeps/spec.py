@@ -193,10 +193,11 @@ def sweep_names() -> list[str]:
 
 
 def is_sweep(source: str) -> bool:
-    """Whether a name is that of a sweep file, or of a shipped sweep, and of no folder."""
+    """Whether a name is that of a sweep file, or of a shipped sweep, and of no run's folder."""
     path = Path(source).expanduser()
-    named = path.suffix in {".yaml", ".yml"} or source in sweep_names()
-    return named and not path.is_dir()
+    if source in sweep_names():
+        return not (path / "config.yaml").is_file()
+    return path.suffix in {".yaml", ".yml"} and not path.is_dir()
 
 
 def find_sweep(source: str) -> Path:

@@ -22,7 +22,7 @@ from bmsfed_app.report.sweep_looks import looks
 from bmsfed_app.report.sweep_page import latex, leaderboard, write_sweep_report
 from bmsfed_app.report.sweep_results import Results, read_results
 from bmsfed_app.report.sweep_tables import Table, tables
-from bmsfed_app.sweeps import Sweep, load_sweep
+from bmsfed_app.sweeps import Sweep, is_sweep, load_sweep
 from tests.run_folders import make_run
 
 FILE: dict[str, Any] = {
@@ -488,6 +488,34 @@ def test_the_command_reports_and_says_what_to_run_first(results: Results, tmp_pa
     assert isinstance(done.exception, ReportError)
     told = f"bmsfed sweep {file} --scale desk --on cg-digits --set rounds=7"
     assert f"run `{told} --set 'encoders={{gray: mlp}}'` first" in str(done.exception)
+
+
+def test_a_report_does_not_write_over_what_it_lacks(results: Results, tmp_path: Path) -> None:
+    runs, file = tmp_path / "runs", tmp_path / "out/runs.csv"
+    asked = ["report", results.sweep.source, "--runs", str(runs), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(cli, asked).exit_code == 0
+    before = file.read_text()
+    for run in results.sweep.runs[1:]:  # the others' folders are another machine's now
+        shutil.rmtree(run.folder(runs), ignore_errors=True)
+    done = CliRunner().invoke(cli, asked)
+    assert isinstance(done.exception, ReportError)
+    assert "tells of 14 complete runs that this report would lack" in str(done.exception)
+    assert file.read_text() == before
+    assert CliRunner().invoke(cli, [*asked, "--also", str(tmp_path / "out")]).exit_code == 0
+    assert file.read_text() == before
+    file.write_text("a,b\n1,2\n")
+    done = CliRunner().invoke(cli, asked)
+    assert "is not what a report of a sweep writes: name another" in str(done.exception)
+
+
+def test_a_shipped_sweep_goes_before_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table2").mkdir()  # as `bmsfed report table2 --out table2` leaves it
+    assert is_sweep("table2")
+    Path("table2/config.yaml").touch()
+    assert not is_sweep("table2")  # a run
 
 
 def test_of_several_sweeps_one_without_runs_is_left_out(results: Results, tmp_path: Path) -> None:
