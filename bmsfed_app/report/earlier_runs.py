@@ -20,8 +20,8 @@ _NEEDED = {"folder", "complete", "seconds", "commit", "started", "hardware"}
 
 
 class Origin(NamedTuple):
-    """Where and when a run was made, the seconds that its rounds took, and how exactly it was
-    computed."""
+    """Where and when a run was made, the seconds that its rounds took, how exactly it was computed,
+    and the data's fingerprint; empty where that is not known."""
 
     seconds: float
     commit: str
@@ -29,6 +29,7 @@ class Origin(NamedTuple):
     started: str
     hardware: str
     precision: str
+    data: str
 
 
 @dataclass

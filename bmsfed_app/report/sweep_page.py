@@ -143,6 +143,17 @@ def _notes(results: Results, earlier_pictures: bool) -> list[str]:
         )
     if len({o.source or o.commit for o in results.origins.values()}) > 1:
         notes.append("The runs are of different versions of the app.")
+    data: dict[str, set[str]] = {}  # fingerprints by place
+    for run in results.sweep.runs:
+        if (origin := results.origins.get(run.key)) and origin.data:
+            place = Column(run.dataset, run.partition, run.setting, "").place
+            data.setdefault(place, set()).add(origin.data)
+    notes += [
+        f"The runs on {place} saw different data (fingerprints {', '.join(sorted(found))}): do not "
+        "compare them."
+        for place, found in data.items()
+        if len(found) > 1
+    ]
     return notes
 
 
@@ -317,6 +328,7 @@ class _Place:
 
     @property
     def best_first(self) -> list[str]:
+        """Methods by merit."""
         return sorted(self.merits, key=self.merits.__getitem__, reverse=True)
 
     def shown(self) -> dict[str, str]:

@@ -183,7 +183,8 @@ def _take(results: Results, run: SweepRun, found: Run) -> None:
     """Take in a run whose folder is at hand."""
     info, seconds = found.info, sum(r.seconds for r in found.rounds)
     about = info.commit or "", info.source or "", info.started, hardware_text(info.hardware)
-    results.origins[run.key] = Origin(seconds, *about, info.precision or _set_to(results, run))
+    precision = info.precision or _set_to(results, run)
+    results.origins[run.key] = Origin(seconds, *about, precision, info.data)
     read: dict[str, tuple[Metric, str | None]] = {}
     for metric in found.info.metrics:
         for modality in found.modalities if metric.by_modality else (None,):

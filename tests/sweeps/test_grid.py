@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from bmsfed_app.cli.sweep.grid import Board
+from bmsfed_app.cli.sweep.runs import check_complete
 from bmsfed_app.cli.sweep.work import Outcome
+from bmsfed_app.config import load_config
 from bmsfed_app.sweeps import load_sweep
 from tests.run_folders import make_run
 
@@ -40,3 +42,20 @@ def test_a_run_that_is_complete_says_what_it_came_to(
     (folder / "summary.json").write_text(json.dumps({"complete": True, "rounds": 3, metric: told}))
     board.end(run, Outcome("complete"))
     assert board.result(run).startswith(f"complete{said}, ")
+
+
+def test_a_run_that_is_complete_on_other_data_is_not_taken_for_done(tmp_path: Path) -> None:
+    file, root = tmp_path / "mine.yaml", tmp_path / "runs"
+    found = {"methods": ["fedavg", "bmsfed", "divfl"], "datasets": ["cg-digits"], "seeds": [0]}
+    file.write_text(yaml.safe_dump(found))
+    sweep = load_sweep(str(file))
+    here = load_config("cg-digits").check_data().fingerprint
+    for run, data in zip(sweep.runs, [here, "0123456789abcdef", ""], strict=True):
+        folder = make_run(run.folder(root), info={"data": data})
+        (folder / "summary.json").write_text(json.dumps({"complete": True, "rounds": 3}))
+    board = Board(sweep, root)
+    check_complete(board)
+    assert [run.method for run in board.of("complete")] == ["fedavg", "divfl"]
+    (said,) = board.lost(sweep.runs)
+    assert said.startswith("bmsfed, cg-digits, seed 0: failed: it is complete on other data (")
+    assert said.endswith("move its folder away, or take another by --runs")

@@ -419,6 +419,21 @@ def test_a_report_has_the_order_of_the_sweep_whatever_it_was_read_of(
     assert "- commits: fedavg, bmsfed, divfl\n" in (tmp_path / "b/table.md").read_text()
 
 
+def test_a_report_says_which_runs_saw_different_data(results: Results, tmp_path: Path) -> None:
+    found, runs = results.sweep, tmp_path / "runs"
+    for run in found.runs:
+        if (file := run.folder(runs) / "run.json").exists() and run.partition == "iid":
+            data = "a" * 16 if run.method == "fedavg" else "b" * 16
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"data": data}))
+    told = f"on cg-digits, iid saw different data (fingerprints {'a' * 16}, {'b' * 16}): do not"
+    write_sweep_report(read_results(found, runs), tmp_path / "a", "x")
+    assert told in (text := (tmp_path / "a/table.md").read_text())
+    assert "non-iid saw" not in text
+    nothing = read_results(found, tmp_path / "none", [tmp_path / "a"])
+    write_sweep_report(nothing, tmp_path / "b", "x")
+    assert told in (tmp_path / "b/table.md").read_text()
+
+
 def test_a_run_made_again_since_counts_before_what_is_told_of_it(
     results: Results, tmp_path: Path
 ) -> None:

@@ -96,10 +96,10 @@ def _list(board: Board) -> None:
 
 def _work(board: Board, needs: tuple[float, float], address: str) -> int:
     """Run what is missing, and return the exit code."""
-    waiting = board.of("waiting")
-    if waiting:
-        from bmsfed_app.cli.sweep.runs import run_all
+    from bmsfed_app.cli.sweep.runs import check_complete, run_all
 
+    check_complete(board)
+    if waiting := board.of("waiting"):
         stopped = run_all(board, waiting, needs, address, Console())
         if stopped:
             print("stopped: the same command goes on", file=sys.stderr)

@@ -12,12 +12,14 @@ from bmsfed_app.cli.progress import prepare_if_needed
 from bmsfed_app.cli.sweep.grid import Board, Watch
 from bmsfed_app.cli.sweep.pool import Pool
 from bmsfed_app.cli.sweep.work import Outcome
-from bmsfed_app.config import precision_note
-from bmsfed_app.datasets import DataError
+from bmsfed_app.config import ExperimentConfig, precision_note
+from bmsfed_app.datasets import Account, DataError
 from bmsfed_app.devices import find_device
 from bmsfed_app.engine.early import early_cluster
-from bmsfed_app.record.files import RunFolderError
+from bmsfed_app.record.files import RunFolderError, read_json
+from bmsfed_app.record.rows import RunInfo
 from bmsfed_app.sweeps import SweepRun
+from server_app.run_data import difference, seen
 
 
 def run_all(
@@ -94,12 +96,37 @@ def precision_notes(runs: Sequence[SweepRun], gpus: float) -> list[str]:
     return [text for text in dict.fromkeys(found) if text]
 
 
+def check_complete(board: Board) -> None:
+    """Take runs that are complete on other data than there is now as failed, and say why.
+
+    Data that cannot be had here is not compared.
+    """
+    accounts: dict[object, Account | None] = {}
+    for run in board.of("complete"):
+        data = _data(config := run.config)
+        if data not in accounts:
+            try:
+                accounts[data] = prepare_if_needed(config)
+            except DataError:
+                accounts[data] = None
+        if (account := accounts[data]) is None:
+            continue
+        then = read_json(run.folder(board.root) / "run.json", RunInfo)
+        if fault := difference(then, then.model_copy(update=seen(account, config))):
+            why = f"it is complete on other data ({fault}): move its folder away, or take another"
+            board.end(run, Outcome("failed", f"{why} by --runs"))
+
+
+def _data(config: ExperimentConfig) -> object:
+    return config.dataset, config.data_dir, repr(config.dataset_settings), config.max_bad
+
+
 def _with_data(board: Board, runs: Sequence[SweepRun], watch: Watch) -> list[SweepRun]:
     """Prepare each data set once, before runs do so beside each other; leave out what has none."""
     faults: dict[object, str] = {}
     for run in runs:
         config = run.config
-        data = (config.dataset, config.data_dir, repr(config.dataset_settings), config.max_bad)
+        data = _data(config)
         if data not in faults:
             try:
                 prepare_if_needed(config)
