@@ -58,6 +58,8 @@ class LocalData:
         Of a class with fewer samples neither prototype nor count leaves the client.
     held_out : Tensor (t,), int64, optional
         Rows that are not trained on, but tested.
+    whole : Tensor, int64, optional
+        All rows of the client, where ``index`` is just those that :meth:`having` left.
     """
 
     client_id: str
@@ -68,6 +70,7 @@ class LocalData:
     max_batch: int | None = None
     min_class_count: int = 1
     held_out: Tensor | None = None
+    whole: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -100,7 +103,9 @@ class LocalData:
         gaps = self.gaps(modalities)
         if len(gaps) < len(modalities):
             return self
-        return replace(self, index=self.index[torch.stack(list(gaps.values())).any(dim=0)])
+        some = torch.stack(list(gaps.values())).any(dim=0)
+        whole = self.index if self.whole is None else self.whole
+        return replace(self, index=self.index[some], whole=whole)
 
     def batches(
         self,
