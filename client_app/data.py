@@ -160,8 +160,8 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     Raises
     ------
     DataError, PartitionError
-        If the node configuration names no data, the data cannot be read, or the simulation has
-        another number of clients than the experiment.
+        If the node configuration names no data, the data cannot be read or may hold what the
+        server validates on, or the simulation has another number of clients than the experiment.
     """
     if "partition-id" in node_config:
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
@@ -172,7 +172,8 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     elif "data-dir" in node_config and "client-id" in node_config:
         own = find_source(settings.dataset).parse(settings.dataset_settings)
         info, device = dataset_info(settings.dataset, own), training_device(settings)
-        whole, owned = _shard(str(node_config["data-dir"]), settings.dataset, own)
+        folder, validation = str(node_config["data-dir"]), settings.partition.get("validation", 0.0)
+        whole, owned = _shard(folder, settings.dataset, own, settings.seed, validation)
         split, client_id = _on(whole, device), str(node_config["client-id"])
         index = torch.arange(len(split), device=device)
     else:
@@ -295,5 +296,8 @@ def _shared(split: Split, partition: Partition, total: int, seed: int) -> tuple[
 
 
 @lru_cache(maxsize=2)
-def _shard(folder: str, name: str, settings: SourceSettings) -> tuple[Split, tuple[str, ...]]:
-    return load_shard(Path(folder), dataset_info(name, settings))
+def _shard(
+    folder: str, name: str, settings: SourceSettings, seed: int, validation: float
+) -> tuple[Split, tuple[str, ...]]:
+    info = dataset_info(name, settings)
+    return load_shard(Path(folder), info, seed=seed, validation=validation)
