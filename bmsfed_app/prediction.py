@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,9 +96,7 @@ class Predictor:
                 f"present: {wrong[0]} has shape {tuple(masks[wrong[0]].shape)}, not "
                 f"({count},): one for each sample"
             )
-        whole = [m for m in tensors if m not in masks]
-        if not whole and not torch.stack(list(masks.values())).any(dim=0).all():
-            raise DataError("present: a sample has no modality at all: leave it out")
+        _check_any(tensors, masks)
         for m, x in tensors.items():
             self._check_values(m, x[masks[m]] if m in masks else x)
         parts = []
@@ -113,9 +111,10 @@ class Predictor:
         Raises
         ------
         DataError
-            If a sample lacks a modality where ``absent`` is not known.
+            If a sample has nothing, or lacks a modality where ``absent`` is not known.
         """
         known = [m for m in self.modalities if m in split.modalities]
+        _check_any(known, split.present)
         rows = torch.arange(len(split)).split(self.config.eval_batch_size)
         return self._probabilities([self._batch(split.batch(index, known)) for index in rows])
 
@@ -191,6 +190,14 @@ class Predictor:
                 )
         elif x.is_floating_point() or bool(((x < 0) | (x >= vocabulary)).any()):
             raise DataError(f"'{modality}' holds tokens: whole numbers from 0 to {vocabulary - 1}")
+
+
+def _check_any(modalities: Iterable[str], present: Mapping[str, Tensor]) -> None:
+    """Refuse samples that lack all of some modalities, by masks (n,) of what some lack."""
+    masks = [present.get(m) for m in modalities]
+    gaps = [mask for mask in masks if mask is not None]
+    if len(gaps) == len(masks) and not torch.stack(gaps).any(dim=0).all():
+        raise DataError("present: a sample has no modality at all: leave it out")
 
 
 def load_model(run: str | Path, server_round: int | Literal["best"] | None = None) -> Predictor:

@@ -58,6 +58,8 @@ class LocalData:
         Of a class with fewer samples neither prototype nor count leaves the client.
     held_out : Tensor (t,), int64, optional
         Rows that are not trained on, but tested.
+    whole : Tensor, int64, optional
+        All rows of the client, where ``index`` is just those that :meth:`having` left.
     """
 
     client_id: str
@@ -68,6 +70,7 @@ class LocalData:
     max_batch: int | None = None
     min_class_count: int = 1
     held_out: Tensor | None = None
+    whole: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -100,7 +103,9 @@ class LocalData:
         gaps = self.gaps(modalities)
         if len(gaps) < len(modalities):
             return self
-        return replace(self, index=self.index[torch.stack(list(gaps.values())).any(dim=0)])
+        some = torch.stack(list(gaps.values())).any(dim=0)
+        whole = self.index if self.whole is None else self.whole
+        return replace(self, index=self.index[some], whole=whole)
 
     def batches(
         self,
@@ -155,8 +160,8 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     Raises
     ------
     DataError, PartitionError
-        If the node configuration names no data, the data cannot be read, or the simulation has
-        another number of clients than the experiment.
+        If the node configuration names no data, the data cannot be read or may hold what the
+        server validates on, or the simulation has another number of clients than the experiment.
     """
     if "partition-id" in node_config:
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
@@ -167,7 +172,8 @@ def local_data(node_config: Mapping[str, Any], settings: ClientSettings) -> Loca
     elif "data-dir" in node_config and "client-id" in node_config:
         own = find_source(settings.dataset).parse(settings.dataset_settings)
         info, device = dataset_info(settings.dataset, own), training_device(settings)
-        whole, owned = _shard(str(node_config["data-dir"]), settings.dataset, own)
+        folder, validation = str(node_config["data-dir"]), settings.partition.get("validation", 0.0)
+        whole, owned = _shard(folder, settings.dataset, own, settings.seed, validation)
         split, client_id = _on(whole, device), str(node_config["client-id"])
         index = torch.arange(len(split), device=device)
     else:
@@ -290,5 +296,8 @@ def _shared(split: Split, partition: Partition, total: int, seed: int) -> tuple[
 
 
 @lru_cache(maxsize=2)
-def _shard(folder: str, name: str, settings: SourceSettings) -> tuple[Split, tuple[str, ...]]:
-    return load_shard(Path(folder), dataset_info(name, settings))
+def _shard(
+    folder: str, name: str, settings: SourceSettings, seed: int, validation: float
+) -> tuple[Split, tuple[str, ...]]:
+    info = dataset_info(name, settings)
+    return load_shard(Path(folder), info, seed=seed, validation=validation)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bmsfed_app.config import ExperimentConfig
-from bmsfed_app.datasets import Account
+from bmsfed_app.datasets import Account, data_changes
 from bmsfed_app.record.origin import file_hash
 from bmsfed_app.record.rows import RunInfo, SampleCount
 
@@ -32,18 +32,27 @@ def seen(account: Account, config: ExperimentConfig) -> dict[str, Any]:
     }
 
 
-def difference(then: RunInfo, now: RunInfo) -> str:
+def folder_change(then: RunInfo, config: ExperimentConfig) -> str:
+    """Say how the data folder differs from what a run began on, before it is prepared anew.
+
+    Empty if it does not, if something else is prepared, or where nobody knows what it began on.
+    """
+    if not then.data:
+        return ""
+    prepared, why = data_changes(config.dataset, config.data_folder(), config.dataset_settings)
+    return why if prepared == then.data else ""
+
+
+def difference(then: RunInfo, account: Account) -> str:
     """Say how the data that a run began on differs from what is there; empty if it does not.
 
     Where nobody knows what the run began on, nothing differs.
     """
-    if then.partition_file and then.partition_file != now.partition_file:
-        return "its partition file has changed"
-    if not (then.data and now.data) or then.data == now.data:
+    if not (then.data and account.fingerprint) or then.data == account.fingerprint:
         return ""
     numbers = [
-        f"{then.samples[split].used} {split} samples were used, {count.used} are now"
-        for split, count in now.samples.items()
-        if split in then.samples and then.samples[split].used != count.used
+        f"{then.samples[split].used} {split} samples were used, {count} are now"
+        for split, count in account.counts.items()
+        if split in then.samples and then.samples[split].used != count
     ]
     return "; ".join(numbers) or "as many samples as now, but not the same"

@@ -26,7 +26,7 @@ from bmsfed_app.config import (
     check_config,
     check_packages,
 )
-from bmsfed_app.datasets import Account, data_changes
+from bmsfed_app.datasets import Account
 from bmsfed_app.devices import find_device, find_precision
 from bmsfed_app.plugins import PlugIn
 from bmsfed_app.record.files import (
@@ -44,7 +44,7 @@ from bmsfed_app.record.rows import Member, RunInfo
 from bmsfed_app.record.run_log import RunLog
 from server_app.aside import Aside
 from server_app.checkpoints import Checkpoints, differing
-from server_app.run_data import difference, seen
+from server_app.run_data import difference, folder_change, seen
 from strategies import Arrays, ServerState
 
 log = logging.getLogger("flwr")  # Flower's own: it shows where its users look
@@ -178,11 +178,8 @@ class RunFolder:
         RunFolderError
             If what is prepared is what the run began on, and the data folder differs from it.
         """
-        config, then = self.config, read_json(self.info_file, RunInfo)
-        if not (self.history.exists() and then.data):
-            return
-        prepared, why = data_changes(config.dataset, config.data_folder(), config.dataset_settings)
-        if why and prepared == then.data:
+        then = read_json(self.info_file, RunInfo)
+        if self.history.exists() and (why := folder_change(then, self.config)):
             raise self._other_data(why)
 
     def _other_data(self, fault: str) -> RunFolderError:
@@ -209,7 +206,9 @@ class RunFolder:
         lines = list(account.lines())
         if not self.history.exists():
             write_json(self.info_file, now)
-        elif fault := difference(then, now):
+        elif then.partition_file not in ("", now.partition_file):
+            raise self._other_data("its partition file has changed")
+        elif fault := difference(then, account):
             raise self._other_data(fault)
         elif not (then.data and now.data):
             lines.append(

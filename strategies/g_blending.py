@@ -119,13 +119,13 @@ class GBlending(FedAvg):
     def check_update(self, update: Update, kind: Kind) -> str | None:
         """Ask for four losses of every head, unless the client has too few samples to hold out.
 
-        Of a modality that samples lack, there may be none on one of the sides.
+        Where samples lack modalities, there may be none with a modality, or at all, on one side.
         """
         if self.fixed or update.num_samples < 2:
             return None
         for name in (JOINT, *update.modalities):
             found = update.measurements.get(name)
-            if found is None and name in update.present:
+            if found is None and update.present:
                 continue
             if found is None:
                 return f"the answer holds no losses of '{name}'"

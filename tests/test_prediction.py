@@ -322,6 +322,88 @@ def test_a_runs_own_test_split_and_modalities_left_out(run: Path, tmp_path: Path
     assert [r["modalities"] for r in written(out)] == ["gray", "gray"]
 
 
+def without_a_split(file: Path, count: int, lacking: dict[str, set[int]] | None = None) -> None:
+    """A table that does not say what is to be tested on; rows lack what is said of a column."""
+    rng, gaps = np.random.default_rng(0), lacking or {}
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "label", "face", "voice"])
+        for i in range(count):
+            face, voice = rng.normal(i % 2, 0.5, 2)
+            cells = (
+                "" if i in gaps.get(m, ()) else x for m, x in (("face", face), ("voice", voice))
+            )
+            writer.writerow([i, ("calm", "tense")[i % 2], *cells])
+
+
+def run_on(folder: Path, **settings: Any) -> Path:
+    """A run on ``folder/data/samples.csv``, one column a modality."""
+    modalities = {m: {"type": "numbers", "columns": [m]} for m in ("face", "voice")}
+    settings = {"classes": ["calm", "tense"], "modalities": modalities, **settings}
+    config = {"dataset": "table", "data_dir": str(folder / "data"), "dataset_settings": settings}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config | {"eval_batch_size": 4}))
+    invoke("run", str(folder / "mine.yaml"), *SMALL, "--out", str(folder / "run"))
+    return folder / "run"
+
+
+def test_own_data_that_has_changed_is_not_taken_for_what_the_run_was_tested_on(
+    tmp_path: Path,
+) -> None:
+    file, out = tmp_path / "data/samples.csv", tmp_path / "p.csv"
+    file.parent.mkdir()
+    without_a_split(file, 200)
+    run = run_on(tmp_path)
+    asked = ["predict", str(run), "--out", str(out)]
+    invoke(*asked)
+    before = [r["id"] for r in written(out)]
+    out.unlink()
+    without_a_split(file, 220)
+    said = (
+        r"run' is a run on other data: .*; bring the data back, or name what to predict by --data"
+    )
+    for prepared_anew in (False, True):
+        if prepared_anew:
+            bmsfed_app.load_model(run).config.check_data()
+        with pytest.raises(RunFolderError, match=said):
+            CliRunner().invoke(cli, asked, catch_exceptions=False)
+        assert not out.exists()
+    invoke(*asked, "--data", str(file.parent))
+    assert len(written(out)) > len(before)
+    without_a_split(file, 200)
+    invoke(*asked)
+    assert [r["id"] for r in written(out)] == before
+    without_a_split(file, 220)
+    told = json.loads((run / "run.json").read_text()) | {"data": ""}
+    (run / "run.json").write_text(json.dumps(told))  # of an older version: nobody knows
+    invoke(*asked)
+
+
+def test_who_has_nothing_but_what_is_left_out_is_not_predicted(tmp_path: Path) -> None:
+    file, out = tmp_path / "data/samples.csv", tmp_path / "p.csv"
+    file.parent.mkdir()
+    without_a_split(file, 100, {"voice": set(range(100)) - set(range(0, 100, 3))})
+    run = run_on(tmp_path, gaps="keep")
+    asked = ["predict", str(run), "--out", str(out)]
+    invoke(*asked)
+    whole = [r for r in written(out) if r["modalities"] == "face voice"]
+    tested = len(written(out))
+    text = invoke(*asked, "--without", "face")
+    gone = tested - len(whole)
+    assert f"{gone} of {tested} samples have no modality but face: left out\n" in text
+    assert f"% of {len(whole)} samples with a label" in text
+    assert [r["id"] for r in written(out)] == [r["id"] for r in whole]
+    assert {r["modalities"] for r in written(out)} == {"voice"}
+    assert "left out" not in invoke(*asked, "--without", "voice")
+    with pytest.raises(DataError, match="--without: no sample has a modality but face, voice"):
+        CliRunner().invoke(cli, [*asked, "--without", "face,voice"], catch_exceptions=False)
+
+    model = bmsfed_app.load_model(run)
+    test = model.config.load_data("test").test
+    assert test is not None
+    with pytest.raises(DataError, match="a sample has no modality at all: leave it out"):
+        model.predict_split(test.only(["voice"]))
+
+
 def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="is not a run folder"):
         bmsfed_app.load_model(tmp_path)

@@ -196,9 +196,10 @@ def split(
     config = with_clients(config, train, default=0)
     train, shares = share_out_aloud(config, train)
     _refuse_others(out, {share.name for share in shares})
+    drawn: dict[str, Any] = {"seed": config.seed, "validation": config.validation}
     for share in shares:
         path = out / share.name
-        save_shard(train, share.rows, config.dataset_info(), path, share.modalities)
+        save_shard(train, share.rows, config.dataset_info(), path, share.modalities, **drawn)
         print(f"{path}: {len(share.rows)} samples of {' + '.join(share.modalities)}")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bmsfed_app.config import ExperimentConfig
     from bmsfed_app.datasets.base import Split
     from bmsfed_app.prediction import Predictor
 
@@ -44,6 +45,8 @@ def predict(
         raise RunFolderError(f"--round: a number or best, not '{at_round}'")
     wanted = int(at_round) if at_round.isdecimal() else None
     model = load_model(run, "best" if at_round == "best" else wanted)
+    if data is None:
+        _check_own_data(run.expanduser(), model.config)
     split, probabilities = _predicted(model, data and data.expanduser(), without)
     try:
         with out.open("w", encoding="utf-8", newline="") as stream:
@@ -61,6 +64,20 @@ def predict(
         print(f"accuracy {100 * right.mean():.2f}% of {len(right):,} samples with a label")
     else:
         print("no labels: no accuracy", file=sys.stderr)
+
+
+def _check_own_data(run: Path, config: ExperimentConfig) -> None:
+    """Refuse data that is not what the run began on: what it trained on may be its test split."""
+    from bmsfed_app.record.files import RunFolderError, read_json
+    from bmsfed_app.record.rows import RunInfo
+    from server_app.run_data import difference, folder_change
+
+    then = read_json(run / "run.json", RunInfo)
+    if fault := folder_change(then, config) or difference(then, config.check_data()):
+        raise RunFolderError(
+            f"'{run}' is a run on other data: {fault}; bring the data back, or name what to "
+            "predict by --data"
+        )
 
 
 def _predicted(
@@ -82,8 +99,7 @@ def _predicted(
         there.check_data()
         split = there.load_data("test").test
         assert split is not None
-        kept = [m for m in split.modalities if m not in lacking]
-        split = split.only(kept) if lacking else split
+        split = _without(split, lacking) if lacking else split
     elif config.dataset != "table":
         raise DataError(
             f"'{data}': a run on '{config.dataset}' takes a data folder of its layout, or an .npz "
@@ -95,6 +111,26 @@ def _predicted(
         settings = find_source("table").parse(config.dataset_settings)
         split = read_unseen(data, settings, info, lacking)
     return split, model.predict_split(split)
+
+
+def _without(split: Split, lacking: Sequence[str]) -> Split:
+    """Return a split without some modalities and the samples that have no other one."""
+    import torch
+
+    from bmsfed_app.datasets import DataError
+
+    kept = split.only([m for m in split.modalities if m not in lacking])
+    nothing, named = torch.ones_like(split.labels, dtype=torch.bool), ", ".join(lacking)
+    for m in kept.modalities:
+        nothing &= ~kept.present.get(m, torch.ones_like(nothing))
+    if nothing.all():
+        raise DataError(f"--without: no sample has a modality but {named}: name fewer")
+    if not nothing.any():
+        return kept
+    print(
+        f"{int(nothing.sum()):,} of {len(split):,} samples have no modality but {named}: left out"
+    )
+    return kept.subset((~nothing).nonzero().squeeze(1))
 
 
 def _from_arrays(

@@ -2,9 +2,9 @@
 
 It holds the labels, the raw stores that the client's modalities need, and masks of what samples
 lack, where they lack any; its header says, as JSON, what they are: the classes in the order of
-their numbers, and how each modality is kept. It renders exactly what the full split does. What the
-data set's settings determine (the colours of digits) is in the stores already, so later changes do
-not reach a shard.
+their numbers, how each modality is kept, and what part of the data no client has (``validation``,
+drawn by ``seed``). It renders exactly what the full split does. What the data set's settings
+determine (the colours of digits) is in the stores already, so later changes do not reach a shard.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ def save_shard(
     info: DatasetInfo,
     path: Path,
     modalities: Sequence[str] | None = None,
+    *,
+    seed: int | None = None,
+    validation: float = 0.0,
 ) -> None:
     """Write some rows of a split into a folder, made if it is not there.
 
@@ -53,6 +56,10 @@ def save_shard(
         The client's folder; a shard in it is replaced.
     modalities : sequence of str, optional
         What the client holds; all that the split holds if left out.
+    seed : int, optional
+        By which the data was divided. A shard that does not say is of no use to runs that validate.
+    validation : float
+        Share of the split that no client has, drawn by ``seed``.
 
     Raises
     ------
@@ -70,6 +77,8 @@ def save_shard(
         "kept": {m: info.kept[m] for m in wanted if m in info.kept},
         "num_samples": len(part),
     }
+    if seed is not None:
+        header |= {"seed": seed, "validation": validation}
     target = path / FILE_NAME
     partial = target.with_suffix(".partial")
     try:
@@ -96,7 +105,9 @@ def _without_absent(part: Split) -> dict[str, Tensor]:
     return stores
 
 
-def load_shard(data_dir: Path, info: DatasetInfo) -> tuple[Split, tuple[str, ...]]:
+def load_shard(
+    data_dir: Path, info: DatasetInfo, *, seed: int = 0, validation: float = 0.0
+) -> tuple[Split, tuple[str, ...]]:
     """Load a client's folder.
 
     Parameters
@@ -105,6 +116,11 @@ def load_shard(data_dir: Path, info: DatasetInfo) -> tuple[Split, tuple[str, ...
         A folder that :func:`save_shard` wrote.
     info : DatasetInfo
         The data set it must come from.
+    seed : int
+        The run's.
+    validation : float
+        Share of the training data that the run's server draws by ``seed`` to validate on. Above 0,
+        the shard must have been split by the same.
 
     Returns
     -------
@@ -116,7 +132,8 @@ def load_shard(data_dir: Path, info: DatasetInfo) -> tuple[Split, tuple[str, ...
     Raises
     ------
     DataError
-        If there is no shard, it cannot be read, is another data set's, or contradicts itself.
+        If there is no shard, it cannot be read, is another data set's, may hold what the server
+        validates on, or contradicts itself.
     """
     path = data_dir / FILE_NAME
     if not path.is_file():
@@ -125,7 +142,7 @@ def load_shard(data_dir: Path, info: DatasetInfo) -> tuple[Split, tuple[str, ...
             "node's data-dir"
         )
     header, tensors = _read(path)
-    if fault := _header_fault(header, info):
+    if fault := _header_fault(header, info) or _validation_fault(header, seed, validation):
         raise DataError(f"{path} {fault}")
     held = tuple(m for m in info.modalities if m in header["held_modalities"])
     renderers = {m: info.renderers[m] for m in held}
@@ -177,6 +194,21 @@ def _header_fault(header: dict[str, Any], info: DatasetInfo) -> str:
                 "dataset_settings, and write it anew with `bmsfed data split`"
             )
     return ""
+
+
+def _validation_fault(header: dict[str, Any], seed: int, validation: float) -> str:
+    """Say why a shard may hold what the server validates on, and the remedy; empty if not."""
+    if not validation or (header.get("seed"), header.get("validation")) == (seed, validation):
+        return ""
+    run = f"the run has seed {seed} and validation {validation}"
+    anew = f"`bmsfed data split` with --set seed={seed} --set validation={validation}"
+    if "seed" not in header:
+        return f"does not say by which seed and validation it was split, {run}: write it by {anew}"
+    return (
+        f"was split with seed {header['seed']} and validation {header['validation']}, {run}, so "
+        f"what the server validates on would be trained on: write it anew by {anew}, or run with "
+        f"seed={header['seed']} and validation={header['validation']}"
+    )
 
 
 def _content_fault(

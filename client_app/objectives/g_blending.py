@@ -32,12 +32,13 @@ class GradientBlending(Objective):
     by "joint" and modality, the mean losses (4,) on the samples trained on and held out, before
     and after local training (float64, 32 bytes each). A client with one sample holds out and
     measures nothing. It is weighted by all its samples, held out or not. CE_m and its losses are of
-    samples that have m; where there are none on one of the sides, m is not measured.
+    samples that have m; where there are none on one of the sides, m is not measured. A modality's
+    last sample is not held out.
 
     Parameters
     ----------
     holdout : float
-        Share of the samples to hold out, in [0, 0.5]; at least one sample is on each side.
+        Share of the samples to hold out, in [0, 0.5]; see :func:`drawn_holdout`.
     measure : bool
         Whether the server wants the losses; if not, ``holdout`` may be 0.
     """

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from bmsfed_app.cli.main import cli
 from bmsfed_app.config import check_config, load_config
 from bmsfed_app.datasets import DataError
 from bmsfed_app.datasets.cg_digits import CgDigits
@@ -79,6 +81,44 @@ def test_a_shard_is_read_once(tmp_path: Path) -> None:
     first, again = (local_data(device, config.client_settings()) for _ in range(2))
     assert again.split is first.split
     assert (len(first), first.client_id) == (5, "clinic")
+
+
+def test_a_share_of_another_division_is_refused_where_the_server_validates(tmp_path: Path) -> None:
+    """It may hold what is validated on; where nothing is, any will do."""
+
+    def held(folder: str, **run: Any) -> int:
+        settings = load_config("cg-digits", run).client_settings()
+        node = {"client-id": "clinic", "data-dir": str(tmp_path / folder / "client-0")}
+        return len(local_data(node, ClientSettings.from_json(settings.to_json())))
+
+    for folder, given in (("kept", ["--set", "validation=0.1", "--set", "seed=3"]), ("all", [])):
+        asked = ["data", "split", "cg-digits", "--clients", "3", "--out", str(tmp_path / folder)]
+        done = CliRunner().invoke(cli, asked + given, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    assert held("kept", validation=0.1, seed=3) == held("kept") == 431
+    assert held("all", seed=4) == 479
+    for folder, of, run in (
+        ("kept", "seed 3 and validation 0.1", (4, 0.1)),
+        ("kept", "seed 3 and validation 0.1", (3, 0.2)),
+        ("all", "seed 0 and validation 0.0", (0, 0.1)),
+    ):
+        seed, validation = run
+        said = (
+            f"client-0/train.safetensors was split with {of}, the run has seed {seed} and "
+            f"validation {validation}, so .* with --set seed={seed} --set validation={validation}, "
+            f"or run with seed={of[5]} and validation="
+        )
+        with pytest.raises(DataError, match=said):
+            held(folder, seed=seed, validation=validation)
+
+    config = load_config("cg-digits")
+    train = config.load_data("train").train
+    assert train is not None
+    save_shard(train, torch.arange(5), config.dataset_info(), tmp_path / "old/client-0")
+    assert held("old") == 5  # as of an earlier version
+    said = "does not say by which seed and validation it was split, the run has seed 1 and val.* by"
+    with pytest.raises(DataError, match=said):
+        held("old", seed=1, validation=0.1)
 
 
 def test_a_machine_may_keep_its_data_elsewhere(

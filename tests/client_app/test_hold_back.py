@@ -18,6 +18,7 @@ from client_app.objectives.hold_back import HoldBack
 from client_app.packed import train_together
 from client_app.training import run_task
 from strategies import Orders, Task
+from strategies.protocol import select_parts
 from tests import synthetic
 from tests.synthetic import WIDTHS
 
@@ -88,6 +89,12 @@ def task(trusted: bool, client_id: str = "c") -> Task:
     return Task(replace(orders, method_state={"trusted": trusted}), arrays)
 
 
+def alone(modality: str, client_id: str = "c") -> Task:
+    asked = task(trusted=True, client_id=client_id)
+    orders = replace(asked.orders, modalities=(modality,))
+    return Task(orders, select_parts(asked.arrays, [modality]))
+
+
 def test_what_is_not_trusted_is_cross_entropy_with_uni_modal_losses_to_the_bit() -> None:
     plain = synthetic.settings(network=synthetic.spec("mlp"), uni_weight=WEIGHT)
     settings = told(holdout=0.0, coefficient_value=1.0)
@@ -130,6 +137,38 @@ def test_counts_are_those_of_a_loop_and_held_out_samples_are_not_trained_on(
     kept = replace(data, index=data.index[~held_out])
     without = run_task(asked, kept, told(holdout=0.0, coefficient_value=0.0))
     assert update.metrics["steps"] == without.metrics["steps"]
+
+
+def test_what_is_held_out_of_all_modalities_is_held_out_of_the_weak_one_alone() -> None:
+    """Garbage in what "all" rounds hold out changes nothing that who trains one alone learns."""
+    data, settings = gapped(), told(holdout=0.2)
+    out = data.index[drawn_holdout(data, 0.2, synthetic.context(shared=settings, client_id="c"))]
+    garbled = data.split.stores["smell"].clone()
+    garbled[out] += 100.0
+    split = replace(data.split, stores={**data.split.stores, "smell": garbled})
+    found = run_task(alone("smell"), replace(data, split=split), settings)
+    expected = run_task(alone("smell"), data, settings)
+    for name, value in expected.arrays.items():
+        assert np.array_equal(found.arrays[name], value), name
+    has = data.split.present["smell"][out]
+    assert 0 < has.sum() < len(out)
+    assert expected.measurements["counts.smell"][0] == has.sum()
+
+
+@pytest.mark.parametrize("client_id", [f"c{i}" for i in range(8)])
+def test_the_last_sample_of_a_modality_is_not_held_out(client_id: str) -> None:
+    whole = synthetic.client(client_id, n=4)
+    has = {"smell": torch.arange(4) == 2, "sound": torch.arange(4) < 2}
+    data, settings = replace(whole, split=whole.split.lacking(has)), told(holdout=0.5)
+    context = synthetic.context(shared=settings, client_id=client_id)
+    both, free = drawn_holdout(data, 0.5, context), drawn_holdout(whole, 0.5, context)
+    assert not both[2]
+    assert not both[:2].all()
+    assert (both <= free).all()
+    for m, rows in has.items():
+        assert torch.equal(drawn_holdout(data.having((m,)), 0.5, context), both[rows])
+    update = run_task(alone("smell", client_id), data, settings)
+    assert update.measurements["counts.smell"].tolist() == [0, 0]
 
 
 def test_later_all_samples_train_and_nothing_is_counted() -> None:

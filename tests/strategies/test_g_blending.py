@@ -117,6 +117,7 @@ def test_fixed_weights_stay() -> None:
     ("measurements", "samples", "reason"),
     [
         ({"joint": 4, "a": 4}, 10, None),
+        ({}, 10, "the answer holds no losses of 'joint'"),
         ({"joint": 4}, 10, "the answer holds no losses of 'a'"),
         ({"a": 4}, 10, "the answer holds no losses of 'joint'"),
         ({"joint": 4, "a": 3}, 10, r"the losses of 'a' have shape (3,), expected (4,)"),
@@ -129,6 +130,11 @@ def test_what_is_missed_in_an_answer(
     update = Update("k", ("a",), samples)
     update.measurements = {n: np.ones(size) for n, size in measurements.items()}
     assert strategy().check_update(update, "train") == reason
+
+
+def test_a_client_with_gaps_may_have_nothing_to_hold_out() -> None:
+    update = Update("k", ("a", "b"), 10, present={"b": 1})
+    assert strategy().check_update(update, "train") is None
 
 
 def spoiled(name: str, change: Callable[[Update], Any]) -> Callable[..., Any]:
