@@ -112,7 +112,9 @@ def check_complete(board: Board) -> None:
         if (account := accounts[data]) is None:
             continue
         then = read_json(run.folder(board.root) / "run.json", RunInfo)
-        if fault := difference(then, then.model_copy(update=seen(account, config))):
+        file = seen(account, config)["partition_file"]
+        changed = then.partition_file not in ("", file)
+        if fault := "its partition file" if changed else difference(then, account):
             why = f"it is complete on other data ({fault}): move its folder away, or take another"
             board.end(run, Outcome("failed", f"{why} by --runs"))
 
