@@ -58,9 +58,13 @@ def prototypes(modalities: Sequence[str] = ALL, width: int = 64) -> dict[str, Pr
 
 
 def assert_alike(
-    told: ClientSettings, what: Sequence[Task], data: Sequence[LocalData]
+    told: ClientSettings,
+    what: Sequence[Task],
+    data: Sequence[LocalData],
+    distance: float | None = None,
 ) -> list[Update]:
-    """All of the answers but seconds, within 1e-5."""
+    """All of the answers but seconds, within 1e-5; or each array's whole distance, relative to
+    its norm where that is above 1: where a rounded zero is another side of a ReLU."""
     together = train_together(what, data, told)
     for task, client, update in zip(what, data, together, strict=True):
         assert isinstance(update, Update), update
@@ -71,9 +75,14 @@ def assert_alike(
         numbers, expected = _numbers(update), _numbers(alone)
         assert list(numbers) == list(expected)
         for name, values in numbers.items():
-            np.testing.assert_allclose(
-                values, expected[name], rtol=1e-5, atol=1e-5, err_msg=f"{client.client_id} {name}"
-            )
+            where = f"{client.client_id} {name}"
+            if distance is None:
+                np.testing.assert_allclose(
+                    values, expected[name], rtol=1e-5, atol=1e-5, err_msg=where
+                )
+            else:
+                norm, off = (np.linalg.norm(x) for x in (expected[name], values - expected[name]))
+                assert off <= distance * max(norm, 1), where
     return [u for u in together if isinstance(u, Update)]
 
 
@@ -188,7 +197,8 @@ def test_pairs_of_four_convolutions_with_batch_norm_and_augmentation(
     data = [pictures(told, n, k) for k, n in enumerate((41, 30, 41))]
     known = prototypes(tuple(PAIR), 512)
     what = tasks(told, modalities, prototypes=known, weak="gray", ratio=1.3)[: len(data)]
-    for task, update in zip(what, assert_alike(told, what, data), strict=True):
+    # How convolutions round differs by model of CPU: 3e-4 has been seen.
+    for task, update in zip(what, assert_alike(told, what, data, distance=2e-3), strict=True):
         name = "encoders.gray.layers.0.running_mean"
         assert not np.allclose(update.arrays[name], task.arrays[name])
 
