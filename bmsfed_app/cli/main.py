@@ -116,6 +116,11 @@ def run(
     }
     overrides = parse_pairs(set_ or []) | {k: v for k, v in given.items() if v is not None}
     if on is not None:
+        if from_round is not None:
+            raise ConfigError(
+                "--on takes no --from-round: go back there by "
+                f"flwr run . {on} --run-config 'resume=\"{resume or 'FOLDER'}\" round={from_round}'"
+            )
         from bmsfed_app.cli.remote import run_on
 
         raise typer.Exit(run_on(on, config, overrides, out, resume, track or ()))

@@ -129,6 +129,10 @@ def test_what_has_no_meaning_there_is_refused(flower: Path, tmp_path: Path) -> N
     for given, says in (
         (["cg-digits", "--engine", "ray"], "--on: engine is of simulated clients"),
         (["cg-digits", "--resume", "x"], "as it was: give neither"),
+        (
+            ["--resume", "x", "--from-round", "7"],
+            "flwr run . clinic --run-config 'resume=\"x\" round=7'",
+        ),
         ([], "name a configuration"),
         (["cg-digits", "--out", str(flower)], "is not empty: choose another --out"),
         (["nowhere.yaml"], "cannot read the configuration 'nowhere.yaml'"),
