@@ -169,7 +169,8 @@ def load_sweep(
         Path of a YAML file, or the name of one that ships with the app.
     scale : str, default "desk"
     on : sequence of str, optional
-        Data sets, or configurations, in place of the file's.
+        Data sets in place of the file's: entries of it, at the scale or not, by their names, and
+        configurations.
     overrides : mapping, optional
         Keys of all runs, over all that the file says.
     data_dirs : mapping, optional
@@ -227,10 +228,10 @@ _NONE = Entry.model_construct(name="", set={}, only=[])
 
 def _cells(file: SweepFile, scale: str, on: Sequence[str]) -> Iterator[_Cell]:
     """Yield every combination that is to be run, seed by seed."""
-    part = file.scales[scale]
+    part, entries = file.scales[scale], {e.name: e for e in file.datasets}
     axes = product(
         part.seeds or file.seeds,
-        [DataEntry(name=n) for n in on] or chosen(file.datasets, part.datasets),
+        [entries.get(n) or DataEntry(name=n) for n in on] or chosen(file.datasets, part.datasets),
         chosen(file.partitions, part.partitions) or [_NONE],
         chosen(file.settings, part.settings) or [_NONE],
         chosen(file.methods, part.methods),

@@ -74,6 +74,19 @@ def test_only_and_on_say_which_data_sets(tmp_path: Path) -> None:
     assert {r.config.data_dir for r in here.runs} == {"/other"}
 
 
+def test_on_takes_the_files_entry_where_the_name_is_one(tmp_path: Path) -> None:
+    own = {"name": "cg-digits", "set": {"rounds": 7}, "needs": "a folder"}
+    mine = {"name": "mine", "config": "cg-mnist-desk", "set": {"lr": 0.5}}
+    scale = {"datasets": ["mine"], "sets": {"cg-digits": {"lr": 0.25}}}
+    changes = {"methods": ["fedavg"], "datasets": [own, mine], "scales": {"desk": scale}}
+    whole = sweep(tmp_path, changes=changes | {"scales": {"desk": {"sets": scale["sets"]}}})
+    for name in ("cg-digits", "mine"):
+        found = sweep(tmp_path, changes=changes, on=[name]).runs
+        assert found == [r for r in whole.runs if r.dataset == name]
+    first = sweep(tmp_path, changes=changes, on=["cg-digits", "mvsa"]).runs[0]
+    assert (first.config.rounds, first.config.lr, first.needs) == (7, 0.25, "a folder")
+
+
 def test_a_data_folder_is_of_a_data_set_that_there_is(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: cg-mnist-desk\n")
     changes = {"datasets": [{"name": "mine", "config": "mine.yaml"}]}
