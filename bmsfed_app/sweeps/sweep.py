@@ -267,16 +267,15 @@ class _Maker:
     ) -> SweepRun:
         values = file.set | scale.set | scale.sets.get(data.name, {}) | data.set
         values |= partition.set | setting.set | tuned_settings(method, self._folder) | method.set
-        values |= self._overrides
-        values |= {"seed": seed, "method": method.method or method.name}
+        over = self._overrides | {"seed": seed, "method": method.method or method.name}
         source = scale.configs.get(data.name) or data.config or data.name
         if (self._folder / source).is_file():
             source = str(self._folder / source)
         names = (method.name, data.name, partition.name, setting.name)
         try:
             read = self._read(source)
-            values |= self._data_dir(data.name, Path(source).stem, {**read, **values})
-            config = config_of(read, values)
+            over |= self._data_dir(data.name, Path(source).stem, {**read, **values, **over})
+            config = config_of(read, values, over)
         except ConfigError as error:
             label = ", ".join(n for n in names if n)
             raise SweepError(f"run '{label}, seed {seed}': {error}") from None

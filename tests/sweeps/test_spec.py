@@ -105,6 +105,23 @@ def test_a_configuration_beside_the_file_is_found(tmp_path: Path) -> None:
 
 def test_overrides_win_over_all_that_the_file_says(tmp_path: Path) -> None:
     assert {r.config.rounds for r in sweep(tmp_path, overrides={"rounds": "9"}).runs} == {9}
+    for name in ("chi", "methods.bmsfed.chi"):
+        strict = {"name": "strict", "method": "bmsfed", "set": {name: 1.5}}
+        changes = {"methods": [strict], "baselines": []}
+        for given in ("chi", "methods.bmsfed.chi"):
+            found = sweep(tmp_path, changes=changes, overrides={given: "3"})
+            assert {r.config.method_settings().model_dump()["chi"] for r in found.runs} == {3}
+    data = {"name": "cg-digits", "set": {"encoders": {"gray": "conv4"}}}
+    changes = {"set": {"encoders.gray": "resnet18"}, "datasets": [data]}
+    found = sweep(tmp_path, changes=changes, overrides={"encoders.gray": "mlp"})
+    assert {r.config.encoders["gray"] for r in found.runs} == {"mlp"}
+
+
+def test_a_method_of_the_command_line_has_what_its_entry_sets(tmp_path: Path) -> None:
+    entry = {"name": "mine", "set": {"chi": 1.5}}
+    changes, given = {"methods": [entry], "baselines": []}, {"methods.mine.base": "bmsfed-plus"}
+    for run in sweep(tmp_path, changes=changes, overrides=given).runs:
+        assert run.config.method_settings().model_dump()["chi"] == 1.5
 
 
 def test_a_run_is_known_by_what_it_computes() -> None:
