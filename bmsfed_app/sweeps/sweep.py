@@ -58,8 +58,7 @@ class SweepRun:
     key : str
         See :func:`run_key`.
     alike : dict
-        Keys of runs that count as it where they are complete, by their precision: those that
-        ``precision: auto`` stands for.
+        See :func:`alike_keys`.
     needs : str
         What its data set's entry says must be brought.
     """
@@ -151,6 +150,14 @@ def run_key(config: ExperimentConfig) -> str:
     method = {"name": base, **config.method_settings().model_dump(mode="json")}
     text = json.dumps({**own, "method": method}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def alike_keys(config: ExperimentConfig) -> dict[Precision, str]:
+    """Return the keys of runs that count as one where they are complete, by their precision:
+    those that ``precision: auto`` stands for."""
+    if config.precision != "auto":
+        return {}
+    return {p: run_key(config.model_copy(update={"precision": p})) for p in _STANDS_FOR}
 
 
 def load_sweep(
@@ -279,11 +286,8 @@ class _Maker:
         except ConfigError as error:
             label = ", ".join(n for n in names if n)
             raise SweepError(f"run '{label}, seed {seed}': {error}") from None
-        alike: dict[Precision, str] = {}
-        if config.precision == "auto":
-            for exactly in _STANDS_FOR:
-                alike[exactly] = run_key(config.model_copy(update={"precision": exactly}))
-        return SweepRun(*names, seed, config, run_key(config), data.needs, alike)
+        key, alike = run_key(config), alike_keys(config)
+        return SweepRun(*names, seed, config, key, data.needs, alike)
 
     def _data_dir(self, entry: str, file: str, values: Mapping[str, Any]) -> dict[str, str]:
         """Return where the data is, if somebody said so."""
