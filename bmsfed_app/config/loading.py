@@ -44,10 +44,16 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Expe
 
 
 def config_of(
-    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+    values: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    over: Mapping[str, Any] | None = None,
 ) -> ExperimentConfig:
-    """Check a file's values, as :func:`read_values` returns them; see :func:`load_config`."""
-    config = _overridden(dict(values), overrides or {})
+    """Check a file's values, as :func:`read_values` returns them; see :func:`load_config`.
+
+    Values of ``over`` win over those of ``overrides``, under whichever name either has a key:
+    ``chi`` or ``methods.bmsfed.chi``.
+    """
+    config = _overridden(dict(values), {**(overrides or {}), **(over or {})}, over or {})
     _check_weights(config)
     return config
 
@@ -57,13 +63,14 @@ def change_config(config: ExperimentConfig, overrides: Mapping[str, Any]) -> Exp
     return _overridden(config.model_dump(), overrides)
 
 
-def _overridden(values: dict[str, Any], given: Mapping[str, Any]) -> ExperimentConfig:
-    # First the experiment's own: they decide which method's and data set's keys there are.
-    for key in filter(is_own, given):
-        values = put(values, key, given[key])
-    _check_names(values)
-    for key in [key for key in given if not is_own(key)]:
-        values = put(values, key, given[key], below=_home(values, key))
+def _overridden(values: dict[str, Any], *layers: Mapping[str, Any]) -> ExperimentConfig:
+    for given in layers:
+        # First the experiment's own: they decide which method's and data set's keys there are.
+        for key in filter(is_own, given):
+            values = put(values, key, given[key])
+        _check_names(values)
+        for key in [key for key in given if not is_own(key)]:
+            values = put(values, key, given[key], below=_home(values, key))
     _check_dataset_settings(values)  # before files are looked at for them
     _resolve(values)
     config = check_config(_below(values, _method(values).overrides))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +40,8 @@ class EarlierRun:
     origin : Origin
     values : dict
         "mean_last" and "last" as readers see them (shares in percent), by the metric's name, which
-        ends with the modality where it is by modality: "accuracy_by_modality.gray".
+        ends with the modality where it is by modality: "accuracy_by_modality.gray". NaN or infinite
+        where the run's was, as the loss of one that diverged.
     curves : dict
         The same by round, where the report has them.
     """
@@ -119,7 +119,5 @@ def _run(row: dict[str, str]) -> EarlierRun:
     for head, text in row.items():
         name, _, statistic = head.rpartition(".")
         if name and statistic == _CLOSING and text:
-            values = {_CLOSING: float(text), _LAST: float(row[f"{name}.{_LAST}"])}
-            if all(map(math.isfinite, values.values())):
-                run.values[name] = values
+            run.values[name] = {_CLOSING: float(text), _LAST: float(row[f"{name}.{_LAST}"])}
     return run

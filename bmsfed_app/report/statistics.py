@@ -17,13 +17,15 @@ _EXACT = 16
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the half width of its 95 % interval (Student t).
 
-    The half width of a single value is NaN.
+    The half width of a single value is NaN, as where a value is not finite: the mean is then NaN or
+    infinite as well.
     """
     n = len(values)
-    mean = float(np.mean(values))
-    if n < 2:
-        return mean, math.nan
-    half = float(stdtrit(n - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    with np.errstate(invalid="ignore"):  # of infinite ones
+        mean = float(np.mean(values))
+        if n < 2:
+            return mean, math.nan
+        half = float(stdtrit(n - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return mean, half
 
 
@@ -33,9 +35,9 @@ class Difference(NamedTuple):
     Attributes
     ----------
     mean, half : float
-        With the half width of its 95 % interval (Student t), NaN for one seed.
+        With the half width of its 95 % interval; see :func:`mean_and_interval`.
     p : float
-        Of the two-sided sign-flip test; 1 for one seed.
+        Of the two-sided sign-flip test; 1 for one seed. NaN where a difference is not finite.
     n : int
         Seeds.
     """
@@ -65,8 +67,10 @@ def sign_flip(differences: Sequence[float]) -> float:
     """Return the two-sided p of the sign-flip test of a mean of zero.
 
     Exact up to 16 values: the share of all 2^n choices of signs whose mean is as far from zero, so
-    that p is at least 2^(1-n); of 65,536 random ones beyond.
+    that p is at least 2^(1-n); of 65,536 random ones beyond. NaN where a value is not finite.
     """
+    if not all(map(math.isfinite, differences)):
+        return math.nan
     if len(differences) < 2:
         return 1.0
     values = np.asarray(differences, float)
@@ -100,7 +104,7 @@ def mean_ranks(table: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
     ----------
     table : mapping
         By method a value for each column, the larger the better; None where there is none. Equal
-        values share their ranks.
+        values share their ranks; those that are not finite share the last.
 
     Returns
     -------
@@ -110,6 +114,11 @@ def mean_ranks(table: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
     complete = {m: v for m, v in table.items() if v and None not in v}
     if not complete:
         return {}
-    values = np.array([[float(x or 0.0) for x in v] for v in complete.values()])
+    values = np.array(
+        [
+            [x if x is not None and math.isfinite(x) else -math.inf for x in v]
+            for v in complete.values()
+        ]
+    )
     ranks = rankdata(-values, axis=0).mean(axis=1)
     return dict(zip(complete, map(float, ranks), strict=True))

@@ -121,7 +121,8 @@ def _differences(results: Results, base: str) -> Table | None:
             for m in others
             if (d := paired(results.by_seed(m, column, statistic), theirs)) is not None
         }
-        ps = {m: d.p for m, d in found.items() if d.n > 1}  # one seed is no test
+        # One seed is no test, nor are differences that are not finite.
+        ps = {m: d.p for m, d in found.items() if d.n > 1 and not math.isnan(d.p)}
         adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
         for method in others:
             if (d := found.get(method)) is None:
@@ -130,8 +131,9 @@ def _differences(results: Results, base: str) -> Table | None:
             any_found, most = True, max(most, d.n)
             digits = results.digits(column)
             half = "" if math.isnan(d.half) else f" ± {d.half:.{digits}f}"
-            tested = [f"{d.p:.3f}", f"{adjusted[method]:.3f}"] if d.n > 1 else ["", ""]
-            cells[method] += [f"{d.mean:+.{digits}f}{half}", *tested]
+            tested = [f"{d.p:.3f}", f"{adjusted[method]:.3f}"] if method in ps else ["", ""]
+            less = f"{d.mean:+.{digits}f}".replace("+nan", "nan")
+            cells[method] += [f"{less}{half}", *tested]
     if not any_found:
         return None
     points = " in points" if results.metrics[columns[0].metric].unit == "%" else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -101,15 +102,17 @@ def _dimension(text: str, methods: Sequence[str]) -> Dimension:
             f"--space: '{text}' is for '{method}', which is not tuned ({', '.join(methods)})"
         )
     if "|" in values:
-        choices = tuple(yaml.safe_load(v) for v in values.split("|"))
+        try:
+            choices = tuple(map(_value, values.split("|")))
+        except yaml.YAMLError:
+            raise _fault(text) from None
         if not all(isinstance(c, float | int | str | bool | None) for c in choices):
             raise _fault(text)
         return Dimension(key, choices=choices, method=method)
     low, high, *rest = [*values.split(":"), ""][:3] if ":" in values else ("", "", "")
     try:
-        bounds = [yaml.safe_load(low), yaml.safe_load(high)]
-        bounds = [float(b) if isinstance(b, str) else b for b in bounds]
-    except (ValueError, yaml.YAMLError):
+        bounds = [_value(low), _value(high)]
+    except yaml.YAMLError:
         raise _fault(text) from None
     log = rest == ["log"]
     numbers = all(isinstance(b, float | int) and not isinstance(b, bool) for b in bounds)
@@ -120,6 +123,15 @@ def _dimension(text: str, methods: Sequence[str]) -> Dimension:
             f"--space: '{text}': the lower end comes first{', and is above 0 with log' * log}"
         )
     return Dimension(key, bounds[0], bounds[1], log, method=method)
+
+
+def _value(text: str) -> Any:
+    """Read a value as YAML, and 1e-3, a text there, as the number that it is."""
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _fault(text: str) -> SweepError:

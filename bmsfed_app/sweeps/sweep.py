@@ -58,8 +58,7 @@ class SweepRun:
     key : str
         See :func:`run_key`.
     alike : dict
-        Keys of runs that count as it where they are complete, by their precision: those that
-        ``precision: auto`` stands for.
+        See :func:`alike_keys`.
     needs : str
         What its data set's entry says must be brought.
     """
@@ -153,6 +152,14 @@ def run_key(config: ExperimentConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def alike_keys(config: ExperimentConfig) -> dict[Precision, str]:
+    """Return the keys of runs that count as one where they are complete, by their precision:
+    those that ``precision: auto`` stands for."""
+    if config.precision != "auto":
+        return {}
+    return {p: run_key(config.model_copy(update={"precision": p})) for p in _STANDS_FOR}
+
+
 def load_sweep(
     source: str,
     scale: str = DEFAULT_SCALE,
@@ -169,7 +176,8 @@ def load_sweep(
         Path of a YAML file, or the name of one that ships with the app.
     scale : str, default "desk"
     on : sequence of str, optional
-        Data sets, or configurations, in place of the file's.
+        Data sets in place of the file's: entries of it, at the scale or not, by their names, and
+        configurations.
     overrides : mapping, optional
         Keys of all runs, over all that the file says.
     data_dirs : mapping, optional
@@ -227,10 +235,10 @@ _NONE = Entry.model_construct(name="", set={}, only=[])
 
 def _cells(file: SweepFile, scale: str, on: Sequence[str]) -> Iterator[_Cell]:
     """Yield every combination that is to be run, seed by seed."""
-    part = file.scales[scale]
+    part, entries = file.scales[scale], {e.name: e for e in file.datasets}
     axes = product(
         part.seeds or file.seeds,
-        [DataEntry(name=n) for n in on] or chosen(file.datasets, part.datasets),
+        [entries.get(n) or DataEntry(name=n) for n in on] or chosen(file.datasets, part.datasets),
         chosen(file.partitions, part.partitions) or [_NONE],
         chosen(file.settings, part.settings) or [_NONE],
         chosen(file.methods, part.methods),
@@ -266,24 +274,20 @@ class _Maker:
     ) -> SweepRun:
         values = file.set | scale.set | scale.sets.get(data.name, {}) | data.set
         values |= partition.set | setting.set | tuned_settings(method, self._folder) | method.set
-        values |= self._overrides
-        values |= {"seed": seed, "method": method.method or method.name}
+        over = self._overrides | {"seed": seed, "method": method.method or method.name}
         source = scale.configs.get(data.name) or data.config or data.name
         if (self._folder / source).is_file():
             source = str(self._folder / source)
         names = (method.name, data.name, partition.name, setting.name)
         try:
             read = self._read(source)
-            values |= self._data_dir(data.name, Path(source).stem, {**read, **values})
-            config = config_of(read, values)
+            over |= self._data_dir(data.name, Path(source).stem, {**read, **values, **over})
+            config = config_of(read, values, over)
         except ConfigError as error:
             label = ", ".join(n for n in names if n)
             raise SweepError(f"run '{label}, seed {seed}': {error}") from None
-        alike: dict[Precision, str] = {}
-        if config.precision == "auto":
-            for exactly in _STANDS_FOR:
-                alike[exactly] = run_key(config.model_copy(update={"precision": exactly}))
-        return SweepRun(*names, seed, config, run_key(config), data.needs, alike)
+        key, alike = run_key(config), alike_keys(config)
+        return SweepRun(*names, seed, config, key, data.needs, alike)
 
     def _data_dir(self, entry: str, file: str, values: Mapping[str, Any]) -> dict[str, str]:
         """Return where the data is, if somebody said so."""

@@ -57,6 +57,23 @@ def test_differences_are_of_the_seeds_that_both_have() -> None:
     assert paired({0: 1.0}, {1: 1.0}) is None
 
 
+@pytest.mark.parametrize("diverged", [math.nan, math.inf, -math.inf])
+def test_of_differences_that_are_not_finite_there_is_no_test(diverged: float) -> None:
+    assert math.isnan(sign_flip([0.1, 0.2, diverged]))
+    assert math.isnan(sign_flip([diverged]))
+    found = paired({0: 1.0, 1: diverged, 2: 3.0}, {0: 0.0, 1: 0.0, 2: 1.0})
+    assert found is not None
+    assert found[:4] == pytest.approx((diverged, math.nan, math.nan, 3), nan_ok=True)
+    both = paired({0: diverged, 1: 1.0}, {0: diverged, 1: 0.5})
+    assert both is not None
+    assert math.isnan(both.mean)
+    assert math.isnan(both.p)
+
+
+def test_a_mean_of_infinities_of_both_signs_is_none() -> None:
+    assert all(map(math.isnan, mean_and_interval([math.inf, -math.inf, 1.0])))
+
+
 def test_holm_is_the_step_down_rule() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
@@ -67,3 +84,13 @@ def test_equal_values_share_ranks_and_who_lacks_a_column_has_none() -> None:
     table = {"a": [3.0, 1.0], "b": [3.0, 2.0], "c": [1.0, 0.5], "d": [9.0, None]}
     assert mean_ranks(table) == {"a": 1.75, "b": 1.25, "c": 3.0}
     assert mean_ranks({"a": [None]}) == {}
+
+
+def test_values_that_are_not_finite_share_the_last_rank() -> None:
+    table = {
+        "a": [1.0, -2.0],
+        "b": [math.nan, 3.0],
+        "c": [0.0, math.inf],
+        "d": [-math.inf, -math.inf],
+    }
+    assert mean_ranks(table) == {"a": 1.5, "b": 2.25, "c": 2.75, "d": 3.5}

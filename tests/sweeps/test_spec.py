@@ -74,6 +74,19 @@ def test_only_and_on_say_which_data_sets(tmp_path: Path) -> None:
     assert {r.config.data_dir for r in here.runs} == {"/other"}
 
 
+def test_on_takes_the_files_entry_where_the_name_is_one(tmp_path: Path) -> None:
+    own = {"name": "cg-digits", "set": {"rounds": 7}, "needs": "a folder"}
+    mine = {"name": "mine", "config": "cg-mnist-desk", "set": {"lr": 0.5}}
+    scale = {"datasets": ["mine"], "sets": {"cg-digits": {"lr": 0.25}}}
+    changes = {"methods": ["fedavg"], "datasets": [own, mine], "scales": {"desk": scale}}
+    whole = sweep(tmp_path, changes=changes | {"scales": {"desk": {"sets": scale["sets"]}}})
+    for name in ("cg-digits", "mine"):
+        found = sweep(tmp_path, changes=changes, on=[name]).runs
+        assert found == [r for r in whole.runs if r.dataset == name]
+    first = sweep(tmp_path, changes=changes, on=["cg-digits", "mvsa"]).runs[0]
+    assert (first.config.rounds, first.config.lr, first.needs) == (7, 0.25, "a folder")
+
+
 def test_a_data_folder_is_of_a_data_set_that_there_is(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: cg-mnist-desk\n")
     changes = {"datasets": [{"name": "mine", "config": "mine.yaml"}]}
@@ -92,6 +105,23 @@ def test_a_configuration_beside_the_file_is_found(tmp_path: Path) -> None:
 
 def test_overrides_win_over_all_that_the_file_says(tmp_path: Path) -> None:
     assert {r.config.rounds for r in sweep(tmp_path, overrides={"rounds": "9"}).runs} == {9}
+    for name in ("chi", "methods.bmsfed.chi"):
+        strict = {"name": "strict", "method": "bmsfed", "set": {name: 1.5}}
+        changes = {"methods": [strict], "baselines": []}
+        for given in ("chi", "methods.bmsfed.chi"):
+            found = sweep(tmp_path, changes=changes, overrides={given: "3"})
+            assert {r.config.method_settings().model_dump()["chi"] for r in found.runs} == {3}
+    data = {"name": "cg-digits", "set": {"encoders": {"gray": "conv4"}}}
+    changes = {"set": {"encoders.gray": "resnet18"}, "datasets": [data]}
+    found = sweep(tmp_path, changes=changes, overrides={"encoders.gray": "mlp"})
+    assert {r.config.encoders["gray"] for r in found.runs} == {"mlp"}
+
+
+def test_a_method_of_the_command_line_has_what_its_entry_sets(tmp_path: Path) -> None:
+    entry = {"name": "mine", "set": {"chi": 1.5}}
+    changes, given = {"methods": [entry], "baselines": []}, {"methods.mine.base": "bmsfed-plus"}
+    for run in sweep(tmp_path, changes=changes, overrides=given).runs:
+        assert run.config.method_settings().model_dump()["chi"] == 1.5
 
 
 def test_a_run_is_known_by_what_it_computes() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -398,6 +399,44 @@ def test_the_lower_loss_ranks_first_and_has_decimals(tmp_path: Path) -> None:
     board = leaderboard([results], ["x"], ["y"])
     assert "| `bmsfed` | **0.490 ± 0.025** | **0.490 ± 0.025** |\n| `fedavg` |" in board
     assert "`bmsfed` 1.0, `fedavg` 2.0" in board
+
+
+def test_a_loss_that_is_not_finite_is_told_and_ranks_last_without_a_test(tmp_path: Path) -> None:
+    found = sweep(
+        tmp_path, metric="loss", methods=["fedavg", "bmsfed", "divfl"], baselines=["divfl"]
+    )
+    runs, metrics = tmp_path / "runs", [*METRICS, {"name": "loss", "title": "loss"}]
+    diverged = {("fedavg", "iid"): math.nan, ("bmsfed", "non-iid"): math.inf}
+    for run in found.runs:
+        loss = 1.0 + run.seed / 10 + (run.method == "bmsfed")
+        if run.seed == 1:
+            loss = diverged.get((run.method, run.partition), loss)
+        folder = make_run(
+            run.folder(runs),
+            method=run.config.method,
+            seed=run.seed,
+            config=run.config.model_dump(),
+            info={"metrics": metrics},
+            change={n: {"loss": loss} for n in range(4)},
+        )
+        (folder / "summary.json").write_text(json.dumps({"complete": True, "rounds": 3}))
+    results = read_results(found, runs)
+    closing, _, differences, *_ = tables(results)
+    assert closing.rows == [
+        ["fedavg", "nan", "1.100 ± 0.248", "2.2"],
+        ["bmsfed", "2.100 ± 0.248", "inf", "2.5"],
+        ["divfl", "1.100 ± 0.248", "1.100 ± 0.248", "1.2"],
+    ]
+    assert differences.rows == [
+        ["fedavg", "nan", "", "", "+0.000 ± 0.000", "1.000", "1.000"],
+        ["bmsfed", "+1.000 ± 0.000", "0.250", "0.250", "+inf", "", ""],
+    ]
+    write_sweep_report(results, tmp_path / "a", "x")
+    told = read_results(found, tmp_path / "none", [tmp_path / "a"])
+    assert tables(told) == tables(results)
+    write_sweep_report(told, tmp_path / "b", "x")
+    for name in ("table.csv", "runs.csv", "curves.csv"):
+        assert (tmp_path / "b" / name).read_text() == (tmp_path / "a" / name).read_text()
 
 
 def test_a_report_has_the_order_of_the_sweep_whatever_it_was_read_of(

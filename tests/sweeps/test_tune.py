@@ -1,5 +1,6 @@
 """`bmsfed tune`: ranges, the same budget for each method, on the validation part alone."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def test_ranges_are_read_and_the_learning_rate_is_always_there() -> None:
     assert not own["mu"].whole
     assert described(space_of("fedavg", found))["lr"] == "0.001:0.1:log"
     assert described(space_of("fedavg", found))["momentum"] == "0|0.9"
+    [rates] = parse_space(["lr=1e-3|1e-2"], ["fedavg"])  # texts, to YAML
+    assert rates.choices == (0.001, 0.01)
+    [_, names] = parse_space(["lr=1|2", "schedule=linear|cosine"], ["fedavg"])
+    assert names.choices == ("linear", "cosine")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +52,7 @@ def test_ranges_are_read_and_the_learning_rate_is_always_there() -> None:
         ("lr=0:1:log", "is above 0 with log"),
         ("divfl/x=0:1", "is for 'divfl', which is not tuned .fedavg"),
         ("/x=0:1", "is no range"),
+        ("schedule=linear|[", "is no range"),
     ],
 )
 def test_what_is_no_range_is_refused(text: str, said: str) -> None:
@@ -59,9 +65,12 @@ def test_what_is_no_range_is_refused(text: str, said: str) -> None:
     [
         (["--methods", "fedavgg"], "fedavgg"),
         (["--methods", "fedavg", "--space", "mu=0:1"], "unknown key 'mu'"),
+        (["--methods", "fedavg", "--space", "lr=0.1|fast"], "lr: .* not 'fast'"),
+        (["--methods", "fedavg", "--space", "momentum=0.5|0.9|2"], "momentum: .* not 2"),
+        (["--methods", "fedavg", "--space", "momentum=0.5:2"], "momentum: .* not 2"),
         (["--methods", "fedavg", "--set", "validation=0"], "leaves nothing to tune on"),
         (["--methods", "fedavg", "--seeds", "a"], "--seeds: whole numbers"),
-        (["--methods", "fedavg", "--data-dir", "cg-mnits=x"], "did you mean 'cg-mnist'?"),
+        (["--methods", "fedavg", "--data-dir", "cg-mnits=x"], "did you mean 'cg-mnist'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(
@@ -71,7 +80,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(
     asked = ["tune", "cg-digits", *arguments, "--runs", str(runs), "--out", str(out)]
     done = CliRunner().invoke(cli, asked)
     assert isinstance(done.exception, ValueError)
-    assert said in str(done.exception)
+    assert re.search(said, str(done.exception))
     assert not runs.exists()
     assert not out.exists()
 
@@ -86,6 +95,26 @@ def test_data_folders_may_be_given_by_name(
     done = CliRunner().invoke(cli, [*asked, "--data-dir", "avletters=elsewhere"])
     assert done.exception is None
     assert taken[0].config("fedavg", {}, 0).data_dir == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "share"),
+    [
+        ("", [], 0.1),
+        ("validation: 0.25\n", [], 0.25),
+        ("validation: 0.25\n", ["--set", "validation=0.2"], 0.2),
+    ],
+)
+def test_a_tenth_is_for_validation_where_nobody_says(
+    file: str, given: list[str], share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[module.Plan] = []
+    monkeypatch.setattr(module, "_tune_all", lambda plan, *others: taken.append(plan))
+    (tmp_path / "mine.yaml").write_text(f"extends: cg-digits\n{file}")
+    asked = ["tune", str(tmp_path / "mine.yaml"), "--methods", "fedavg", *given]
+    done = CliRunner().invoke(cli, asked)
+    assert done.exception is None
+    assert taken[0].config("fedavg", {"lr": 0.001}, 0).validation == share
 
 
 def test_a_folder_that_is_given_as_nothing_is_not_the_name() -> None:

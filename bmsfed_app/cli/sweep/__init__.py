@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bmsfed_app.cli.sweep.grid import Board
 
 Scale = Annotated[str, typer.Option(help="One of the file's scales: smoke, desk, full.")]
-On = Annotated[str, typer.Option(help="Data sets or configurations in place of the file's: a,b,c.")]
+On = Annotated[str, typer.Option(help="Only these data sets of the file, or configurations: a,b.")]
 Runs = Annotated[
     Path | None, typer.Option(help="Folder of run folders; $BMSFED_HOME/sweeps by default.")
 ]

@@ -60,6 +60,8 @@ def tune(
 
     A setting's value is the mean of the validation accuracies of the last ten rounds.
 
+    The validation part is a tenth of the training data unless the configuration says another.
+
     Whatever ends it, the same command goes on: runs that are complete are not run again.
     """
     names = [m.strip() for m in methods.split(",") if m.strip()]
@@ -67,12 +69,17 @@ def tune(
         raise SweepError(fault)
     wanted = parse_space(space or [], names)
     numbers = _numbers(seeds)
-    values, overrides = read_values(config), {"validation": 0.1} | parse_pairs(set_ or [])
+    values = read_values(config)
+    overrides = {"validation": values.get("validation", 0.1)} | parse_pairs(set_ or [])
     dirs, own = parse_dirs(data_dir or ()), [Path(config).stem, str(values.get("dataset", ""))]
     check_dirs(dirs, own)
     plan = Plan(config, values, overrides | data_dir_of(dirs, own), numbers, trials)
     for name in names:  # refuse all that cannot be before anything starts
-        plan.config(name, {k: _lowest(d) for k, d in space_of(name, wanted).items()}, numbers[0])
+        ends = {k: _ends(d) for k, d in space_of(name, wanted).items()}
+        first = {k: found[0] for k, found in ends.items()}
+        for key, found in ends.items():
+            for value in found:
+                plan.config(name, {**first, key: value}, numbers[0])
     root = (runs or home() / "sweeps").expanduser().absolute()
     needs = cpus_per_run, gpus_per_run
     try:
@@ -116,10 +123,11 @@ class Plan:
 
     def settings(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a choice sets: with the learning rate, the last round's in proportion."""
-        if "lr" not in chosen or "lr_min" in {**chosen, **self.overrides}:
+        rate = chosen.get("lr")
+        if not isinstance(rate, float | int) or "lr_min" in {**chosen, **self.overrides}:
             return dict(chosen)
         lr, last = self._rates
-        return {**chosen, "lr_min": last * chosen["lr"] / lr}
+        return {**chosen, "lr_min": last * rate / lr}
 
     def config(self, method: str, chosen: Mapping[str, Any], seed: int) -> ExperimentConfig:
         """Return the experiment of a choice.
@@ -168,7 +176,7 @@ def _tune_all(
     with early_cluster(True, address) as cluster:
         assert cluster is not None
         if not address:
-            first = {k: _lowest(d) for k, d in space_of(names[0], space).items()}
+            first = {k: _ends(d)[0] for k, d in space_of(names[0], space).items()}
             prepare_if_needed(plan.config(names[0], first, plan.seeds[0]))
         pool = Pool(cluster(), root, *needs, command=" ".join(sys.argv))
         for name in names:
@@ -266,8 +274,9 @@ def _suggest(trial: Trial, key: str, one: Dimension) -> Any:
     return trial.suggest_float(key, one.low, one.high, log=one.log)
 
 
-def _lowest(one: Dimension) -> Any:
-    return one.choices[0] if one.choices else one.low
+def _ends(one: Dimension) -> Sequence[Any]:
+    """Return all choices, or the two ends of a range, the lower one first."""
+    return one.choices or (one.low, one.high)
 
 
 def _numbers(text: str) -> list[int]:

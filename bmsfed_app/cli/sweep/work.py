@@ -14,9 +14,9 @@ from rich.console import Console
 
 from bmsfed_app.cli.simulate import check_experiment, simulate
 from bmsfed_app.config import MACHINE_KEYS, ExperimentConfig, check_config
-from bmsfed_app.record.files import RunFolderError, is_complete
+from bmsfed_app.record.files import RunFolderError, is_complete, read_config
 from bmsfed_app.record.lock import RunInUseError
-from bmsfed_app.sweeps import run_key
+from bmsfed_app.sweeps import alike_keys, run_key
 from server_app.failures import ending
 from server_app.run_folder import RunFolder
 
@@ -57,6 +57,8 @@ def run_one(
 
 
 def _run(config: ExperimentConfig, path: Path, command: str) -> Outcome:
+    if _is_alike(path, config):  # completed by another sweep, since this one looked
+        return Outcome("complete")
     account = config.check_data()
     config, shares = check_experiment(config)
     folder = _folder(path, config, command)
@@ -73,6 +75,17 @@ def _run(config: ExperimentConfig, path: Path, command: str) -> Outcome:
     if isinstance(error, KeyboardInterrupt):
         return Outcome("stopped", line.removeprefix("stopped; "))
     return Outcome("failed", line.removeprefix("FAILED: "))
+
+
+def _is_alike(path: Path, config: ExperimentConfig) -> bool:
+    """Whether a folder holds a complete run of those that ``precision: auto`` stands for."""
+    keys = alike_keys(config).values()
+    if not (keys and is_complete(path)):
+        return False
+    saved = check_config(read_config(path / "config.yaml"))
+    if not config.clients:  # as many as there were
+        saved = saved.model_copy(update={"clients": 0})
+    return run_key(saved) in keys
 
 
 def _folder(path: Path, config: ExperimentConfig, command: str) -> RunFolder:
