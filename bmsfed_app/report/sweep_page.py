@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -324,7 +325,7 @@ class _Place:
                 continue
             values = list(results.by_seed(method, column, STATISTICS[0]).values())
             self.cells[method] = interval(values, seeds, results.digits(column))
-            self.merits[method] = merit
+            self.merits[method] = merit if math.isfinite(merit) else -math.inf
 
     @property
     def best_first(self) -> list[str]:
