@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -325,7 +324,7 @@ class _Place:
                 continue
             values = list(results.by_seed(method, column, STATISTICS[0]).values())
             self.cells[method] = interval(values, seeds, results.digits(column))
-            self.merits[method] = merit if math.isfinite(merit) else -math.inf
+            self.merits[method] = merit
 
     @property
     def best_first(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -104,11 +105,16 @@ class Results:
         return {s: metric.shown(getattr(v, statistic)) for s, v in sorted(found.items())}
 
     def merit(self, method: str, column: Column) -> float | None:
-        """Return the closing mean over seeds, the larger the better; None if it was not run."""
+        """Return the closing mean over seeds, the larger the better; None if it was not run.
+
+        Minus infinity where it is not finite, as the loss of a run that diverged.
+        """
         values = self.by_seed(method, column, STATISTICS[0]).values()
         if not values:
             return None
-        return -mean(values) if self.metrics[column.metric].lower_is_better else mean(values)
+        if not math.isfinite(found := mean(values)):
+            return -math.inf
+        return -found if self.metrics[column.metric].lower_is_better else found
 
     def digits(self, column: Column) -> int:
         """Return how many decimals tables show."""

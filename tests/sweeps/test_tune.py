@@ -1,5 +1,6 @@
 """`bmsfed tune`: ranges, the same budget for each method, on the validation part alone."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,15 @@ def test_methods_have_the_same_budget_and_what_is_complete_is_not_run_again(
     again = CliRunner().invoke(cli, asked, catch_exceptions=False)
     assert again.output == done.output
     assert {f: (f / "summary.json").stat().st_mtime_ns for f in sorted(runs.iterdir())} == before
+
+    # Nor does what is complete on other data count.
+    about = folders[0] / "run.json"
+    text = about.read_text()
+    about.write_text(json.dumps(json.loads(text) | {"data": "0123456789abcdef"}))
+    done = CliRunner().invoke(cli, asked)
+    assert isinstance(done.exception, SweepError)
+    assert f"'{folders[0]}': it is complete on other data" in str(done.exception)
+    about.write_text(text)
 
     # A sweep takes what was found.
     (tmp_path / "mine.yaml").write_text(

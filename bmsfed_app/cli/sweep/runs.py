@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -111,12 +112,20 @@ def check_complete(board: Board) -> None:
                 accounts[data] = None
         if (account := accounts[data]) is None:
             continue
-        then = read_json(run.folder(board.root) / "run.json", RunInfo)
-        file = seen(account, config)["partition_file"]
-        changed = then.partition_file not in ("", file)
-        if fault := "its partition file" if changed else difference(then, account):
-            why = f"it is complete on other data ({fault}): move its folder away, or take another"
-            board.end(run, Outcome("failed", f"{why} by --runs"))
+        if why := other_data(config, run.folder(board.root), account):
+            board.end(run, Outcome("failed", why))
+
+
+def other_data(config: ExperimentConfig, folder: Path, account: Account) -> str:
+    """Say that a complete run is on other data than there is now; empty if it is not."""
+    then = read_json(folder / "run.json", RunInfo)
+    changed = then.partition_file not in ("", seen(account, config)["partition_file"])
+    fault = "its partition file" if changed else difference(then, account)
+    if not fault:
+        return ""
+    return (
+        f"it is complete on other data ({fault}): move its folder away, or take another by --runs"
+    )
 
 
 def _data(config: ExperimentConfig) -> object:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from optuna import Trial
 
     from bmsfed_app.cli.sweep.pool import Pool
+    from bmsfed_app.datasets import Account
 
 #: What is tuned on.
 METRIC = "validation_accuracy"
@@ -175,12 +176,13 @@ def _tune_all(
 
     with early_cluster(True, address) as cluster:
         assert cluster is not None
+        account = None
         if not address:
             first = {k: _ends(d)[0] for k, d in space_of(names[0], space).items()}
-            prepare_if_needed(plan.config(names[0], first, plan.seeds[0]))
+            account = prepare_if_needed(plan.config(names[0], first, plan.seeds[0]))
         pool = Pool(cluster(), root, *needs, command=" ".join(sys.argv))
         for name in names:
-            found = _tuned(plan, name, space_of(name, space), pool, root)
+            found = _tuned(plan, name, space_of(name, space), pool, root, account)
             file = out / Path(plan.source).stem / f"{name}.yaml"
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +196,12 @@ def _tune_all(
 
 
 def _tuned(
-    plan: Plan, method: str, space: Mapping[str, Dimension], pool: Pool, root: Path
+    plan: Plan,
+    method: str,
+    space: Mapping[str, Dimension],
+    pool: Pool,
+    root: Path,
+    account: Account | None,
 ) -> dict[str, Any]:
     """Try settings, as many at a time as there is room for, and return the best."""
     import optuna
@@ -210,7 +217,10 @@ def _tuned(
             trial = study.ask()
             chosen = {key: _suggest(trial, key, d) for key, d in space.items()}
             asked.append((trial, chosen, plan.runs(method, chosen, trial.number)))
-        reasons += _run([run for *_, runs in asked for run in runs], pool, root)
+        wanted = [run for *_, runs in asked for run in runs]
+        if account is not None:
+            _check_complete(wanted, root, account)
+        reasons += _run(wanted, pool, root)
         for trial, chosen, runs in asked:
             value = _value(runs, root)
             state = optuna.trial.TrialState.FAIL if value is None else None
@@ -234,6 +244,16 @@ def _tuned(
         "over": {k: v for k, v in plan.overrides.items() if k != "data_dir"},
         "commit": commit(),
     }
+
+
+def _check_complete(runs: Sequence[SweepRun], root: Path, account: Account) -> None:
+    """Refuse complete runs on other data than there is now."""
+    from bmsfed_app.cli.sweep.runs import other_data
+
+    for run in runs:
+        folder = run.folder(root)
+        if is_complete(folder) and (why := other_data(run.config, folder, account)):
+            raise SweepError(f"'{folder}': {why}")
 
 
 def _run(runs: Sequence[SweepRun], pool: Pool, root: Path) -> list[str]:
