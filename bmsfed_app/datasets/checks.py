@@ -120,8 +120,8 @@ def check_classes(
     Returns
     -------
     list of str
-        What a user should know. Of a published data set part may be at hand; then classes without
-        training samples are among it.
+        What a user should know. Of a data set of which part may be at hand
+        (:meth:`Source.may_lack_classes`) classes without training samples are among it.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def check_classes(
         split: [name for name, n in zip(names, counts, strict=True) if not n]
         for split, counts in per_class.items()
     }
-    if (never := lacking["train"]) and not source.official_counts(settings):
+    if (never := lacking["train"]) and not source.may_lack_classes(settings):
         raise DataError(
             f"no training sample is of class {some([repr(n) for n in never])}, which can never be "
             "learnt: drop it from the classes, or mend the data"

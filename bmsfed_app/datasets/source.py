@@ -150,6 +150,13 @@ class Source(ABC):
         """Return the published number of samples by split, for these settings."""
         return self.official
 
+    def may_lack_classes(self, settings: Any) -> bool:
+        """Whether a class without training samples is noted, and no fault.
+
+        By default of published data, of which a part may be at hand.
+        """
+        return bool(self.official_counts(settings))
+
 
 def _fault(found: object) -> str | None:
     kind = found if isinstance(found, type) else type(found)

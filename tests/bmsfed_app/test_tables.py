@@ -216,6 +216,27 @@ def test_what_is_no_class_is_refused(labels: list[Any], message: str, tmp_path: 
         resolved(write(tmp_path / "data", rows))
 
 
+def test_a_nodes_own_table_may_lack_classes(tmp_path: Path) -> None:
+    classes = ["calm", "tense", "wild"]
+    whole = loaded(write(tmp_path / "all", [row(i, label=classes[i % 3]) for i in range(30)]))
+    assert whole.info.class_names == tuple(classes)
+    own = write(tmp_path / "own", [row(i) for i in range(20)])
+    with pytest.raises(DataError, match="no training sample is of class 'wild'"):
+        loaded(own, classes=classes)
+    with pytest.raises(DataError, match="part: list all classes under 'classes'"):
+        resolved(own, part=True)
+    settings = resolved(own, classes=classes, part=True)
+    account = ensure_prepared("table", own, settings)
+    assert any("is of 1 of the 3 classes (wild)" in note for note in account.notes)
+    part = load_dataset("table", own, seed=0, settings=settings)
+    assert part.train is not None
+    save_shard(part.train, np.arange(len(part.train)), part.info, tmp_path / "shard")
+    split, _ = load_shard(tmp_path / "shard", whole.info)  # by what the server has
+    assert torch.equal(split.labels, part.train.labels)
+    with pytest.raises(DataError, match="no training sample is of class 'wild'"):
+        loaded(own, classes=classes)  # also where it is prepared
+
+
 def test_labels_that_are_not_listed_are_left_out_by_cause(tmp_path: Path) -> None:
     rows = [row(i) for i in range(20)]
     rows[1]["label"], rows[2]["label"], rows[3]["label"] = "wild", "", "calm; tense"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bmsfed_app.datasets.base import DataError, DatasetInfo
 from bmsfed_app.datasets.kinds import Kind
@@ -58,6 +59,16 @@ class Table(PreparedSource):
         """As the settings list them."""
         self._check_complete(settings)
         return settings.classes
+
+    def may_lack_classes(self, settings: TableSettings) -> bool:
+        """As the settings say."""
+        return settings.part
+
+    def identity(self, settings: TableSettings) -> dict[str, Any]:
+        """A part is decoded as the whole is."""
+        values = super().identity(settings)
+        del values["settings"]["part"]
+        return values
 
     def scan(self, data_dir: Path, settings: TableSettings) -> Scan:
         """List the rows of the table."""

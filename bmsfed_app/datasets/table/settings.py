@@ -73,6 +73,9 @@ class TableSettings(PreparedSettings):
     test_share : float
         Without a split column: share of every class drawn as the test split, once for all; with
         ``key``, of whole keys.
+    part : bool
+        Whether the table is a part of the data, as a node's own is: it may lack training samples of
+        some ``classes``, which must be listed.
     """
 
     modalities: dict[str, AnyColumn] = Field(min_length=2)
@@ -86,6 +89,7 @@ class TableSettings(PreparedSettings):
     key: str = ""
     splits: dict[str, Literal["train", "test", ""]] = Field(default_factory=dict)
     test_share: float = Field(0.2, gt=0, lt=1)
+    part: bool = False
 
     @field_validator("modalities", mode="before")
     @classmethod
@@ -107,6 +111,12 @@ class TableSettings(PreparedSettings):
         if len(classes) == 1 or len(set(classes)) < len(classes):
             raise ValueError("two or more, each once")
         return classes
+
+    @model_validator(mode="after")
+    def _listed(self) -> TableSettings:
+        if self.part and not self.classes:
+            raise ValueError("part: list all classes under 'classes': a part may lack some")
+        return self
 
     @model_validator(mode="after")
     def _no_roles(self) -> TableSettings:
