@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bmsfed_app.cli.sweep.grid import Board
-from bmsfed_app.cli.sweep.runs import check_complete
+from bmsfed_app.cli.sweep.runs import check_complete, other_data
 from bmsfed_app.cli.sweep.work import Outcome
 from bmsfed_app.config import load_config
 from bmsfed_app.sweeps import load_sweep
@@ -59,3 +59,16 @@ def test_a_run_that_is_complete_on_other_data_is_not_taken_for_done(tmp_path: Pa
     (said,) = board.lost(sweep.runs)
     assert said.startswith("bmsfed, cg-digits, seed 0: failed: it is complete on other data (")
     assert said.endswith("move its folder away, or take another by --runs")
+
+
+def test_a_partition_file_that_changed_or_is_gone(tmp_path: Path) -> None:
+    given = {"partition": "file", "partition_file": str(tmp_path / "who.csv")}
+    Path(given["partition_file"]).write_text("client,sample\na,0\nb,1\n")
+    config = load_config("cg-digits", given)
+    folder, account = make_run(tmp_path / "run"), config.check_data()
+    about = json.loads((folder / "run.json").read_text())
+    about |= {"data": account.fingerprint, "partition_file": "0123456789abcdef"}
+    (folder / "run.json").write_text(json.dumps(about))
+    assert "other data (its partition file)" in other_data(config, folder, account)
+    Path(given["partition_file"]).unlink()
+    assert other_data(config, folder, account) == ""

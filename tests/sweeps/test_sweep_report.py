@@ -18,9 +18,10 @@ from bmsfed_app.record.files import RunFolderError
 from bmsfed_app.record.run import read_run
 from bmsfed_app.report import ReportError
 from bmsfed_app.report.earlier_runs import read_earlier
+from bmsfed_app.report.leaderboard import leaderboard
 from bmsfed_app.report.sweep_curves import largest_ratios, read_curves, shares_alone
 from bmsfed_app.report.sweep_looks import looks
-from bmsfed_app.report.sweep_page import latex, leaderboard, write_sweep_report
+from bmsfed_app.report.sweep_page import latex, write_sweep_report
 from bmsfed_app.report.sweep_results import Results, read_results
 from bmsfed_app.report.sweep_tables import Table, tables
 from bmsfed_app.sweeps import Sweep, is_sweep, load_sweep

@@ -10,7 +10,8 @@ from pathlib import Path
 from bmsfed_app.record.files import RunFolderError
 from bmsfed_app.report import ReportError
 from bmsfed_app.report.earlier_runs import NAME, read_earlier
-from bmsfed_app.report.sweep_page import leaderboard, write_sweep_report
+from bmsfed_app.report.leaderboard import leaderboard
+from bmsfed_app.report.sweep_page import write_sweep_report
 from bmsfed_app.report.sweep_results import Results, read_results
 from bmsfed_app.sweeps import Sweep
 from bmsfed_app.sweeps.sweep import default_root

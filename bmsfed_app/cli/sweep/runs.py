@@ -117,9 +117,15 @@ def check_complete(board: Board) -> None:
 
 
 def other_data(config: ExperimentConfig, folder: Path, account: Account) -> str:
-    """Say that a complete run is on other data than there is now; empty if it is not."""
+    """Say that a complete run is on other data than there is now; empty if it is not.
+
+    A partition file that is gone cannot be compared.
+    """
     then = read_json(folder / "run.json", RunInfo)
-    changed = then.partition_file not in ("", seen(account, config)["partition_file"])
+    try:
+        changed = then.partition_file not in ("", seen(account, config)["partition_file"])
+    except OSError:
+        changed = False
     fault = "its partition file" if changed else difference(then, account)
     if not fault:
         return ""
